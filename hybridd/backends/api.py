@@ -1,0 +1,216 @@
+"""What a format has to offer, in two halves that never meet in one process.
+
+The daemon's half (`Backend`) reads headers and does arithmetic; it imports nothing heavy. The
+worker's half (`Engine`) is imported by name inside a worker process only. What crosses between
+them is JSON: `LoadSpec` and requests in, facts, deltas and results out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NotRequired, Protocol, TypedDict
+
+# ---------------------------------------------------------------- the daemon's half
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the headers of one model's files say: the result of an inspection.
+
+    Attributes:
+        format: The backend's name.
+        files: Every file the model consists of, the one to load first.
+        size_bytes: Sum of the files' sizes.
+        architecture: As the file says it (`llama`, `LlamaForCausalLM`'s model_type, …).
+        parameters: Counted from the tensors.
+        quantization: The usual name (`Q4_K_M`, `F16`, `BF16`, `int4`…).
+        bits_per_weight: Tensor bytes * 8 / parameters.
+        context_length: The longest that the model was made for, in tokens.
+        capabilities: Of PROTOCOL's list.
+        weights_bytes: Bytes of all tensors as stored.
+        layers, kv_heads, head_dim_k, head_dim_v: For the KV formula; None where not known.
+        vocab_size, embedding_length: For compute buffers and logits.
+        metadata: JSON-serialisable header facts for `models.show` (long arrays left out).
+        chat_template: The Jinja source, when the files have one.
+        defaults: The model's own sampling defaults, as PROTOCOL's `options`.
+        reason: Why the files are no usable model; the model is then `invalid`.
+    """
+
+    format: str
+    files: tuple[Path, ...]
+    size_bytes: int = 0
+    name: str | None = None
+    base: str | None = None
+    architecture: str | None = None
+    parameters: int | None = None
+    quantization: str | None = None
+    bits_per_weight: float | None = None
+    context_length: int | None = None
+    capabilities: tuple[str, ...] = ()
+    weights_bytes: int = 0
+    layers: int | None = None
+    kv_heads: tuple[int, ...] | None = None
+    head_dim_k: int | None = None
+    head_dim_v: int | None = None
+    vocab_size: int | None = None
+    embedding_length: int | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    chat_template: str | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Bytes that a load needs, by what they are for."""
+
+    weights_bytes: int
+    kv_cache_bytes: int
+    compute_bytes: int
+    overhead_bytes: int
+    context_length: int
+    parallel: int
+    source: str = "formula"
+
+    @property
+    def reserved_bytes(self) -> int:
+        """What the engine may come to use: what the ledger gates on."""
+        return self.weights_bytes + self.kv_cache_bytes + self.compute_bytes + self.overhead_bytes
+
+
+class Candidate(TypedDict):
+    """One model that a directory holds, before its headers were read."""
+
+    path: str  # the file or directory that is the model
+    files: list[str]  # the files whose stat makes its identity
+
+
+class Backend(Protocol):
+    """The daemon's side of one format. Stateless; safe to call from a thread."""
+
+    name: str  # the wire's `format`
+    engine: str  # "llama.cpp", "transformers", "echo"
+    extra: str | None  # the optional dependency group that brings the engine
+    distributions: tuple[str, ...]  # packages whose presence makes the engine available
+    engine_factory: str  # "package.module:callable", imported in a worker only
+    preload: tuple[str, ...]  # heavy modules that a template imports before it forks
+
+    def inspect(self, path: Path) -> Facts:
+        """Read the headers of the model at `path` (a file or a directory).
+
+        Raises:
+            hybridd.wire.errors.ModelInvalid: With `reason`; nothing else is raised for bad files.
+            OSError: The file went away or cannot be read.
+        """
+        ...
+
+    def estimate(self, facts: Facts, load_options: Mapping[str, Any]) -> Estimate:
+        """What loading with these (possibly partial) options needs, by formula."""
+        ...
+
+
+# ---------------------------------------------------------------- the worker's half
+
+
+class LoadSpec(TypedDict):
+    """What an engine gets to load."""
+
+    model: str  # the id, for messages
+    format: str
+    path: str  # the file (GGUF: first shard) or directory
+    load_options: dict[str, Any]  # PROTOCOL's names, with numbers settled where the plan did
+    defaults: dict[str, Any]  # the model's own sampling defaults
+
+
+class LoadedFacts(TypedDict):
+    """What an engine says once it is ready."""
+
+    engine: str  # "llama.cpp 0.3.36", "transformers 5.23.0"
+    context_length: int  # of one request
+    parallel: int  # requests it takes at a time
+    load_options: dict[str, Any]  # in force
+    memory: dict[str, int]  # what the engine's own figures say, by purpose (weights_bytes, …)
+    capabilities: list[str]  # what this instance can do
+
+
+class WorkRequest(TypedDict):
+    """One request to an engine. `options` are complete: every default was filled in before."""
+
+    id: int
+    kind: str  # generate | chat | tokenize | detokenize | apply_template
+    options: NotRequired[dict[str, Any]]
+    prompt: NotRequired[str]
+    messages: NotRequired[list[dict[str, Any]]]
+    tools: NotRequired[list[dict[str, Any]] | None]
+    tool_choice: NotRequired[Any]
+    chat_template_kwargs: NotRequired[dict[str, Any]]
+    text: NotRequired[str]
+    special: NotRequired[bool]
+    tokens: NotRequired[list[int]]
+
+
+class Output(TypedDict):
+    """What one step brought for one request. `done` or `error` ends it; `text` may come along.
+
+    A generation's `done` is `{finish_reason, usage:{prompt_tokens, completion_tokens,
+    cached_tokens}, timings:{prompt_s, first_token_s, generation_s}}`; the text itself went out in
+    the deltas before. Other kinds' `done` is the wire's result object without `model`.
+    """
+
+    id: int
+    text: NotRequired[str]
+    tokens: NotRequired[int]
+    logprobs: NotRequired[list[dict[str, Any]]]
+    done: NotRequired[dict[str, Any]]
+    error: NotRequired[dict[str, Any]]  # a wire error object
+
+
+# report(stage, done, total): raises LoadCancelled when the load is to stop.
+Report = Callable[[str, int, int], None]
+
+
+class LoadCancelled(Exception):
+    """Raised out of `report` to stop a load."""
+
+
+class Engine(Protocol):
+    """The worker's side of one format, driven by `worker.loop` on the main thread."""
+
+    def load(self, spec: LoadSpec, report: Report) -> LoadedFacts:
+        """Bring the model up.
+
+        Raises:
+            HybriddError: `load_failed`, `model_invalid`, `unsupported` with a reason.
+            LoadCancelled: `report` said so.
+        """
+        ...
+
+    def submit(self, request: WorkRequest) -> None:
+        """Take a request; its outputs come from `step`, also its errors."""
+        ...
+
+    def cancel(self, request_id: int) -> None:
+        """Forget a request; no output of it follows. Called between steps. Unknown ids: no-op."""
+        ...
+
+    def step(self) -> Sequence[Output]:
+        """Do one unit of work (one decode step, one prompt chunk) for all requests at hand."""
+        ...
+
+    @property
+    def busy(self) -> bool:
+        """Whether `step` has work to do."""
+        ...
+
+    def set_interrupted(self, interrupted: Callable[[int], bool]) -> None:
+        """Give the engine a way to learn, inside a long step, whether a request was cancelled.
+
+        `interrupted(id)` is cheap and thread-safe; llama.cpp's abort callback asks it.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free everything; the process ends soon after."""
+        ...
