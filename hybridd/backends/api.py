@@ -8,76 +8,26 @@ them is JSON: `LoadSpec` and requests in, facts, deltas and results out.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NotRequired, Protocol, TypedDict
 
+from hybridd.core.model import Estimate, Facts
+
+__all__ = [
+    "Backend",
+    "Candidate",
+    "Engine",
+    "Estimate",
+    "Facts",
+    "LoadCancelled",
+    "LoadSpec",
+    "LoadedFacts",
+    "Output",
+    "Report",
+    "WorkRequest",
+]
+
 # ---------------------------------------------------------------- the daemon's half
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What the headers of one model's files say: the result of an inspection.
-
-    Attributes:
-        format: The backend's name.
-        files: Every file the model consists of, the one to load first.
-        size_bytes: Sum of the files' sizes.
-        architecture: As the file says it (`llama`, `LlamaForCausalLM`'s model_type, …).
-        parameters: Counted from the tensors.
-        quantization: The usual name (`Q4_K_M`, `F16`, `BF16`, `int4`…).
-        bits_per_weight: Tensor bytes * 8 / parameters.
-        context_length: The longest that the model was made for, in tokens.
-        capabilities: Of PROTOCOL's list.
-        weights_bytes: Bytes of all tensors as stored.
-        layers, kv_heads, head_dim_k, head_dim_v: For the KV formula; None where not known.
-        vocab_size, embedding_length: For compute buffers and logits.
-        metadata: JSON-serialisable header facts for `models.show` (long arrays left out).
-        chat_template: The Jinja source, when the files have one.
-        defaults: The model's own sampling defaults, as PROTOCOL's `options`.
-        reason: Why the files are no usable model; the model is then `invalid`.
-    """
-
-    format: str
-    files: tuple[Path, ...]
-    size_bytes: int = 0
-    name: str | None = None
-    base: str | None = None
-    architecture: str | None = None
-    parameters: int | None = None
-    quantization: str | None = None
-    bits_per_weight: float | None = None
-    context_length: int | None = None
-    capabilities: tuple[str, ...] = ()
-    weights_bytes: int = 0
-    layers: int | None = None
-    kv_heads: tuple[int, ...] | None = None
-    head_dim_k: int | None = None
-    head_dim_v: int | None = None
-    vocab_size: int | None = None
-    embedding_length: int | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    chat_template: str | None = None
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    reason: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """Bytes that a load needs, by what they are for."""
-
-    weights_bytes: int
-    kv_cache_bytes: int
-    compute_bytes: int
-    overhead_bytes: int
-    context_length: int
-    parallel: int
-    source: str = "formula"
-
-    @property
-    def reserved_bytes(self) -> int:
-        """What the engine may come to use: what the ledger gates on."""
-        return self.weights_bytes + self.kv_cache_bytes + self.compute_bytes + self.overhead_bytes
 
 
 class Candidate(TypedDict):
@@ -96,6 +46,8 @@ class Backend(Protocol):
     distributions: tuple[str, ...]  # packages whose presence makes the engine available
     engine_factory: str  # "package.module:callable", imported in a worker only
     preload: tuple[str, ...]  # heavy modules that a template imports before it forks
+    suffixes: tuple[str, ...]  # a file that ends so (lower case, with the dot) is a candidate
+    markers: tuple[str, ...]  # a directory that holds a file of this name is a candidate
 
     def inspect(self, path: Path) -> Facts:
         """Read the headers of the model at `path` (a file or a directory).
