@@ -1,0 +1,387 @@
+"""Typed values that come from outside: one concept for parameters, options and settings.
+
+A `Field` checks a value (from JSON or TOML), parses a text (from the environment or a flag) and
+says what it takes, in words and as JSON Schema. It knows nothing of where the value came from;
+callers add the name.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..wire import units
+
+
+class FieldError(ValueError):
+    """A value does not suit its field; the text says what the field takes.
+
+    Attributes:
+        path: The inner field at fault ("stop.2"), "" for the value itself.
+    """
+
+    def __init__(self, takes: str, got: object = None, *, path: str = "") -> None:
+        self.takes = takes
+        self.got = shown(got)
+        self.path = path
+        super().__init__(f"takes {takes}, got {self.got}")
+
+
+def shown(value: object) -> str:
+    """A value as a message may show it: short, and never a whole prompt."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    except (ValueError, RecursionError):
+        text = type(value).__name__
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+class Field:
+    """Base: anything goes."""
+
+    takes = "any JSON value"
+
+    def check(self, value: Any) -> Any:
+        """Return the value as the program uses it.
+
+        Raises:
+            FieldError: It is not what the field takes.
+        """
+        return value
+
+    def parse(self, text: str) -> Any:
+        """Check a value written as text (environment, flag)."""
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        return self.check(value)
+
+    def schema(self) -> dict[str, Any]:
+        """JSON Schema of the value on the wire."""
+        return {}
+
+    def toml(self, value: Any) -> str:
+        """The value as `hybridd.toml` writes it."""
+        return json.dumps(value, ensure_ascii=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Bool(Field):
+    """true or false."""
+
+    @property
+    def takes(self) -> str:  # type: ignore[override]
+        return "true or false"
+
+    def check(self, value: Any) -> bool:
+        if isinstance(value, bool):
+            return value
+        raise FieldError(self.takes, value)
+
+    def parse(self, text: str) -> bool:
+        word = text.strip().lower()
+        if word in ("1", "true", "yes", "on"):
+            return True
+        if word in ("0", "false", "no", "off"):
+            return False
+        raise FieldError(self.takes, text)
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "boolean"}
+
+
+@dataclass(frozen=True, slots=True)
+class Int(Field):
+    """An integer within bounds; booleans and floats are refused."""
+
+    low: int = -(2**63)
+    high: int = 2**63 - 1
+
+    @property
+    def takes(self) -> str:  # type: ignore[override]
+        if self.low == -(2**63):
+            return "an integer"
+        if self.high == 2**63 - 1:
+            return f"an integer of at least {self.low}"
+        return f"an integer from {self.low} to {self.high}"
+
+    def check(self, value: Any) -> int:
+        if (
+            isinstance(value, int)
+            and not isinstance(value, bool)
+            and self.low <= value <= self.high
+        ):
+            return value
+        raise FieldError(self.takes, value)
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "integer", "minimum": self.low, "maximum": self.high}
+
+
+@dataclass(frozen=True, slots=True)
+class Float(Field):
+    """A finite number within bounds."""
+
+    low: float = -1e300
+    high: float = 1e300
+
+    @property
+    def takes(self) -> str:  # type: ignore[override]
+        if self.high == 1e300:
+            return "a number" if self.low == -1e300 else f"a number of at least {self.low:g}"
+        return f"a number from {self.low:g} to {self.high:g}"
+
+    def check(self, value: Any) -> float:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            try:
+                number = float(value)
+            except OverflowError:
+                number = math.inf
+            if math.isfinite(number) and self.low <= number <= self.high:
+                return number
+        raise FieldError(self.takes, value)
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "number", "minimum": self.low, "maximum": self.high}
+
+
+@dataclass(frozen=True, slots=True)
+class Text(Field):
+    """A text of proper Unicode; its length in characters is bounded."""
+
+    min_length: int = 0
+    max_length: int = 16 * 1024 * 1024
+
+    @property
+    def takes(self) -> str:  # type: ignore[override]
+        if self.max_length >= 16 * 1024 * 1024:
+            return "a text that is not empty" if self.min_length else "a text"
+        return f"a text of {self.min_length} to {self.max_length} characters"
+
+    def check(self, value: Any) -> str:
+        if not isinstance(value, str) or not self.min_length <= len(value) <= self.max_length:
+            raise FieldError(self.takes, value)
+        if not value.isascii():
+            try:
+                value.encode("utf-8")
+            except UnicodeEncodeError:
+                raise FieldError("a text of valid Unicode (no lone surrogates)", value) from None
+        return value
+
+    def parse(self, text: str) -> str:
+        return self.check(text)
+
+    def schema(self) -> dict[str, Any]:
+        made: dict[str, Any] = {"type": "string"}
+        if self.min_length:
+            made["minLength"] = self.min_length
+        return made
+
+
+@dataclass(frozen=True, slots=True)
+class Choice(Field):
+    """One of a few values."""
+
+    values: tuple[Any, ...]
+
+    @property
+    def takes(self) -> str:  # type: ignore[override]
+        return "one of " + ", ".join(json.dumps(v) for v in self.values)
+
+    def check(self, value: Any) -> Any:
+        for allowed in self.values:
+            if type(value) is type(allowed) and value == allowed:
+                return value
+        raise FieldError(self.takes, value)
+
+    def schema(self) -> dict[str, Any]:
+        return {"enum": list(self.values)}
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf(Field):
+    """The first of several fields that takes the value."""
+
+    options: tuple[Field, ...]
+
+    @property
+    def takes(self) -> str:  # type: ignore[override]
+        return ", or ".join(o.takes for o in self.options)
+
+    def check(self, value: Any) -> Any:
+        for option in self.options:
+            try:
+                return option.check(value)
+            except FieldError:
+                continue
+        raise FieldError(self.takes, value)
+
+    def schema(self) -> dict[str, Any]:
+        return {"anyOf": [o.schema() for o in self.options]}
+
+
+@dataclass(frozen=True, slots=True)
+class ListOf(Field):
+    """A list whose elements suit one field."""
+
+    item: Field
+    min_length: int = 0
+    max_length: int = 200_000
+    separator: str = ","  # between the elements of a text
+
+    @property
+    def takes(self) -> str:  # type: ignore[override]
+        return f"a list of {self.min_length} to {self.max_length} elements, each {self.item.takes}"
+
+    def check(self, value: Any) -> list[Any]:
+        if not isinstance(value, list) or not self.min_length <= len(value) <= self.max_length:
+            raise FieldError(self.takes, value)
+        made = []
+        for index, element in enumerate(value):
+            try:
+                made.append(self.item.check(element))
+            except FieldError as exc:
+                raise _inside(str(index), exc) from None
+        return made
+
+    def parse(self, text: str) -> list[Any]:
+        if text.lstrip().startswith("["):
+            return self.check(json.loads(text))
+        return self.check([part for part in text.split(self.separator) if part])
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "array", "items": self.item.schema(), "maxItems": self.max_length}
+
+
+@dataclass(frozen=True, slots=True)
+class Duration(Field):
+    """Seconds as a float; for ever is `math.inf` inside and -1 outside."""
+
+    @property
+    def takes(self) -> str:  # type: ignore[override]
+        return units.DURATION_TAKES
+
+    def check(self, value: Any) -> float:
+        try:
+            return units.parse_duration(value)
+        except ValueError:
+            raise FieldError(self.takes, value) from None
+
+    def parse(self, text: str) -> float:
+        return self.check(text)
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": ["number", "string"]}
+
+    def toml(self, value: Any) -> str:
+        return "-1" if value == math.inf else f"{value:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Size(Field):
+    """A limit: bytes, "8GiB", or "80%" of a total that the user of the value knows."""
+
+    @property
+    def takes(self) -> str:  # type: ignore[override]
+        return units.SIZE_TAKES
+
+    def check(self, value: Any) -> int | str:
+        try:
+            units.parse_size(value, total=1)
+        except ValueError:
+            raise FieldError(self.takes, value) from None
+        return value if isinstance(value, int) else str(value)
+
+    def parse(self, text: str) -> int | str:
+        return self.check(int(text) if text.strip().isdigit() else text)
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": ["integer", "string"]}
+
+
+@dataclass(frozen=True, slots=True)
+class Struct(Field):
+    """An object with known names, each optional unless required; unknown names are refused."""
+
+    fields: Mapping[str, Field]
+    required: Sequence[str] = ()
+    open: bool = False  # takes unknown names as they are (OpenAI's shapes grow)
+    what: str = field(default="an object")
+
+    @property
+    def takes(self) -> str:  # type: ignore[override]
+        return self.what
+
+    def check(self, value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise FieldError(self.takes, value)
+        made: dict[str, Any] = {}
+        for name, element in value.items():
+            known = self.fields.get(name)
+            if known is None:
+                if not self.open:
+                    raise FieldError(unknown_name(name, self.fields), name, path=name)
+                made[name] = element
+                continue
+            try:
+                made[name] = known.check(element)
+            except FieldError as exc:
+                raise _inside(name, exc) from None
+        for name in self.required:
+            if name not in made:
+                raise FieldError(f"{self.fields[name].takes}; it is missing", path=name)
+        return made
+
+    def schema(self) -> dict[str, Any]:
+        return {
+            "type": "object",
+            "properties": {n: f.schema() for n, f in self.fields.items()},
+            "required": list(self.required),
+            "additionalProperties": self.open,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class MapOf(Field):
+    """An object with free names whose values suit one field."""
+
+    value: Field
+    max_length: int = 4096
+
+    @property
+    def takes(self) -> str:  # type: ignore[override]
+        return f"an object of up to {self.max_length} names, each with {self.value.takes}"
+
+    def check(self, value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict) or len(value) > self.max_length:
+            raise FieldError(self.takes, value)
+        made = {}
+        for name, element in value.items():
+            try:
+                made[name] = self.value.check(element)
+            except FieldError as exc:
+                raise _inside(name, exc) from None
+        return made
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "object", "additionalProperties": self.value.schema()}
+
+
+def unknown_name(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
+    """What to say of a name that does not exist, with the nearest one that does."""
+    import difflib  # only on the way of an error: it costs more than the rest of this module
+
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    if near:
+        return f"no such name; did you mean {near[0]!r}?"
+    return f"no such name; known are {', '.join(sorted(known))}"
+
+
+def _inside(name: str, exc: FieldError) -> FieldError:
+    made = FieldError(exc.takes, path=f"{name}.{exc.path}" if exc.path else name)
+    made.got = exc.got
+    return made

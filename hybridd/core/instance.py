@@ -1,0 +1,68 @@
+"""What the scheduler keeps of a load that waits (`Ticket`) and of a worker's life (`Instance`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..wire.errors import HybriddError
+from .lifecycle import State
+from .plan import Plan
+from .work import Item
+
+
+@dataclass
+class Ticket:
+    """A load: waiting for room until it has an instance. Its number is its job's."""
+
+    number: int
+    model: str
+    seq: int
+    options: Mapping[str, Any]
+
+
+@dataclass
+class Instance:
+    """One worker's life.
+
+    Attributes:
+        wanted: The options it was asked for, which it satisfies.
+        yield_to: The seq of a ticket that needs its memory: later requests are not handed out.
+        unloads: Keys of those who wait for its end.
+        refusal: Why its load failed, once it said so.
+        stale: Its files were replaced or went away since.
+    """
+
+    number: int
+    model: str
+    ticket: int
+    plan: Plan
+    wanted: Mapping[str, Any]
+    keepalive: float
+    state: State = State.STARTING
+    pinned: bool = False
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    active: dict[int, Item] = field(default_factory=dict)
+    completed: int = 0
+    last_used: float = 0.0
+    yield_to: int | None = None
+    unloads: list[int] = field(default_factory=list)
+    refusal: HybriddError | None = None
+    stale: bool = False
+
+    @property
+    def parallel(self) -> int:
+        """Requests it takes at a time."""
+        return int(self.facts.get("parallel", 1))
+
+    @property
+    def in_force(self) -> Mapping[str, Any]:
+        """Options to compare a wish with: the plan's, what the engine says, what was asked for."""
+        asked = {k: v for k, v in self.wanted.items() if v != "auto"}
+        return {**self.plan.load_options, **self.facts.get("load_options", {}), **asked}
+
+    @property
+    def coming_up(self) -> bool:
+        """Not ready yet."""
+        return self.state in (State.STARTING, State.LOADING)

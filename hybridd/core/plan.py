@@ -1,0 +1,207 @@
+"""What a load needs and where it goes: estimate x free memory -> placement. Pure arithmetic.
+
+In this plain form a model goes whole to the first GPU that has room, else (GGUF) with as many
+layers as fit, else to the CPU. A context length of "auto" is the model's own up to a cap; it is
+made smaller only when the whole machine, with every other model gone, has no room for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from .devices import CPU
+from .model import Estimate
+
+# Under this a context is of no use for a chat, so "auto" goes no lower.
+MIN_AUTO_CONTEXT = 512
+# Kept free on a GPU for the driver's own context and fragmentation.
+GPU_SLACK_BYTES = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Need:
+    """One model as the planner has to know it.
+
+    Attributes:
+        estimate: Load options with numbers -> bytes; the backend's own formula.
+        context_length: The longest that the model was made for, when it says so.
+        auto_context: The cap that "auto" takes.
+        gpu: Whether the engine that is installed can use a GPU.
+        layers: For a split between GPU and CPU; None when the engine cannot split.
+    """
+
+    model: str
+    estimate: Callable[[Mapping[str, Any]], Estimate]
+    context_length: int | None = None
+    auto_context: int = 8192
+    gpu: bool = False
+    layers: int | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The answer: `placement` is empty when it does not fit."""
+
+    model: str
+    load_options: Mapping[str, Any]
+    estimate: Estimate
+    placement: Mapping[str, int]
+    free: Mapping[str, int]
+    evict: Sequence[Mapping[str, Any]] = ()
+    max_context_length: int = 0
+    gpu_layers: int | None = None
+    reason: str | None = None
+
+    @property
+    def fits(self) -> bool:
+        """Whether there is a placement."""
+        return bool(self.placement)
+
+    def to_wire(self) -> dict[str, Any]:
+        """As `models.plan` and `does_not_fit` show it."""
+        e = self.estimate
+        made: dict[str, Any] = {
+            "model": self.model,
+            "load_options": dict(self.load_options),
+            "fits": self.fits,
+            "estimate": {
+                "weights_bytes": e.weights_bytes,
+                "kv_cache_bytes": e.kv_cache_bytes,
+                "compute_bytes": e.compute_bytes,
+                "overhead_bytes": e.overhead_bytes,
+                "reserved_bytes": e.reserved_bytes,
+                "resident_bytes": e.weights_bytes + e.overhead_bytes,
+                "source": e.source,
+            },
+            "placement": [
+                {"device": d, "bytes": n}
+                | ({"layers": self.gpu_layers} if d != CPU and self.gpu_layers is not None else {})
+                for d, n in self.placement.items()
+            ],
+            "free": [{"device": d, "bytes": max(0, n)} for d, n in self.free.items()],
+            "evict": list(self.evict),
+            "max_context_length": self.max_context_length,
+        }
+        if self.reason:
+            made["reason"] = self.reason
+        return made
+
+
+def settle(
+    need: Need, wanted: Mapping[str, Any], context_length: int | None = None
+) -> dict[str, Any]:
+    """Turn the "auto" of context length and parallel into numbers."""
+    options = dict(wanted)
+    asked = options.get("context_length", "auto")
+    if asked == "auto":
+        native = need.context_length or need.auto_context
+        options["context_length"] = context_length or min(native, need.auto_context)
+    if options.get("parallel", "auto") == "auto":
+        options["parallel"] = 1
+    return options
+
+
+def place(need: Need, options: Mapping[str, Any], available: Mapping[str, int]) -> Plan:
+    """Put a load with settled options into `available` bytes by device, or say why not."""
+    estimate = need.estimate(options)
+    total = estimate.reserved_bytes
+    base = Plan(need.model, options, estimate, {}, available)
+    layers = options.get("gpu_layers", "auto")
+    device = options.get("device")
+    gpus = [d for d in available if d != CPU and (device is None or d == device)]
+    if device not in (None, CPU, *gpus):
+        known = ", ".join(available)
+        return replace(base, reason=f"there is no device {device!r}; there are {known}")
+    if need.gpu and device != CPU and layers not in (0, 0.0):
+        for gpu in gpus:
+            room = available[gpu] - GPU_SLACK_BYTES
+            if layers in ("auto", 1.0) and total <= room:
+                return _placed(base, {gpu: total}, need.layers)
+            count = _layers_that_fit(need, estimate, layers, room)
+            if count:
+                share = _gpu_share(need, estimate, count)
+                if total - share <= available.get(CPU, 0):
+                    return _placed(base, {gpu: share, CPU: total - share}, count)
+    if device in (None, CPU) and total <= available.get(CPU, 0):
+        return _placed(base, {CPU: total}, 0)
+    return replace(
+        base,
+        reason=f"it needs {total} bytes; free are "
+        + ", ".join(f"{max(0, n)} on {d}" for d, n in available.items()),
+    )
+
+
+def _placed(base: Plan, shares: dict[str, int], layers: int | None) -> Plan:
+    options = dict(base.load_options)
+    if layers is not None and "gpu_layers" in options:
+        options["gpu_layers"] = layers
+    return replace(base, placement=shares, gpu_layers=layers, load_options=options)
+
+
+def _gpu_share(need: Need, estimate: Estimate, count: int) -> int:
+    """Bytes of `count` layers with their KV cache, and the compute buffer."""
+    assert need.layers
+    per_layer = (estimate.weights_bytes + estimate.kv_cache_bytes) / need.layers
+    return int(per_layer * count) + estimate.compute_bytes
+
+
+def _layers_that_fit(need: Need, estimate: Estimate, wanted: object, room: int) -> int:
+    if not need.layers:
+        return 0
+    if wanted == "auto":
+        most = need.layers
+    elif isinstance(wanted, float):
+        most = round(wanted * need.layers)
+    else:
+        most = min(int(str(wanted)), need.layers)
+    while most and _gpu_share(need, estimate, most) > room:
+        if wanted != "auto":
+            return 0  # what was asked for by number is not quietly made less
+        most -= 1
+    return most
+
+
+def largest_context(need: Need, wanted: Mapping[str, Any], available: Mapping[str, int]) -> int:
+    """The longest context, up to the model's own, that fits into `available`; 0 when none does."""
+    low, high = 0, need.context_length or need.auto_context
+    while low < high:
+        middle = (low + high + 1) // 2
+        if place(need, settle(need, {**wanted, "context_length": middle}), available).fits:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def fit(
+    need: Need, wanted: Mapping[str, Any], available: Mapping[str, int], all_free: Mapping[str, int]
+) -> Plan:
+    """Plan a load.
+
+    Args:
+        available: Bytes by device beside what is loaded now.
+        all_free: The same if every model that may ever be evicted were gone.
+
+    Returns:
+        A plan that fits now; or one that does not, whose `load_options` are those to wait for. Its
+        `max_context_length` is 0 only when it would not fit with everything evicted either.
+    """
+    options = settle(need, wanted)
+    now = place(need, options, available)
+    if now.fits:
+        return replace(now, max_context_length=largest_context(need, wanted, available))
+    later = place(need, options, all_free)
+    most = largest_context(need, wanted, all_free)
+    if (
+        not later.fits
+        and wanted.get("context_length", "auto") == "auto"
+        and most >= MIN_AUTO_CONTEXT
+    ):
+        options = settle(need, wanted, context_length=min(most, options["context_length"]))
+        now = place(need, options, available)
+        if now.fits:
+            return replace(now, max_context_length=most)
+    return replace(now, max_context_length=most)

@@ -1,0 +1,350 @@
+"""Every setting: its name, type, default and meaning, and how the layers make one value.
+
+Flags go before values set at run time, those before the environment, that before the file, that
+before the defaults. All problems of a source are found at once. This module reads no file and no
+environment itself; `app` hands them in.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .fields import (
+    Bool,
+    Choice,
+    Duration,
+    Field,
+    FieldError,
+    Float,
+    Int,
+    ListOf,
+    Size,
+    Text,
+    unknown_name,
+)
+
+SOURCES = ("flag", "runtime", "environment", "file", "default")  # the first that has a value wins
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One setting.
+
+    Attributes:
+        live: A change takes effect at once; otherwise at the next start.
+    """
+
+    name: str
+    field: Field
+    default: Any
+    description: str
+    live: bool = True
+
+    @property
+    def environment(self) -> str:
+        """`catalog.model_dirs` is HYBRIDD_CATALOG_MODEL_DIRS."""
+        return "HYBRIDD_" + self.name.upper().replace(".", "_")
+
+
+_ALL = (
+    Key(
+        "server.socket",
+        Text(0, 4096),
+        "",
+        "Path of the Unix socket. Empty: $HYBRIDD_SOCKET, else "
+        "$XDG_RUNTIME_DIR/hybridd/hybridd.sock, else $XDG_STATE_HOME/hybridd/hybridd.sock.",
+        live=False,
+    ),
+    Key(
+        "server.max_line_bytes",
+        Int(4096, 1024**3),
+        16 * 1024 * 1024,
+        "The longest line (one JSON-RPC message) that a client may send, in bytes.",
+        live=False,
+    ),
+    Key(
+        "server.slow_consumer_bytes",
+        Int(65536, 1024**3),
+        8 * 1024 * 1024,
+        "A connection whose client lets this many bytes pile up is ended.",
+        live=False,
+    ),
+    Key(
+        "server.slow_consumer_seconds",
+        Float(1, 86400),
+        60.0,
+        "A connection whose client reads nothing for this long while output waits is ended.",
+        live=False,
+    ),
+    Key(
+        "catalog.model_dirs",
+        ListOf(Text(1, 4096), max_length=256, separator=":"),
+        ["$XDG_DATA_HOME/hybridd/models"],
+        "Directories with models. ~ and environment variables are expanded. EXTERNAL_MODELS_DIR "
+        "adds to them. In the environment, separate them by colons.",
+    ),
+    Key("catalog.demo", Bool(), True, "List the two small demo models that come with hybridd."),
+    Key(
+        "catalog.settle_seconds",
+        Float(0, 3600),
+        1.0,
+        "A file whose size and time of change stood still for this long counts as complete.",
+    ),
+    Key(
+        "catalog.reconcile_minutes",
+        Float(0.01, 1440),
+        5.0,
+        "A full scan runs this often beside the live watching, which may lose events.",
+    ),
+    Key("formats.gguf", Bool(), True, "Serve GGUF models (llama.cpp). Also ENABLE_GGUF_MODELS."),
+    Key("formats.huggingface", Bool(), True, "Serve Hugging Face models (transformers and torch)."),
+    Key(
+        "formats.echo",
+        Bool(),
+        True,
+        "List .echo files: models that repeat what they hear, for tests.",
+    ),
+    Key(
+        "models.smart_switching",
+        Bool(),
+        True,
+        "An inference request loads its model when it is not loaded, making room if need be. "
+        "Also ENABLE_SMART_SWITCHING.",
+    ),
+    Key(
+        "models.keepalive",
+        Duration(),
+        300.0,
+        'How long an idle model stays loaded, in seconds or as "5m"; 0 unloads at once, negative '
+        "is for ever. MODEL_KEEPALIVE_MINUTES says it in minutes.",
+    ),
+    Key(
+        "models.auto_context",
+        Int(256, 2**31 - 1),
+        8192,
+        'The longest context, in tokens, that a load with context_length "auto" takes; a model '
+        "made for less gets less.",
+    ),
+    Key(
+        "limits.ram_max",
+        Size(),
+        "80%",
+        'The most main memory that all models together may use: bytes, "16GiB", or a share of the '
+        "machine's (or the control group's) total.",
+    ),
+    Key("limits.vram_max", Size(), "95%", "The same for each GPU's memory."),
+    Key("limits.max_loaded", Int(0, 1000), 0, "The most models loaded at a time; 0 for no limit."),
+    Key(
+        "limits.max_queue",
+        Int(1, 100_000),
+        512,
+        "The most requests that may wait for one model; past it a request is refused as busy.",
+    ),
+    Key(
+        "workers.templates",
+        Choice(("auto", "always", "never")),
+        "auto",
+        "Template processes import an engine's libraries once and fork workers in milliseconds. "
+        "auto: started with the first load and ended when idle; always: from the start; never: "
+        "each worker imports for itself.",
+        live=False,
+    ),
+    Key(
+        "workers.template_keepalive",
+        Duration(),
+        600.0,
+        'How long an idle template stays when workers.templates is "auto".',
+        live=False,
+    ),
+    Key(
+        "workers.stop_seconds",
+        Float(0.1, 600),
+        10.0,
+        "How long a worker may take to stop when asked, before SIGTERM and then SIGKILL.",
+    ),
+    Key(
+        "log.level",
+        Choice(("debug", "info", "warning", "error")),
+        "info",
+        "How much the daemon logs to standard error (the journal, under systemd).",
+    ),
+)
+KEYS: Mapping[str, Key] = {key.name: key for key in _ALL}
+
+
+def _minutes(text: str) -> float:
+    """MODEL_KEEPALIVE_MINUTES: 0 at once, -1 for ever."""
+    try:
+        minutes = float(text)
+    except ValueError:
+        raise FieldError("a number of minutes; 0 is at once, -1 for ever", text) from None
+    return Duration().check(minutes * 60 if minutes >= 0 else -1)
+
+
+_BARE = {
+    "ENABLE_GGUF_MODELS": "formats.gguf",
+    "ENABLE_SMART_SWITCHING": "models.smart_switching",
+    "MODEL_KEEPALIVE_MINUTES": "models.keepalive",
+}
+EXTRA_DIRS = "EXTERNAL_MODELS_DIR"
+_NOT_SETTINGS = {"HYBRIDD_SOCKET", "HYBRIDD_CONFIG"}
+
+
+@dataclass(slots=True)
+class Layer:
+    """The values of one source and what is wrong with it."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    extra_dirs: list[str] = field(default_factory=list)
+
+    def take(self, name: str, value: Any, *, text: bool = False, called: str | None = None) -> None:
+        """Check one value and keep it, or note the problem."""
+        key = KEYS.get(name)
+        if key is None:
+            self.problems.append(f"{called or name}: {unknown_name(name, KEYS)}")
+            return
+        try:
+            self.values[name] = key.field.parse(value) if text else key.field.check(value)
+        except (FieldError, ValueError) as exc:
+            self.problems.append(f"{called or name}: {exc}")
+
+
+def read_table(table: Mapping[str, Any]) -> Layer:
+    """The layer of a parsed `hybridd.toml` (or of the runtime values, flat)."""
+    layer = Layer()
+    for section, content in table.items():
+        if isinstance(content, Mapping):
+            for name, value in content.items():
+                layer.take(f"{section}.{name}", value)
+        else:
+            layer.take(section, content)
+    return layer
+
+
+def read_environment(environment: Mapping[str, str]) -> Layer:
+    """The layer of HYBRIDD_SECTION_KEY and the four bare names; unknown HYBRIDD_ names are errors."""
+    layer = Layer()
+    known = {key.environment: key.name for key in _ALL}
+    for bare, name in _BARE.items():
+        text = environment.get(bare)
+        if text is None or text == "":
+            continue
+        if bare == "MODEL_KEEPALIVE_MINUTES":
+            try:
+                layer.values[name] = _minutes(text)
+            except FieldError as exc:
+                layer.problems.append(f"{bare}: {exc}")
+        else:
+            layer.take(name, text, text=True, called=bare)
+    for variable, text in environment.items():
+        if not variable.startswith("HYBRIDD_") or variable in _NOT_SETTINGS:
+            continue
+        if variable in known:
+            layer.take(known[variable], text, text=True, called=variable)
+        else:
+            layer.problems.append(f"{variable}: {unknown_name(variable, known)}")
+    layer.extra_dirs = [p for p in environment.get(EXTRA_DIRS, "").split(":") if p]
+    return layer
+
+
+def read_flags(pairs: Iterable[str]) -> Layer:
+    """The layer of `--set KEY=VALUE` flags."""
+    layer = Layer()
+    for pair in pairs:
+        name, sign, text = pair.partition("=")
+        if not sign:
+            layer.problems.append(f"{pair}: takes KEY=VALUE")
+        else:
+            layer.take(name.strip(), text, text=True)
+    return layer
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One consistent set of values; `sources` says where each came from."""
+
+    values: Mapping[str, Any]
+    sources: Mapping[str, str]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.values[name]
+
+
+def resolve(layers: Mapping[str, Layer]) -> Settings:
+    """Lay the sources over each other.
+
+    Args:
+        layers: By a name of `SOURCES`; absent ones are empty.
+    """
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for key in _ALL:
+        values[key.name], sources[key.name] = key.default, "default"
+        for source in SOURCES[:-1]:
+            layer = layers.get(source)
+            if layer is not None and key.name in layer.values:
+                values[key.name], sources[key.name] = layer.values[key.name], source
+                break
+    extra = layers["environment"].extra_dirs if "environment" in layers else []
+    if extra:
+        base = values["catalog.model_dirs"]
+        values["catalog.model_dirs"] = base + [d for d in extra if d not in base]
+        if sources["catalog.model_dirs"] == "default":
+            sources["catalog.model_dirs"] = "environment"
+    return Settings(values, sources)
+
+
+def on_wire(name: str, value: Any) -> Any:
+    """A value as `config.get` shows it: for ever is -1, as PROTOCOL's durations are."""
+    if isinstance(KEYS[name].field, Duration) and value == float("inf"):
+        return -1
+    return value
+
+
+def render_toml() -> str:
+    """`etc/hybridd.toml`: every key with its meaning and its default, commented out."""
+    lines = [
+        "# hybridd's settings. Copy to ~/.config/hybridd/hybridd.toml, uncomment what you change.",
+        "# Every key can also be set by the environment variable named beside it, at run time with",
+        "# `hybridctl config set KEY VALUE`, or for one start with `hybridd --set KEY=VALUE`.",
+        "# This file is generated: python -m hybridd.core.settings > etc/hybridd.toml",
+    ]
+    section = ""
+    for key in _ALL:
+        head, name = key.name.split(".", 1)
+        if head != section:
+            lines += ["", f"[{head}]"]
+            section = head
+        lines.append("")
+        lines += [f"# {line}" for line in _wrap(key.description)]
+        takes = key.field.takes
+        lines += [f"# {line}" for line in _wrap(f"Takes {takes}.")]
+        lines.append(
+            f"# {key.environment}" + ("" if key.live else "; takes effect at the next start")
+        )
+        lines.append(f"# {name} = {key.field.toml(key.default)}")
+    return "\n".join(lines) + "\n"
+
+
+def _wrap(text: str, width: int = 96) -> list[str]:
+    lines, line = [], ""
+    for word in text.split():
+        if line and len(line) + 1 + len(word) > width:
+            lines.append(line)
+            line = word
+        else:
+            line = f"{line} {word}" if line else word
+    return [*lines, line]
+
+
+def dump_runtime(values: Mapping[str, Any]) -> str:
+    """The runtime layer as the state file keeps it (JSON, one object)."""
+    return json.dumps({k: on_wire(k, v) for k, v in values.items()}, indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    print(render_toml(), end="")

@@ -1,0 +1,167 @@
+"""The Unix socket: bound once, for one daemon, readable by its owner alone.
+
+A lock file beside the socket is held for the daemon's life; the kernel lets go of it however the
+daemon ends, so a socket file without a held lock is stale and is replaced. `Endpoint` owns both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import socket
+import stat
+import struct
+from dataclasses import dataclass
+
+import trio
+
+# A client that connects while 4,096 others wait for accept is told to try again by the kernel.
+BACKLOG = 4096
+_FIRST_ACTIVATION_FD = 3  # sd_listen_fds(3)
+
+
+class AlreadyRunning(Exception):
+    """Another daemon has the socket.
+
+    Attributes:
+        pid: Its process id, None when it could not be learned.
+    """
+
+    def __init__(self, path: str, pid: int | None) -> None:
+        super().__init__(f"a hybridd already runs on {path}" + (f" (pid {pid})" if pid else ""))
+        self.pid = pid
+
+
+@dataclass
+class Endpoint:
+    """A listening socket with its lock."""
+
+    path: str
+    socket: socket.socket
+    lock_fd: int
+    activated: bool
+    inode: tuple[int, int] | None
+
+    def close(self) -> None:
+        """Stop listening; remove the socket file if it is still ours and not systemd's."""
+        self.socket.close()
+        if not self.activated and self.inode is not None:
+            with contextlib.suppress(OSError):
+                found = os.stat(self.path)
+                if (found.st_dev, found.st_ino) == self.inode:
+                    os.unlink(self.path)
+        with contextlib.suppress(OSError):
+            os.unlink(self.path + ".lock")
+        os.close(self.lock_fd)
+
+
+def open_endpoint(path: str, environment: dict[str, str]) -> Endpoint:
+    """Take over systemd's socket or bind our own.
+
+    Raises:
+        AlreadyRunning: Another daemon holds the lock or answers on the socket.
+        OSError: The directory or the socket cannot be made.
+    """
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    lock_fd = _lock(path)
+    try:
+        activated = _activated(environment)
+        if activated is not None:
+            return Endpoint(_bound_path(activated) or path, activated, lock_fd, True, None)
+        _remove_stale(path)
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            # chmod after bind would leave a moment in which others may connect.
+            before = os.umask(0o177)
+            try:
+                made.bind(path)
+            finally:
+                os.umask(before)
+            made.listen(BACKLOG)
+            made.setblocking(False)
+            found = os.stat(path)
+        except OSError:
+            made.close()
+            raise
+        return Endpoint(path, made, lock_fd, False, (found.st_dev, found.st_ino))
+    except BaseException:
+        os.close(lock_fd)
+        raise
+
+
+def _lock(path: str) -> int:
+    """Take the lock file's lock; the file names our pid for whoever comes second."""
+    while True:
+        fd = os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            text = os.pread(fd, 32, 0).strip()
+            os.close(fd)
+            raise AlreadyRunning(path, int(text) if text.isdigit() else None) from None
+        # The one before us may have removed the file between our open and our lock.
+        with contextlib.suppress(FileNotFoundError):
+            ours, there = os.fstat(fd), os.stat(path + ".lock")
+            if (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino):
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, str(os.getpid()).encode(), 0)
+                return fd
+        os.close(fd)
+
+
+def _remove_stale(path: str) -> None:
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise FileExistsError(f"{path} exists and is no socket; remove it or set HYBRIDD_SOCKET")
+    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    with probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            return
+        except TimeoutError:
+            raise AlreadyRunning(path, None) from None
+        raise AlreadyRunning(path, peer_of(probe)[0])
+
+
+def _activated(environment: dict[str, str]) -> socket.socket | None:
+    """The listening socket that systemd passed, by sd_listen_fds(3)."""
+    if environment.get("LISTEN_PID") != str(os.getpid()):
+        return None
+    if environment.get("LISTEN_FDS", "0") in ("", "0"):
+        return None
+    made = socket.socket(fileno=_FIRST_ACTIVATION_FD)
+    os.set_inheritable(_FIRST_ACTIVATION_FD, False)
+    made.setblocking(False)
+    return made
+
+
+def _bound_path(listening: socket.socket) -> str | None:
+    name = listening.getsockname()
+    return name if isinstance(name, str) and name else None
+
+
+def peer_of(connected: socket.socket | trio.socket.SocketType) -> tuple[int, int, int]:
+    """The peer's (pid, uid, gid) as the kernel took them at connect."""
+    packed = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    pid, uid, gid = struct.unpack("3i", packed)
+    return pid, uid, gid
+
+
+async def wait_hangup(connected: trio.socket.SocketType) -> None:
+    """Return once the peer has closed both directions, not when it only ended its own.
+
+    A half-closed socket is readable for ever, so trio's own wait cannot tell the two apart; an
+    epoll that asks for nothing still reports EPOLLHUP, and its descriptor can be waited for.
+    """
+    with contextlib.closing(select.epoll()) as watch:
+        watch.register(connected.fileno(), 0)
+        await trio.lowlevel.wait_readable(watch.fileno())
