@@ -1,0 +1,71 @@
+"""What loading a GGUF model needs, by formula. The dry run that knows exactly comes later.
+
+weights: exact, from the tensor table. KV cache: `layers * kv_heads * (k + v) * cells` in the
+cache's type; a sliding window or a recurrent state needs less, so this is an upper bound.
+Compute buffers: llama.cpp reserves the graph of one micro-batch, dominated by the logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hybridd.core.model import Estimate, Facts
+
+from ..arithmetic import context, kv_heads_total
+
+DEFAULT_MICRO_BATCH = 512  # llama.cpp's n_ubatch
+# cache type -> (elements in a block, bytes of a block), as in `types.TENSOR_TYPES`
+CACHE_TYPES = {
+    "f32": (1, 4),
+    "f16": (1, 2),
+    "bf16": (1, 2),
+    "q8_0": (32, 34),
+    "q5_1": (32, 24),
+    "q5_0": (32, 22),
+    "q4_1": (32, 20),
+    "q4_0": (32, 18),
+    "iq4_nl": (32, 18),
+}
+# A worker's own pages beside the model: interpreter, binding, tokenizer, sampler state.
+OVERHEAD_BYTES = 64 * 1024 * 1024
+# A tokenizer's entries (text, score, map node) as llama.cpp holds them.
+BYTES_PER_TOKEN = 250
+
+
+def estimate(facts: Facts, load_options: Mapping[str, Any]) -> Estimate:
+    """Bytes for a load with these (possibly partial) options; see the module for the formulas."""
+    wanted = context(facts, load_options)
+    return Estimate(
+        weights_bytes=facts.weights_bytes,
+        kv_cache_bytes=_cache_bytes(facts, load_options, wanted.cells),
+        compute_bytes=_compute_bytes(facts, load_options, wanted.cells),
+        overhead_bytes=OVERHEAD_BYTES + (facts.vocab_size or 0) * BYTES_PER_TOKEN,
+        context_length=wanted.length,
+        parallel=wanted.parallel,
+    )
+
+
+def _cache_bytes(facts: Facts, load_options: Mapping[str, Any], cells: int) -> int:
+    kind = str(load_options.get("kv_cache_type") or "f16").lower()
+    block, size = CACHE_TYPES.get(kind, CACHE_TYPES["f16"])
+    heads = kv_heads_total(facts)
+    if heads is None:
+        # No heads in the header: as if every layer kept its whole width, twice.
+        elements = 2 * (facts.layers or 0) * (facts.embedding_length or 0)
+    else:
+        elements = heads * ((facts.head_dim_k or 0) + (facts.head_dim_v or 0))
+    return -(-elements * cells * size // block)
+
+
+def _compute_bytes(facts: Facts, load_options: Mapping[str, Any], cells: int) -> int:
+    batch = load_options.get("ubatch_size") or DEFAULT_MICRO_BATCH
+    batch = batch if isinstance(batch, int) else DEFAULT_MICRO_BATCH
+    embedding = facts.embedding_length or 0
+    # In float32: logits; the residual stream, q, k, v and their sums; up, gate and their product.
+    values = (facts.vocab_size or 0) + 8 * embedding + 3 * (facts.feed_forward_length or 0)
+    mask = cells * 2
+    scores = 0
+    if load_options.get("flash_attention") is False:
+        scores = cells * (facts.heads or 0) * 4
+    return batch * (values * 4 + mask + scores)

@@ -1,0 +1,302 @@
+"""From a GGUF file's header to facts: what the keys and tensors mean.
+
+Knows the names of llama.cpp's keys and which files are no model by themselves; reading the
+container is `reader`. Runs in the daemon and imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hybridd.core.model import Facts
+
+from ..bounded import invalid, plain, sampling_default, template_capabilities, valid_text, whole
+from .reader import Header, read_header
+from .types import ENCODERS, FILE_TYPE_GUESSED, FILE_TYPES, POOLING_NAMES
+
+FORMAT = "gguf"
+# llama.cpp's own limit is 999 shards by the name's width; real ones have up to some 50.
+MAX_SHARDS = 512
+
+SHARD = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.gguf)$", re.I)
+
+_SAMPLING = {
+    "general.sampling.temp": "temperature",
+    "general.sampling.top_k": "top_k",
+    "general.sampling.top_p": "top_p",
+    "general.sampling.min_p": "min_p",
+    "general.sampling.penalty_repeat": "repeat_penalty",
+}
+_FILL_IN_THE_MIDDLE = (
+    ("fim_pre_token_id", "fim_suf_token_id", "fim_mid_token_id"),
+    ("prefix_token_id", "suffix_token_id", "middle_token_id"),  # before the names changed
+)
+_NO_MODEL = {
+    "mmproj": "a multimodal projector (mmproj): it belongs to the model beside it",
+    "adapter": "a LoRA adapter: it is used with a model, by load_options.adapters",
+    "imatrix": "an importance matrix (imatrix): it only helps to quantize a model",
+}
+
+
+def shard_paths(path: Path) -> tuple[Path, ...]:
+    """The files of the model whose first (or any) file is `path`, by the shards' naming rule."""
+    found = SHARD.match(path.name)
+    if found is None:
+        return (path,)
+    count = int(found["count"])
+    if not 1 <= count <= MAX_SHARDS:
+        raise invalid(f"the name claims {count} shards; at most {MAX_SHARDS} are read")
+    name = f"{found['stem']}-%05d-of-{found['count']}{found['suffix']}"
+    return tuple(path.with_name(name % number) for number in range(1, count + 1))
+
+
+def inspect(path: Path) -> Facts:
+    """Facts of the GGUF model at `path`, a file or the first of its shards.
+
+    Where the header can be read but the files are no usable model (cut short, a shard missing,
+    an adapter), the facts come with that `reason`.
+
+    Raises:
+        ModelInvalid: The header cannot be read.
+        OSError: The file went away or cannot be read.
+    """
+    files = shard_paths(path)
+    missing = [number for number, file in enumerate(files, 1) if not file.exists()]
+    if 1 in missing:
+        raise invalid(_missing(missing, len(files)))
+    headers = [read_header(file) for number, file in enumerate(files, 1) if number not in missing]
+    facts = _facts(files, headers)
+    reason = _missing(missing, len(files)) if missing else _reason(files, headers)
+    return facts if reason is None else replace(facts, reason=reason)
+
+
+def _missing(missing: Sequence[int], count: int) -> str:
+    shown = ", ".join(map(str, missing[:10])) + (", …" if len(missing) > 10 else "")
+    what = f"shard {shown}" if len(missing) == 1 else f"shards {shown}"
+    return f"incomplete: {what} of {count} missing"
+
+
+def _reason(files: Sequence[Path], headers: Sequence[Header]) -> str | None:
+    """Why these files are no usable model, though their headers can be read."""
+    first = headers[0]
+    meta = first.metadata
+    kind = str(meta.get("general.type") or "")
+    architecture = meta.get("general.architecture")
+    if architecture == "clip":
+        kind = "mmproj"
+    if any(name.endswith(".lora_a") for name in first.names):
+        kind = "adapter"
+    if kind in _NO_MODEL:
+        return _NO_MODEL[kind]
+    for file, header in zip(files, headers, strict=False):
+        if header.end > header.size:
+            which = "" if len(files) == 1 else f"{file.name} is "
+            return (
+                f"{which}truncated: the tensors need {header.end} bytes, the file has {header.size}"
+            )
+    if not isinstance(architecture, str) or not architecture:
+        return "the header names no architecture"
+    if not any(header.tensors for header in headers):
+        return "only a vocabulary: the file holds no tensors"
+    if "tokenizer.ggml.model" not in meta and "tokenizer.ggml.tokens" not in first.counts:
+        return f"no language model: a file of the architecture {architecture!r} without a tokenizer"
+    return _shard_reason(files, headers)
+
+
+def _shard_reason(files: Sequence[Path], headers: Sequence[Header]) -> str | None:
+    for number, (file, header) in enumerate(zip(files, headers, strict=False)):
+        count = whole(header.metadata.get("split.count")) or 0
+        if count != len(files) and (count > 1 or len(files) > 1):
+            return (
+                f"{file.name} is one of {count or 1} shards by its header, of {len(files)} by name"
+            )
+        if count > 1 and header.metadata.get("split.no") != number:
+            return f"{file.name} is a shard out of its place"
+    return None
+
+
+def _facts(files: tuple[Path, ...], headers: Sequence[Header]) -> Facts:
+    first = headers[0]
+    meta = first.metadata
+    architecture = _text(meta.get("general.architecture"))
+    template = _template(meta)
+    parameters = sum(header.parameters for header in headers)
+    weights = sum(header.tensor_bytes for header in headers)
+    shape = _Shape(first, architecture or "")
+    return Facts(
+        format=FORMAT,
+        files=files,
+        size_bytes=sum(header.size for header in headers),
+        name=_text(meta.get("general.name")),
+        base=_base(meta),
+        architecture=architecture,
+        parameters=parameters or None,
+        quantization=_quantization(meta, headers),
+        bits_per_weight=round(weights * 8 / parameters, 3) if parameters else None,
+        context_length=shape.number("context_length", 1),
+        capabilities=_capabilities(meta, architecture or "", template, shape),
+        weights_bytes=weights,
+        layers=shape.number("block_count", 1),
+        heads=shape.heads,
+        kv_heads=shape.kv_heads,
+        head_dim_k=shape.head_dim("key_length"),
+        head_dim_v=shape.head_dim("value_length"),
+        vocab_size=shape.vocab_size,
+        embedding_length=shape.number("embedding_length", 1),
+        feed_forward_length=shape.feed_forward,
+        metadata=_metadata(headers),
+        chat_template=template,
+        defaults=_defaults(meta),
+    )
+
+
+class _Shape:
+    """The sizes of a model's graph, out of keys that anyone may have written."""
+
+    def __init__(self, header: Header, architecture: str) -> None:
+        self.header = header
+        self.prefix = f"{architecture}."
+
+    def value(self, key: str) -> Any:
+        return self.header.metadata.get(self.prefix + key)
+
+    def number(self, key: str, least: int = 0) -> int | None:
+        return whole(self.value(key), least)
+
+    def largest(self, key: str) -> int | None:
+        """A number, or the largest of one per layer."""
+        value = self.value(key)
+        if isinstance(value, list):
+            found = [n for n in map(whole, value) if n is not None]
+            return max(found, default=None)
+        return whole(value)
+
+    @property
+    def heads(self) -> int | None:
+        return self.largest("attention.head_count") or None
+
+    @property
+    def kv_heads(self) -> tuple[int, ...] | None:
+        value = self.value("attention.head_count_kv")
+        if isinstance(value, list) and value:
+            per_layer = [whole(n) for n in value]
+            return None if None in per_layer else tuple(n or 0 for n in per_layer)
+        found = whole(value)
+        if found is None:
+            found = self.heads
+        if found is None:
+            # Recurrent models keep a state of fixed size, not a cache that grows by the token.
+            return (0,) if self.value("ssm.state_size") or self.value("wkv.head_size") else None
+        return (found,)
+
+    def head_dim(self, key: str) -> int | None:
+        named = self.number(f"attention.{key}", 1)
+        if named is not None:
+            return named
+        embedding, heads = self.number("embedding_length", 1), self.heads
+        return embedding // heads if embedding and heads else None
+
+    @property
+    def feed_forward(self) -> int | None:
+        dense = self.largest("feed_forward_length") or 0
+        used = self.number("expert_used_count") or 0
+        expert = (self.largest("expert_feed_forward_length") or 0) * used
+        return max(dense, expert) or None
+
+    @property
+    def vocab_size(self) -> int | None:
+        counted = self.header.counts.get("tokenizer.ggml.tokens")
+        if counted:
+            return counted
+        named = self.number("vocab_size", 1)
+        embedding = self.header.names.get("token_embd.weight", ())
+        return named or (embedding[1] if len(embedding) > 1 else None)
+
+
+def _text(value: Any, limit: int = 512) -> str | None:
+    return value.strip()[:limit] or None if isinstance(value, str) else None
+
+
+def _template(meta: dict[str, Any]) -> str | None:
+    template = meta.get("tokenizer.chat_template")
+    if not isinstance(template, str) or not template.strip():
+        return None
+    # Thousands of models share a few dozen templates.
+    return sys.intern(valid_text(template))
+
+
+def _base(meta: dict[str, Any]) -> str | None:
+    url = _text(meta.get("general.base_model.0.repo_url"))
+    if url:
+        parts = [part for part in url.split("/") if part]
+        if len(parts) >= 4:  # scheme, host, publisher, name
+            return "/".join(parts[2:4])
+    name = _text(meta.get("general.base_model.0.name"))
+    publisher = _text(meta.get("general.base_model.0.organization"))
+    return f"{publisher}/{name}" if name and publisher else name
+
+
+def _quantization(meta: dict[str, Any], headers: Sequence[Header]) -> str | None:
+    file_type = whole(meta.get("general.file_type"))
+    if file_type is not None:
+        named = FILE_TYPES.get(file_type & ~FILE_TYPE_GUESSED)
+        if named is not None:
+            return named
+    total: dict[str, int] = {}
+    for header in headers:
+        for kind, size in header.by_type.items():
+            total[kind] = total.get(kind, 0) + size
+    return max(total, key=lambda kind: total[kind], default=None)
+
+
+def _capabilities(
+    meta: dict[str, Any], architecture: str, template: str | None, shape: _Shape
+) -> tuple[str, ...]:
+    pooling = POOLING_NAMES.get(whole(shape.value("pooling_type")) or 0, "none")
+    if pooling == "rank":
+        return ("reranking",)
+    if pooling != "none" or architecture in ENCODERS:
+        return ("embedding",)
+    found = ["completion"]
+    if template is not None:
+        found += ["chat", *template_capabilities(template)]
+    if any(all(f"tokenizer.ggml.{key}" in meta for key in keys) for keys in _FILL_IN_THE_MIDDLE):
+        found.append("infill")
+    return tuple(found)
+
+
+def _defaults(meta: dict[str, Any]) -> dict[str, Any]:
+    found = {
+        option: sampling_default(option, meta[key])
+        for key, option in _SAMPLING.items()
+        if key in meta
+    }
+    return {option: value for option, value in found.items() if value is not None}
+
+
+def _metadata(headers: Sequence[Header]) -> dict[str, Any]:
+    """What `models.show` shows: every scalar and short list, and how long the others are."""
+    first = headers[0]
+    shown = {
+        valid_text(key): plain(value)
+        for key, value in first.metadata.items()
+        if not key.startswith("tokenizer.chat_template")
+    }
+    shown = {key: value for key, value in shown.items() if value is not None}
+    long = {f"{key}.count": n for key, n in first.counts.items() if key not in shown}
+    types: dict[str, int] = {}
+    for header in headers:
+        for kind, size in header.by_type.items():
+            types[kind] = types.get(kind, 0) + size
+    return {
+        **shown,
+        **long,
+        "gguf.version": first.version,
+        "gguf.tensors": sum(header.tensors for header in headers),
+        "gguf.bytes_by_type": types,
+    }
