@@ -1,0 +1,118 @@
+"""What every engine keeps of one generation: its text, its limits, its counts and its times.
+
+The engine decides which token comes next; this decides what is sent of it and when it is enough.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+from hybridd.wire.errors import ContextExceeded
+
+from .api import Output
+from .options import GenerationOptions
+from .text import TextStream
+
+
+def check_prompt(prompt_tokens: int, context_length: int) -> None:
+    """Refuse a prompt that leaves no room for one token.
+
+    Raises:
+        ContextExceeded: With both numbers.
+    """
+    if prompt_tokens >= context_length:
+        raise ContextExceeded(
+            f"the prompt has {prompt_tokens} tokens, but the model is loaded with a context of "
+            f"{context_length}; shorten the prompt or load it with a larger context_length",
+            prompt_tokens=prompt_tokens,
+            context_length=context_length,
+        )
+
+
+class Generation:
+    """The bookkeeping of one request, from its prompt to its `done`.
+
+    Args:
+        request_id: For the outputs.
+        options: Of the request.
+        prompt_tokens: How many the prompt has; `check_prompt` was called.
+        context_length: How many tokens prompt and completion may have together.
+
+    Attributes:
+        id: The request's id.
+        finished: `done` went out.
+    """
+
+    def __init__(
+        self,
+        request_id: int,
+        options: GenerationOptions,
+        prompt_tokens: int,
+        context_length: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.id = request_id
+        self.options = options
+        self.finished = False
+        self._prompt_tokens = prompt_tokens
+        remaining = context_length - prompt_tokens
+        wanted = remaining if options.max_tokens is None else options.max_tokens
+        self._limit = min(wanted, remaining)
+        self._stream = TextStream(options.stop)
+        self._completion_tokens = 0
+        self._clock = clock
+        self._began = clock()
+        self._prompt_s = 0.0
+        self._first_token_s: float | None = None
+
+    @property
+    def completion_tokens(self) -> int:
+        """How many tokens were generated so far."""
+        return self._completion_tokens
+
+    def prefilled(self) -> Output | None:
+        """The prompt is processed. An output when no token is wanted."""
+        self._prompt_s = self._clock() - self._began
+        return self._end("length", "", 0) if self._limit <= 0 else None
+
+    def accept(self, piece: bytes, logprobs: dict[str, Any] | None = None) -> Output:
+        """A token came; `piece` is its bytes. The output ends the request when it is enough."""
+        if self._first_token_s is None:
+            self._first_token_s = self._clock() - self._began
+        self._completion_tokens += 1
+        text = self._stream.feed(piece)
+        if self._stream.stopped:
+            output = self._end("stop", text, 1)
+        elif self._completion_tokens >= self._limit:
+            text += self._stream.finish()
+            output = self._end("stop" if self._stream.stopped else "length", text, 1)
+        else:
+            output = Output(id=self.id, text=text, tokens=1)
+        if logprobs is not None:
+            output["logprobs"] = [logprobs]
+        return output
+
+    def end_of_text(self) -> Output:
+        """The model said that it is done; that token is neither text nor counted."""
+        return self._end("stop", self._stream.finish(), 0)
+
+    def _end(self, reason: Literal["stop", "length"], text: str, tokens: int) -> Output:
+        self.finished = True
+        total_s = self._clock() - self._began
+        first_s = self._first_token_s if self._first_token_s is not None else total_s
+        done = {
+            "finish_reason": reason,
+            "usage": {
+                "prompt_tokens": self._prompt_tokens,
+                "completion_tokens": self._completion_tokens,
+                "cached_tokens": 0,
+            },
+            "timings": {
+                "prompt_s": round(self._prompt_s, 6),
+                "first_token_s": round(first_s, 6),
+                "generation_s": round(total_s - self._prompt_s, 6),
+            },
+        }
+        return Output(id=self.id, text=text, tokens=tokens, done=done)

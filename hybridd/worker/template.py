@@ -1,0 +1,156 @@
+"""A process that imports an engine's heavy libraries once and forks workers from itself.
+
+    python -m hybridd.worker.template --fd N --daemon PID --name gguf --preload mod,mod
+
+It says `ready {threads}` or `failed {error}` once, then answers each `fork` frame, which brings
+the descriptors of the worker's channel and log, with `forked {pid}` or `refused {reason}`. It
+ends when its channel closes. It never touches a GPU: a CUDA context does not survive a fork.
+
+A worker outlives its template: it is forked twice, so that the daemon, a subreaper, adopts and
+reaps it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import importlib
+import os
+import sys
+from typing import Any, NoReturn
+
+from hybridd.wire.errors import HybriddError
+
+from . import process
+from .channel import Channel, close_all
+from .failures import import_failure, log_traceback
+from .loop import EXIT_ENDED, run_worker
+
+_EXIT_BUG = 70  # EX_SOFTWARE: an exception that nobody expected; the log has it
+
+
+class Template:
+    """The serving half; the imports are done before it is made.
+
+    Args:
+        channel: The control channel.
+        daemon: The process that adopts the workers.
+    """
+
+    def __init__(self, channel: Channel, daemon: int) -> None:
+        self._channel = channel
+        self._daemon = daemon
+
+    def serve(self) -> None:
+        """Answer fork requests until the channel closes."""
+        while True:
+            try:
+                frame, descriptors = self._channel.receive_with_descriptors()
+            except (EOFError, OSError, HybriddError):
+                return
+            try:
+                reply = self._fork(descriptors)
+            except OSError as exc:
+                reply = {"op": "refused", "reason": os.strerror(exc.errno or 0)}
+            finally:
+                close_all(descriptors)
+            try:
+                self._channel.send({**reply, "n": frame.get("n")})
+            except OSError:
+                return
+
+    def _fork(self, descriptors: list[int]) -> dict[str, Any]:
+        if len(descriptors) != 2:
+            return {"op": "refused", "reason": f"{len(descriptors)} descriptors came, not 2"}
+        if (threads := process.thread_count()) != 1:
+            # Another thread may hold a lock that no one would ever release in the child.
+            return {"op": "refused", "reason": f"the template has {threads} threads"}
+        reading, writing = os.pipe()
+        middle = os.fork()
+        if middle == 0:
+            os.close(reading)
+            self._in_middle(writing, *descriptors)
+        os.close(writing)
+        with open(reading, "rb") as pipe:
+            pid = pipe.read(32)
+        os.waitpid(middle, 0)
+        if not pid:
+            return {"op": "refused", "reason": "the second fork failed"}
+        return {"op": "forked", "pid": int(pid)}
+
+    def _in_middle(self, writing: int, channel_fd: int, log_fd: int) -> NoReturn:
+        middle = os.getpid()
+        try:
+            pid = os.fork()
+            if pid == 0:
+                os.close(writing)
+                self._in_worker(middle, channel_fd, log_fd)
+            os.write(writing, b"%d" % pid)
+        finally:
+            os._exit(EXIT_ENDED)
+
+    def _in_worker(self, middle: int, channel_fd: int, log_fd: int) -> NoReturn:
+        code = _EXIT_BUG
+        try:
+            self._channel.close()
+            process.own_session()
+            process.reset_signals()
+            process.log_to(log_fd)
+            os.close(log_fd)
+            process.raise_oom_score()
+            process.set_name("hybridd-worker")
+            gc.enable()
+            code = EXIT_ENDED
+            if process.wait_for_adoption(middle, self._daemon) and process.die_with(self._daemon):
+                code = run_worker(Channel.from_fd(channel_fd))
+        except BaseException:
+            code = _EXIT_BUG
+            log_traceback("the worker failed")
+        finally:
+            os._exit(code)
+
+
+def preload(modules: list[str]) -> HybriddError | None:
+    """Import what workers will need; the error when one of them cannot be."""
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except Exception as exc:
+            # Not only ImportError: a library without its GPU driver raises what it likes.
+            log_traceback(f"importing {name} failed")
+            return import_failure(exc, None)
+    return None
+
+
+def main() -> None:
+    """Set the process up, import, serve."""
+    parser = argparse.ArgumentParser(prog="python -m hybridd.worker.template")
+    parser.add_argument("--fd", type=int, required=True, help="the control channel")
+    parser.add_argument("--daemon", type=int, required=True, help="the daemon's pid")
+    parser.add_argument("--name", default="template", help="the backend's name, for `ps`")
+    parser.add_argument("--preload", default="", help="modules, separated by commas")
+    arguments = parser.parse_args()
+    process.own_session()
+    process.reset_signals()
+    process.log_to(2)
+    process.set_name(f"hybridd-t-{arguments.name}")
+    channel = Channel.from_fd(arguments.fd)
+    if not process.die_with(arguments.daemon):
+        return
+    # Objects of the imports are shared with every worker until something writes to them; the
+    # collector would write to all of them.
+    gc.disable()
+    error = preload([name for name in arguments.preload.split(",") if name])
+    gc.freeze()
+    with contextlib.suppress(OSError):
+        if error is not None:
+            channel.send({"op": "failed", "error": error.to_wire()})
+            return
+        channel.send({"op": "ready", "threads": process.thread_count()})
+        Template(channel, arguments.daemon).serve()
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    main()
