@@ -7,7 +7,7 @@ them is JSON: `LoadSpec` and requests in, facts, deltas and results out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, NotRequired, Protocol, TypedDict
 
@@ -47,7 +47,11 @@ class Backend(Protocol):
     engine_factory: str  # "package.module:callable", imported in a worker only
     preload: tuple[str, ...]  # heavy modules that a template imports before it forks
     suffixes: tuple[str, ...]  # a file that ends so (lower case, with the dot) is a candidate
-    markers: tuple[str, ...]  # a directory that holds a file of this name is a candidate
+    tagged: bool  # whether ids name the quantization, as in `publisher/repo:Q4_K_M`
+
+    def claims(self, names: Set[str]) -> bool:
+        """Whether a directory that holds files of these names is a candidate."""
+        ...
 
     def inspect(self, path: Path) -> Facts:
         """Read the headers of the model at `path` (a file or a directory).

@@ -130,7 +130,8 @@ class ModelRecord:
         status: `available` or `invalid`.
         reason: Why it is invalid.
         modified_at: Unix seconds of the newest file.
-        identity: One `FileIdentity` per file; equal identities mean unchanged files.
+        files: Every file whose state makes the model's.
+        identity: One `FileIdentity` per element of `files`; equal ones mean unchanged files.
         aliases: Other names that `models.resolve` takes.
         base: What builds of this model have in common; never empty.
     """
@@ -145,6 +146,7 @@ class ModelRecord:
     status: str
     reason: str | None
     modified_at: float
+    files: tuple[Path, ...]
     identity: tuple[FileIdentity, ...]
     aliases: tuple[str, ...] = ()
     base: str = ""
@@ -188,12 +190,11 @@ class ModelRecord:
 
     def details(self) -> dict[str, Any]:
         """What `models.show` adds to `to_wire`, as far as the files say it."""
-        sizes = [identity.size for identity in self.identity]
         shown: dict[str, Any] = {
             "metadata": {**self.facts.metadata, "defaults": dict(self.facts.defaults)},
             "files": [
-                {"path": printable(str(path)), "size_bytes": size}
-                for path, size in zip(self.facts.files, sizes, strict=False)
+                {"path": printable(str(path)), "size_bytes": identity.size}
+                for path, identity in zip(self.files, self.identity, strict=True)
             ],
         }
         if self.facts.chat_template is not None:

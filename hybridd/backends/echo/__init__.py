@@ -1,0 +1,31 @@
+"""Echo models, which repeat what they are told: no dependency, and the example to copy."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+
+from ..api import Backend
+from .estimate import estimate
+from .inspect import FORMAT, inspect
+
+
+class EchoBackend:
+    """The daemon's half of the format."""
+
+    name = FORMAT
+    engine = "echo"
+    extra: str | None = None
+    distributions: tuple[str, ...] = ()
+    engine_factory = "hybridd.backends.echo.engine:EchoEngine"
+    preload: tuple[str, ...] = ()
+    suffixes: tuple[str, ...] = (".echo",)
+    tagged = False
+    inspect = staticmethod(inspect)
+    estimate = staticmethod(estimate)
+
+    def claims(self, names: Set[str]) -> bool:
+        """A model of this format is a file, never a directory."""
+        return False
+
+
+BACKEND: Backend = EchoBackend()

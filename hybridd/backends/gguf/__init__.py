@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 from ..api import Backend
 from .estimate import estimate
 from .inspect import FORMAT, inspect
@@ -17,9 +19,13 @@ class GGUFBackend:
     engine_factory = "hybridd.backends.gguf.engine:GGUFEngine"
     preload: tuple[str, ...] = ("llama_cpp.llama_cpp", "jinja2")
     suffixes: tuple[str, ...] = (".gguf",)
-    markers: tuple[str, ...] = ()
+    tagged = True
     inspect = staticmethod(inspect)
     estimate = staticmethod(estimate)
+
+    def claims(self, names: Set[str]) -> bool:
+        """A model of this format is a file, never a directory."""
+        return False
 
 
 BACKEND: Backend = GGUFBackend()

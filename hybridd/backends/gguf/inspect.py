@@ -6,7 +6,6 @@ container is `reader`. Runs in the daemon and imports nothing heavy.
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridd.core.model import Facts
+from hybridd.core.naming import SHARD
 
 from ..bounded import invalid, plain, sampling_default, template_capabilities, valid_text, whole
 from .reader import Header, read_header
@@ -22,8 +22,6 @@ from .types import ENCODERS, FILE_TYPE_GUESSED, FILE_TYPES, POOLING_NAMES
 FORMAT = "gguf"
 # llama.cpp's own limit is 999 shards by the name's width; real ones have up to some 50.
 MAX_SHARDS = 512
-
-SHARD = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.gguf)$", re.I)
 
 _SAMPLING = {
     "general.sampling.temp": "temperature",
@@ -51,8 +49,8 @@ def shard_paths(path: Path) -> tuple[Path, ...]:
     count = int(found["count"])
     if not 1 <= count <= MAX_SHARDS:
         raise invalid(f"the name claims {count} shards; at most {MAX_SHARDS} are read")
-    name = f"{found['stem']}-%05d-of-{found['count']}{found['suffix']}"
-    return tuple(path.with_name(name % number) for number in range(1, count + 1))
+    stem, rest = found["stem"], f"-of-{found['count']}{found['suffix']}"
+    return tuple(path.with_name(f"{stem}-{number:05d}{rest}") for number in range(1, count + 1))
 
 
 def inspect(path: Path) -> Facts:

@@ -1,0 +1,91 @@
+"""What loading a Hugging Face model needs, by formula.
+
+weights: exact by dtype from the safetensors headers; what a CPU cannot compute in float16 is
+loaded as float32 and takes twice its file. KV cache: `layers * kv_heads * (k + v) * cells` in
+the dtype of the computation. Activations: those of one chunk of a prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hybridd.core.model import Estimate, Facts
+
+from ..arithmetic import context, kv_heads_total
+
+# Prompts are computed in chunks of this many tokens.
+PREFILL_TOKENS = 512
+# A worker's own pages beside the model: what importing torch and transformers leaves private.
+OVERHEAD_BYTES = 192 * 1024 * 1024
+DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+_STORED = {"F32": "float32", "F64": "float32", "F16": "float16", "BF16": "bfloat16"}
+_STORED_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+# Quantized at load: bits of an element with its share of scales.
+_LOADED_BITS = {"int8": 8.5, "int4": 4.5}
+
+
+def load_dtype(facts: Facts, load_options: Mapping[str, Any]) -> str:
+    """The dtype that the model is computed in: `float32`, `float16` or `bfloat16`.
+
+    "auto" is the stored one, except that a CPU takes float32 for float16: it has no fast
+    arithmetic for it, while bfloat16 works there.
+    """
+    asked = load_options.get("dtype")
+    if isinstance(asked, str) and asked in DTYPE_BYTES:
+        return asked
+    by_dtype = _by_dtype(facts)
+    floats = {dtype: size for dtype, size in by_dtype.items() if dtype in _STORED}
+    most = max(floats, key=lambda dtype: floats[dtype], default="BF16")
+    stored = _STORED[most]
+    if stored == "float16" and _on_cpu(load_options):
+        return "float32"
+    return stored
+
+
+def estimate(facts: Facts, load_options: Mapping[str, Any]) -> Estimate:
+    """Bytes for a load with these (possibly partial) options; see the module for the formulas."""
+    wanted = context(facts, load_options)
+    width = DTYPE_BYTES[load_dtype(facts, load_options)]
+    heads = kv_heads_total(facts)
+    if heads is None:
+        elements = 2 * (facts.layers or 0) * (facts.embedding_length or 0)
+    else:
+        elements = heads * ((facts.head_dim_k or 0) + (facts.head_dim_v or 0))
+    values = 8 * (facts.embedding_length or 0) + 3 * (facts.feed_forward_length or 0)
+    scores = (facts.heads or 0) * wanted.length * 4  # in float32, one row per token of a chunk
+    logits = (facts.vocab_size or 0) * wanted.parallel * 8  # as computed, and again in float32
+    return Estimate(
+        weights_bytes=_weights_bytes(facts, load_options, width),
+        kv_cache_bytes=elements * wanted.cells * width,
+        compute_bytes=PREFILL_TOKENS * (values * width + scores) + logits,
+        overhead_bytes=OVERHEAD_BYTES,
+        context_length=wanted.length,
+        parallel=wanted.parallel,
+    )
+
+
+def _weights_bytes(facts: Facts, load_options: Mapping[str, Any], width: int) -> int:
+    """Bytes in memory: floats in the dtype of the load, everything packed as it is stored."""
+    total = 0
+    for dtype, size in _by_dtype(facts).items():
+        stored = _STORED_BYTES.get(dtype)
+        total += size if stored is None else size // stored * width
+    total = total or facts.weights_bytes
+    bits = _LOADED_BITS.get(str(load_options.get("quantization")))
+    if bits is None:
+        return total
+    said = facts.metadata.get("safetensors", {}).get("embedding_bytes", 0)
+    stored = max(facts.weights_bytes, 1)
+    embedding = total * said // stored
+    return int(embedding + (total - embedding) / width * bits / 8)
+
+
+def _by_dtype(facts: Facts) -> Mapping[str, int]:
+    found = facts.metadata.get("safetensors", {}).get("bytes_by_dtype", {})
+    return found if isinstance(found, Mapping) else {}
+
+
+def _on_cpu(load_options: Mapping[str, Any]) -> bool:
+    """Whether the load goes to the CPU, as far as the options say: the careful answer is yes."""
+    return str(load_options.get("device") or "cpu").lower() in ("cpu", "auto")

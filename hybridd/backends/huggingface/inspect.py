@@ -1,0 +1,302 @@
+"""From a Hugging Face directory's own files to facts.
+
+Reads config.json, generation_config.json, the tokenizer's configuration and the safetensors
+headers; never a pickle and never code. What wants code of its own (`auto_map`) is refused with
+that reason, since hybridd does not run code out of model directories. Runs in the daemon and
+imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hybridd.core.model import Facts
+from hybridd.wire.errors import ModelInvalid
+
+from ..bounded import (
+    invalid,
+    plain,
+    read_file,
+    read_json,
+    sampling_default,
+    template_capabilities,
+    valid_text,
+    whole,
+)
+from .weights import INDEX, PICKLES, Weights, read_weights
+
+FORMAT = "huggingface"
+# Real ones have under 100 KiB; tokenizer_config.json lists added tokens and has up to 5 MiB.
+MAX_CONFIG_BYTES = 1024 * 1024
+MAX_TOKENIZER_CONFIG_BYTES = 8 * 1024 * 1024
+MAX_TEMPLATE_BYTES = 1024 * 1024
+
+# One of these makes a tokenizer that transformers can load.
+TOKENIZERS = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tekken.json",
+    "tiktoken.model",
+)
+# Attention code that is part of transformers; other values name code from elsewhere.
+_ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
+
+_SAMPLING = {
+    "temperature": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "typical_p": "typical_p",
+    "repetition_penalty": "repeat_penalty",
+}
+_CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
+_GENERATIVE = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForImageTextToText")
+_PARTS = ("text_config", "llm_config", "language_config", "decoder")
+
+
+def claims(names: Set[str]) -> bool:
+    """Whether a directory with files of these names is a Hugging Face model, usable or not.
+
+    A config.json alone says little: many tools write one, and repositories of GGUF files carry
+    the one of the model that they were made from.
+    """
+    if "config.json" not in names:
+        return False
+    if any(name.endswith(".safetensors") or name.startswith("pytorch_model") for name in names):
+        return True
+    if any(name.lower().endswith(".gguf") for name in names):
+        return False
+    if INDEX in names or any(name.endswith(PICKLES) for name in names):
+        return True
+    return not names.isdisjoint((*TOKENIZERS, "tokenizer_config.json"))
+
+
+def inspect(path: Path) -> Facts:
+    """Facts of the Hugging Face model in the directory `path`.
+
+    Where the configuration can be read but the files are no usable model, the facts come with
+    that `reason`.
+
+    Raises:
+        ModelInvalid: The configuration cannot be read.
+        OSError: A file went away or cannot be read.
+    """
+    config = read_json(path / "config.json", MAX_CONFIG_BYTES)
+    names = set(os.listdir(path))
+    facts = _config_facts(path, config, names)
+    try:
+        weights = read_weights(path, config)
+    except ModelInvalid as error:
+        return replace(facts, reason=str(error.data.get("reason")))
+    facts = _with_weights(facts, weights)
+    try:
+        tokenizer = _tokenizer_config(path, names)
+        template = _template(path, names, tokenizer)
+        defaults = _defaults(path, names)
+        reason = _reason(config, tokenizer, names, facts)
+    except ModelInvalid as error:
+        return replace(facts, reason=str(error.data.get("reason")))
+    capabilities = facts.capabilities
+    if template is not None and "completion" in capabilities:
+        capabilities += ("chat", *template_capabilities(template))
+    return replace(
+        facts,
+        chat_template=template,
+        defaults=defaults,
+        capabilities=capabilities,
+        reason=reason,
+    )
+
+
+def _config_facts(path: Path, config: Mapping[str, Any], names: set[str]) -> Facts:
+    text = _text_config(config)
+    heads = _first(text, "num_attention_heads", "n_head", "num_heads")
+    embedding = _first(text, "hidden_size", "n_embd", "d_model")
+    head = _first(text, "head_dim") or (embedding // heads if embedding and heads else None)
+    latent = _first(text, "kv_lora_rank")
+    kv_heads = _first(text, "num_key_value_heads", "num_kv_heads") or heads
+    if text.get("multi_query") is True:
+        kv_heads = 1
+    feed_forward = _first(text, "intermediate_size", "n_inner", "ffn_dim", "d_ff")
+    return Facts(
+        format=FORMAT,
+        files=(path / "config.json",),
+        name=None,
+        architecture=_model_type(config),
+        context_length=_first(text, *_CONTEXT_KEYS),
+        capabilities=_capabilities(config, names),
+        layers=_first(text, "num_hidden_layers", "n_layer", "num_layers"),
+        heads=heads,
+        kv_heads=None if kv_heads is None else (kv_heads,),
+        # Latent attention is kept uncompressed by transformers: query and value sizes per head.
+        head_dim_k=(_mla_key(text) or head) if latent else head,
+        head_dim_v=(_first(text, "v_head_dim") or head) if latent else head,
+        vocab_size=_first(text, "vocab_size"),
+        embedding_length=embedding,
+        feed_forward_length=feed_forward or (4 * embedding if embedding else None),
+        metadata={"config": plain(dict(config))},
+    )
+
+
+def _with_weights(facts: Facts, weights: Weights) -> Facts:
+    stored = weights.data_bytes
+    bits = round(stored * 8 / weights.parameters, 3) if weights.parameters else None
+    return replace(
+        facts,
+        files=(*facts.files, *weights.files),
+        size_bytes=weights.size_bytes,
+        parameters=weights.parameters or None,
+        quantization=weights.quantization,
+        bits_per_weight=bits,
+        weights_bytes=stored,
+        metadata={
+            **facts.metadata,
+            "safetensors": {
+                "bytes_by_dtype": weights.bytes_by_dtype,
+                "embedding_bytes": weights.embedding_bytes,
+            },
+        },
+    )
+
+
+def _reason(
+    config: Mapping[str, Any], tokenizer: Mapping[str, Any], names: set[str], facts: Facts
+) -> str | None:
+    for what, source in (("config.json", config), ("tokenizer_config.json", tokenizer)):
+        for key, value in _walk(source):
+            if key in ("auto_map", "trust_remote_code") and value:
+                return (
+                    f"{what} wants code of its own to be run ({key}), which hybridd does not do; "
+                    "use a version of the model that transformers knows itself"
+                )
+            if "attn_implementation" in key and isinstance(value, str) and value not in _ATTENTION:
+                return f"{what} names attention code from elsewhere ({key}), which is not run"
+    if not facts.capabilities:
+        made = ", ".join(_architectures(config)) or "no architecture"
+        return f"no language model: config.json names {made[:200]}"
+    if not names.intersection(TOKENIZERS):
+        return "no tokenizer: the directory has none of " + ", ".join(TOKENIZERS[:4])
+    return None
+
+
+def _walk(value: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """Every key with its value in nested objects; deeper than real configurations is refused."""
+    if depth > 32:
+        raise invalid("a configuration is nested too deeply")
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield key, inner
+            yield from _walk(inner, depth + 1)
+    elif isinstance(value, list):
+        for inner in value:
+            if isinstance(inner, dict | list):
+                yield from _walk(inner, depth + 1)
+
+
+def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The language model's part of a configuration that joins several."""
+    for key in _PARTS:
+        part = config.get(key)
+        if isinstance(part, dict) and any(k in part for k in ("hidden_size", "num_hidden_layers")):
+            return {**config, **part}
+    return config
+
+
+def _first(config: Mapping[str, Any], *keys: str) -> int | None:
+    for key in keys:
+        found = whole(config.get(key), 1)
+        if found is not None:
+            return found
+    return None
+
+
+def _mla_key(config: Mapping[str, Any]) -> int | None:
+    turned, rest = _first(config, "qk_rope_head_dim"), _first(config, "qk_nope_head_dim")
+    return turned + rest if turned and rest else None
+
+
+def _model_type(config: Mapping[str, Any]) -> str | None:
+    found = config.get("model_type")
+    if not isinstance(found, str) or not found:
+        found = next(iter(_architectures(config)), None)
+    return None if found is None else valid_text(found[:128])
+
+
+def _architectures(config: Mapping[str, Any]) -> list[str]:
+    found = config.get("architectures")
+    found = found[:8] if isinstance(found, list) else []
+    return [valid_text(name[:128]) for name in found if isinstance(name, str)]
+
+
+def _capabilities(config: Mapping[str, Any], names: set[str]) -> tuple[str, ...]:
+    architectures = _architectures(config)
+    if "modules.json" in names or "config_sentence_transformers.json" in names:
+        return ("embedding",)
+    if any(name.endswith(_GENERATIVE) for name in architectures):
+        found = ["completion"]
+        if isinstance(config.get("vision_config"), dict):
+            found.append("vision")
+        if isinstance(config.get("audio_config"), dict):
+            found.append("audio")
+        return tuple(found)
+    if any(name.endswith("ForSequenceClassification") for name in architectures):
+        labels = config.get("id2label")
+        one = config.get("num_labels") == 1 or (isinstance(labels, dict) and len(labels) == 1)
+        return ("reranking",) if one else ()
+    text = _text_config(config)
+    encoder = ("BertModel", "Model", "ForMaskedLM")
+    if "vocab_size" in text and any(name.endswith(encoder) for name in architectures):
+        return ("embedding",)
+    return ()
+
+
+def _tokenizer_config(path: Path, names: set[str]) -> Mapping[str, Any]:
+    if "tokenizer_config.json" not in names:
+        return {}
+    return read_json(path / "tokenizer_config.json", MAX_TOKENIZER_CONFIG_BYTES)
+
+
+def _template(path: Path, names: set[str], tokenizer: Mapping[str, Any]) -> str | None:
+    found: Any = None
+    if "chat_template.jinja" in names:
+        raw = read_file(path / "chat_template.jinja", MAX_TEMPLATE_BYTES)
+        found = raw.decode("utf-8", "replace")
+    elif "chat_template.json" in names:
+        found = read_json(path / "chat_template.json", MAX_TEMPLATE_BYTES).get("chat_template")
+    else:
+        found = tokenizer.get("chat_template")
+    if isinstance(found, list):  # named templates: [{"name": "default", "template": …}, …]
+        named = {t.get("name"): t.get("template") for t in found[:16] if _is_named(t)}
+        found = named.get("default") or next(iter(named.values()), None)
+    if not isinstance(found, str) or not found.strip() or len(found) > MAX_TEMPLATE_BYTES:
+        return None
+    # Thousands of models share a few dozen templates.
+    return sys.intern(valid_text(found))
+
+
+def _is_named(entry: Any) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("name"), str)
+
+
+def _defaults(path: Path, names: set[str]) -> dict[str, Any]:
+    if "generation_config.json" not in names:
+        return {}
+    said = read_json(path / "generation_config.json", MAX_CONFIG_BYTES)
+    if said.get("do_sample") is False:
+        # transformers then takes the likeliest token and ignores the others.
+        return {"temperature": 0.0}
+    found = {
+        option: sampling_default(option, said[key])
+        for key, option in _SAMPLING.items()
+        if key in said
+    }
+    return {option: value for option, value in found.items() if value is not None}

@@ -1,0 +1,111 @@
+"""Which formats there are: the entry points of the group `hybridd.backends`.
+
+The built-in ones register the same way as anybody's. A backend that cannot be imported or lacks
+a part of the contract is logged and left out; the daemon serves the others. Whether a format's
+engine is installed is read from the packages' metadata, since the daemon never imports one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+from hybridd import __version__
+
+from .api import Backend
+
+GROUP = "hybridd.backends"
+
+_log = logging.getLogger(__name__)
+_TEXTS = ("name", "engine", "engine_factory")
+_TUPLES = ("distributions", "preload", "suffixes")
+
+
+@dataclass(frozen=True, slots=True)
+class FormatInfo:
+    """One element of `system.info`'s `formats`.
+
+    Attributes:
+        name: The wire's `format`.
+        available: Whether the engine's packages are installed.
+        engine: The engine's name.
+        version: Of the package that is the engine.
+        reason: What to install, when it is not available.
+    """
+
+    name: str
+    available: bool
+    engine: str
+    version: str | None = None
+    reason: str | None = None
+
+    def to_wire(self) -> dict[str, Any]:
+        """The object as PROTOCOL has it; what is not known is left out."""
+        made = {
+            "name": self.name,
+            "available": self.available,
+            "engine": self.engine,
+            "version": self.version,
+            "reason": self.reason,
+        }
+        return {key: value for key, value in made.items() if value is not None}
+
+
+def load_backends(enabled: Collection[str] | None = None) -> dict[str, Backend]:
+    """Import the daemon's half of every registered format, by name and sorted.
+
+    Args:
+        enabled: Names to keep; None keeps all.
+    """
+    found: dict[str, Backend] = {}
+    for point in sorted(metadata.entry_points(group=GROUP), key=lambda point: point.name):
+        if (enabled is not None and point.name not in enabled) or point.name in found:
+            continue
+        try:
+            backend = point.load()
+            problem = _problem(point.name, backend)
+        except Exception as error:  # anybody's code: whatever it raises must not end the daemon
+            problem = f"{type(error).__name__}: {error}"
+        if problem is not None:
+            _log.warning("the backend %s (%s) is left out: %s", point.name, point.value, problem)
+            continue
+        found[point.name] = backend
+    return found
+
+
+def availability(backend: Backend) -> FormatInfo:
+    """Whether the engine of a format is installed, without importing it."""
+    versions: dict[str, str] = {}
+    for distribution in backend.distributions:
+        try:
+            versions[distribution] = metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            how = f"hybridd[{backend.extra}]" if backend.extra else distribution
+            return FormatInfo(
+                backend.name,
+                available=False,
+                engine=backend.engine,
+                reason=f"{distribution} is not installed: pip install '{how}'",
+            )
+    own = next((v for d, v in versions.items() if d == backend.engine), None)
+    version = own or next(iter(versions.values()), __version__)
+    return FormatInfo(backend.name, available=True, engine=backend.engine, version=version)
+
+
+def _problem(name: str, backend: Any) -> str | None:
+    """What a third party's backend lacks of the contract."""
+    for attribute in _TEXTS:
+        if not isinstance(getattr(backend, attribute, None), str):
+            return f"its {attribute} is no text"
+    for attribute in _TUPLES:
+        if not isinstance(getattr(backend, attribute, None), tuple):
+            return f"its {attribute} is no tuple"
+    if not isinstance(getattr(backend, "tagged", None), bool):
+        return "its tagged is no boolean"
+    for attribute in ("claims", "inspect", "estimate"):
+        if not callable(getattr(backend, attribute, None)):
+            return f"it has no {attribute}"
+    return None if backend.name == name else f"it calls itself {backend.name!r}"

@@ -1,0 +1,237 @@
+"""Hints from the kernel that something under the watched directories may have changed.
+
+watchdog's events say that it is time to look again, never what is there: it loses events in
+bursts, follows no symlinks and does not notice a root that was replaced. So every event is the
+same hint, debounced; the scan is the truth. `update` is told after each scan what to watch.
+
+`Watcher.run` owns watchdog's threads and ends them. Where inotify has no room for all
+directories, `polling` says so and whoever scans has to look more often.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import trio
+from watchdog.events import (
+    DirCreatedEvent,
+    DirDeletedEvent,
+    DirMovedEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileDeletedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
+from watchdog.observers import Observer
+from watchdog.observers.api import BaseObserver, ObservedWatch
+
+from .scan import UNFINISHED
+
+# Long enough to take the events of one `cp` or `git lfs pull` together, short beside the
+# two seconds in which a finished file has to be listed.
+DEBOUNCE_S = 0.1
+# watchdog's threads end within one wake-up; a hanging network file system must not hold us.
+STOP_S = 5.0
+
+# Not "modified": a download makes thousands of those, and ends with "closed". Not "opened" and
+# "closed without write": our own scan makes those, and would follow itself for ever.
+_EVENTS: list[type[FileSystemEvent]] = [
+    FileCreatedEvent,
+    FileClosedEvent,
+    FileDeletedEvent,
+    FileMovedEvent,
+    DirCreatedEvent,
+    DirDeletedEvent,
+    DirMovedEvent,
+]
+_NO_ROOM = (errno.ENOSPC, errno.EMFILE, errno.ENFILE)
+
+_log = logging.getLogger(__name__)
+
+
+class _Target(NamedTuple):
+    """One watch: a directory with all below it, or (for `only`) one name in a directory."""
+
+    path: str
+    only: str | None
+    device: int
+    inode: int
+
+
+class Watcher:
+    """Calls `on_hint` in trio's thread, at most once per debounce time, after any change.
+
+    `update` may be called from any thread; everything else belongs to trio's.
+    """
+
+    def __init__(self, on_hint: Callable[[], None], *, debounce_s: float = DEBOUNCE_S) -> None:
+        self._on_hint = on_hint
+        self._debounce_s = debounce_s
+        self._hinted = trio.Event()
+        self._observer: BaseObserver | None = None
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._watches: dict[_Target, ObservedWatch] = {}
+        self.polling = False
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Watch until cancelled; all of watchdog's threads have ended when this returns."""
+        self._token = trio.lowlevel.current_trio_token()
+        stop = self._start()
+        try:
+            task_status.started()
+            while True:
+                await self._hinted.wait()
+                await trio.sleep(self._debounce_s)
+                self._hinted = trio.Event()
+                self._on_hint()
+        finally:
+            self._observer = None
+            self._watches.clear()
+            with trio.CancelScope(shield=True), trio.move_on_after(STOP_S):
+                await trio.to_thread.run_sync(stop, abandon_on_cancel=True)
+
+    def update(self, roots: Iterable[Path], linked: Iterable[Path] = ()) -> None:
+        """Watch these roots (also before they exist) and directories behind symlinks.
+
+        Blocks while watchdog walks the directories, so call it in a thread. A directory that was
+        replaced since the last call is watched anew.
+        """
+        observer = self._observer
+        if observer is None:
+            return
+        wanted = list(dict.fromkeys(_targets(roots, linked)))
+        for gone in self._watches.keys() - set(wanted):
+            _quietly(observer, self._watches.pop(gone))
+        polling = False
+        for target in wanted:
+            if target in self._watches:
+                continue
+            try:
+                self._watches[target] = observer.schedule(
+                    _Handler(self.hint, target),
+                    target.path,
+                    recursive=target.only is None,
+                    event_filter=_EVENTS,
+                )
+            except OSError as error:
+                if error.errno in _NO_ROOM:
+                    polling = True
+                # Otherwise it vanished or is closed to us: the next scan says so.
+        if polling and not self.polling:
+            _log.warning(
+                "inotify has no room for all model directories: they are polled; raise "
+                "fs.inotify.max_user_watches (sysctl) to be told of changes at once"
+            )
+        self.polling = polling
+
+    def hint(self) -> None:
+        """Say that something may have changed; callable from any thread, never blocks."""
+        token = self._token
+        if token is not None:
+            try:
+                token.run_sync_soon(self._mark, idempotent=True)
+            except trio.RunFinishedError:
+                self._token = None
+
+    def _mark(self) -> None:
+        self._hinted.set()
+
+    def _start(self) -> Callable[[], None]:
+        """Start watchdog; returns what ends it. Without inotify at all, polling it is."""
+        try:
+            observer, close = _observer(self.hint)
+            observer.start()
+        except OSError as error:
+            _log.warning("no inotify (%s): model directories are polled", error.strerror)
+            self.polling = True
+            return lambda: None
+        self._observer = observer
+
+        def stop() -> None:
+            observer.stop()
+            observer.join()
+            close()
+
+        return stop
+
+
+class _Handler(FileSystemEventHandler):
+    def __init__(self, hint: Callable[[], None], target: _Target) -> None:
+        self._hint = hint
+        self._target = target
+
+    def dispatch(self, event: FileSystemEvent) -> None:
+        """Every event is the same hint, except those of others' names and of unfinished files."""
+        names = [os.fsdecode(path) for path in (event.src_path, event.dest_path) if path]
+        only = self._target.only
+        if only is not None and only not in map(os.path.basename, names):
+            return
+        if all(name.lower().endswith(UNFINISHED) for name in names):
+            return
+        self._hint()
+
+
+def _targets(roots: Iterable[Path], linked: Iterable[Path]) -> Iterable[_Target]:
+    for root in roots:
+        path = os.path.abspath(root)
+        parent, name = os.path.split(path)
+        if _add := _target(path, None):
+            yield _add
+        # The parent tells when a root comes, goes or is replaced. Where that is missing too,
+        # the nearest ancestor that exists tells of the next folder on the way.
+        while parent and (found := _target(parent, name)) is None and parent != "/":
+            parent, name = os.path.split(parent)
+        if found is not None:
+            yield found
+    for path in map(os.path.realpath, linked):
+        if found := _target(path, None):
+            yield found
+
+
+def _target(path: str, only: str | None) -> _Target | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return _Target(path, only, status.st_dev, status.st_ino)
+
+
+def _observer(overflow: Callable[[], None]) -> tuple[BaseObserver, Callable[[], None]]:
+    """An observer, and what ends the threads that its own `stop` leaves.
+
+    watchdog 7 reads inotify in a thread that all observers share and nobody ends; an own one can
+    be ended, and tells when the kernel's queue overflowed.
+    """
+    try:
+        from watchdog.observers.inotify_c import InotifyEvent, InotifyFD
+    except ImportError:  # watchdog 6
+        return Observer(), lambda: None
+
+    class OwnInotify(InotifyFD):
+        def handle_event(self, event: InotifyEvent) -> None:
+            super().handle_event(event)
+            if event.is_queue_overflow:
+                overflow()
+
+    inotify = OwnInotify()
+    inotify.start()
+
+    def close() -> None:
+        inotify.stop()
+        inotify.join()
+
+    return Observer(inotify_fd=inotify), close
+
+
+def _quietly(observer: BaseObserver, watch: ObservedWatch) -> None:
+    try:
+        observer.unschedule(watch)
+    except (KeyError, OSError):
+        _log.debug("the watch of %s was gone already", watch.path)
