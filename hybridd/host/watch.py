@@ -146,7 +146,7 @@ class Watcher:
     def _start(self) -> Callable[[], None]:
         """Start watchdog; returns what ends it. Without inotify at all, polling it is."""
         try:
-            observer, close = _observer(self.hint)
+            observer = Observer()
             observer.start()
         except OSError as error:
             _log.warning("no inotify (%s): model directories are polled", error.strerror)
@@ -157,7 +157,6 @@ class Watcher:
         def stop() -> None:
             observer.stop()
             observer.join()
-            close()
 
         return stop
 
@@ -201,33 +200,6 @@ def _target(path: str, only: str | None) -> _Target | None:
     except OSError:
         return None
     return _Target(path, only, status.st_dev, status.st_ino)
-
-
-def _observer(overflow: Callable[[], None]) -> tuple[BaseObserver, Callable[[], None]]:
-    """An observer, and what ends the threads that its own `stop` leaves.
-
-    watchdog 7 reads inotify in a thread that all observers share and nobody ends; an own one can
-    be ended, and tells when the kernel's queue overflowed.
-    """
-    try:
-        from watchdog.observers.inotify_c import InotifyEvent, InotifyFD
-    except ImportError:  # watchdog 6
-        return Observer(), lambda: None
-
-    class OwnInotify(InotifyFD):
-        def handle_event(self, event: InotifyEvent) -> None:
-            super().handle_event(event)
-            if event.is_queue_overflow:
-                overflow()
-
-    inotify = OwnInotify()
-    inotify.start()
-
-    def close() -> None:
-        inotify.stop()
-        inotify.join()
-
-    return Observer(inotify_fd=inotify), close
 
 
 def _quietly(observer: BaseObserver, watch: ObservedWatch) -> None:

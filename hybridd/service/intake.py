@@ -1,0 +1,267 @@
+"""What stands between a walk of the disk and the catalog: waiting, inspecting, remembering.
+
+A file is inspected once it has stopped changing, and only once while it stays as it is.
+`Settling` decides who has to wait; `Inspections` asks the backends and keeps their answers;
+`make_records` joins candidates, facts and names. No trio and no threads here: `library` calls
+the slow part in one.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from hybridd.backends.api import Backend, Facts
+from hybridd.core.model import AVAILABLE, INVALID, FileIdentity, ModelRecord, printable
+from hybridd.core.naming import Found, Name, assign, family
+from hybridd.host.scan import Candidate
+from hybridd.wire.errors import ModelInvalid
+
+_log = logging.getLogger(__name__)
+
+CHANGING = "the files are being written; they are looked at once they rest"
+# How long one stay in the inspecting thread lasts, so that progress and cancellation get through.
+SLICE_S = 0.2
+
+
+class FactsStore(Protocol):
+    """Where inspections are remembered; a database that outlives the daemon fits in here."""
+
+    def get(self, path: str, identity: tuple[FileIdentity, ...]) -> Facts | None:
+        """The facts of these very files, if they were seen before."""
+        ...
+
+    def put(self, path: str, identity: tuple[FileIdentity, ...], facts: Facts) -> None:
+        """Remember them."""
+        ...
+
+    def keep_only(self, paths: Iterable[str]) -> None:
+        """Forget everything else."""
+        ...
+
+
+class MemoryFactsStore:
+    """Remembers as long as the daemon runs."""
+
+    def __init__(self) -> None:
+        self._facts: dict[str, tuple[tuple[FileIdentity, ...], Facts]] = {}
+
+    def get(self, path: str, identity: tuple[FileIdentity, ...]) -> Facts | None:
+        """See `FactsStore`."""
+        known = self._facts.get(path)
+        return known[1] if known is not None and known[0] == identity else None
+
+    def put(self, path: str, identity: tuple[FileIdentity, ...], facts: Facts) -> None:
+        """See `FactsStore`."""
+        self._facts[path] = (identity, facts)
+
+    def keep_only(self, paths: Iterable[str]) -> None:
+        """See `FactsStore`."""
+        kept = set(paths)
+        self._facts = {path: known for path, known in self._facts.items() if path in kept}
+
+
+class Settling:
+    """Tells complete files from those that somebody is still writing.
+
+    A candidate is settled when its newest file is older than the settle time, or was seen
+    unchanged for that long (clocks of network file systems and archives can be in the future).
+    """
+
+    def __init__(self, settle_s: float) -> None:
+        self.settle_s = settle_s
+        self._since: dict[str, tuple[tuple[FileIdentity, ...], float]] = {}
+
+    def sort(
+        self, candidates: Iterable[Candidate], wall: float, now: float
+    ) -> tuple[list[Candidate], list[Candidate], float | None]:
+        """Split candidates into settled and waiting ones.
+
+        Args:
+            candidates: All of one walk.
+            wall: Unix seconds, to compare with the files' times.
+            now: Any monotonic clock's seconds.
+
+        Returns:
+            The settled ones, the waiting ones, and in how many seconds to look again.
+        """
+        settled, waiting = [], []
+        due: float | None = None
+        since: dict[str, tuple[tuple[FileIdentity, ...], float]] = {}
+        for candidate in candidates:
+            newest = max((f.mtime_ns for f in candidate.identity), default=0) / 1e9
+            age = wall - newest
+            if age >= self.settle_s:
+                settled.append(candidate)
+                continue
+            known = self._since.get(candidate.key)
+            first = known[1] if known is not None and known[0] == candidate.identity else now
+            since[candidate.key] = (candidate.identity, first)
+            rest = first + self.settle_s - now
+            if rest <= 0:
+                settled.append(candidate)
+                continue
+            waiting.append(candidate)
+            rest = min(rest, self.settle_s - age) if age >= 0 else rest
+            due = rest if due is None else min(due, rest)
+        self._since = since
+        return settled, waiting, due
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """A candidate with what the backend said of it; no facts when its files went away."""
+
+    candidate: Candidate
+    facts: Facts | None
+
+
+class Inspections:
+    """Asks the backends, and remembers. Called from one thread at a time."""
+
+    def __init__(self, store: FactsStore | None = None) -> None:
+        self.store: FactsStore = MemoryFactsStore() if store is None else store
+
+    def known(self, candidate: Candidate) -> Facts | None:
+        """What is remembered of these very files."""
+        return self.store.get(candidate.key, candidate.identity)
+
+    def inspect(
+        self, candidates: Sequence[Candidate], backends: Mapping[str, Backend]
+    ) -> list[Inspected]:
+        """Inspect as many candidates as fit into a slice of time, but whole directories.
+
+        The names of a directory's models depend on each other, so that a listing never ends
+        between two of them.
+        """
+        started = time.monotonic()
+        done: list[Inspected] = []
+        for candidate in candidates:
+            if (
+                done
+                and time.monotonic() - started > SLICE_S
+                and done[-1].candidate.path.parent != candidate.path.parent
+            ):
+                break
+            done.append(Inspected(candidate, self._one(candidate, backends[candidate.format])))
+        return done
+
+    def _one(self, candidate: Candidate, backend: Backend) -> Facts | None:
+        known = self.known(candidate)
+        if known is not None:
+            return known
+        reason = None
+        try:
+            facts = backend.inspect(candidate.path)
+        except ModelInvalid as error:
+            facts, reason = None, str(error.data.get("reason") or error.message)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            # Not remembered: what cannot be read now may be readable at the next look.
+            reason = f"cannot be read: {error.strerror or type(error).__name__}"
+            return _unread(candidate, reason)
+        except Exception as error:  # a third party's backend must not end the catalog
+            _log.exception("the backend %s failed on %s", candidate.format, candidate.key)
+            reason = f"the backend failed on it ({type(error).__name__})"
+        if facts is None:
+            facts = _unread(candidate, reason or "unknown")
+        self.store.put(candidate.key, candidate.identity, facts)
+        return facts
+
+
+def _unread(candidate: Candidate, reason: str) -> Facts:
+    size = sum(identity.size for identity in candidate.identity)
+    return Facts(candidate.format, candidate.files, size_bytes=size, reason=reason)
+
+
+def make_records(
+    inspected: Iterable[Inspected],
+    waiting: Iterable[Candidate],
+    backends: Mapping[str, Backend],
+    previous: Mapping[str, ModelRecord],
+    names: Mapping[str, Name],
+    aliases: Mapping[str, tuple[str, ...]],
+) -> tuple[list[ModelRecord], dict[str, Name]]:
+    """Records for a listing.
+
+    Args:
+        inspected: Settled candidates with their facts.
+        waiting: Candidates that are being written. One that was listed before stays listed,
+            but is not available; a new one is not listed yet.
+        backends: By format.
+        previous: The last listing's records, by key.
+        names: The last listing's names, by key.
+        aliases: By id.
+
+    Returns:
+        The records, and their names by key for the next time.
+    """
+    listed = [(made.candidate, made.facts) for made in inspected if made.facts is not None]
+    order = [
+        _found(candidate, facts, backends[candidate.format].tagged) for candidate, facts in listed
+    ]
+    held = [previous[c.key] for c in waiting if c.key in previous]
+    kept = [c.key for c in waiting if c.key in previous]
+    # Held records keep their names, so nobody else may take them meanwhile.
+    order += [
+        Found(c.key, c.root.store, c.folders, c.stem, c.is_file, tagged=True)
+        for c in waiting
+        if c.key in previous
+    ]
+    assigned = assign(order, names)
+    records = [_record(candidate, facts, assigned, aliases) for candidate, facts in listed]
+    for key, record in zip(kept, held, strict=True):
+        assigned[key] = names[key]
+        records.append(
+            replace(record, status=INVALID, reason=CHANGING) if record.available else record
+        )
+    return records, assigned
+
+
+def _found(candidate: Candidate, facts: Facts, tagged: bool) -> Found:
+    fixed = None
+    if candidate.root.fixed is not None:
+        fixed = candidate.root.fixed.get((*candidate.folders, candidate.stem)[0])
+    return Found(
+        key=candidate.key,
+        store=candidate.root.store,
+        folders=candidate.folders,
+        stem=candidate.stem,
+        is_file=candidate.is_file,
+        tag=facts.quantization if tagged else None,
+        tagged=tagged,
+        fixed=fixed,
+    )
+
+
+def _record(
+    candidate: Candidate,
+    facts: Facts,
+    names: Mapping[str, Name],
+    aliases: Mapping[str, tuple[str, ...]],
+) -> ModelRecord:
+    name = names[candidate.key]
+    reason = facts.reason
+    if candidate.unfinished is not None:
+        reason = f"incomplete: {printable(candidate.unfinished)!r} says that it is being written"
+    newest = max((identity.mtime_ns for identity in candidate.identity), default=0)
+    return ModelRecord(
+        id=name.id,
+        facts=facts,
+        publisher=name.publisher,
+        name=name.name,
+        store=candidate.root.store,
+        path=candidate.path,
+        locations=candidate.locations,
+        status=AVAILABLE if reason is None else INVALID,
+        reason=reason,
+        modified_at=newest / 1e9,
+        files=candidate.files,
+        identity=candidate.identity,
+        aliases=aliases.get(name.id, ()),
+        base=facts.base or family(name.id),
+    )
