@@ -35,7 +35,11 @@ class Record:
                 setattr(self, name, values[name])
             elif hasattr(type(self), name):
                 default = getattr(type(self), name)
-                setattr(self, name, type(default)(default) if isinstance(default, (list, dict)) else default)
+                setattr(
+                    self,
+                    name,
+                    type(default)(default) if isinstance(default, (list, dict)) else default,
+                )
             else:
                 setattr(self, name, None)
 
@@ -252,3 +256,52 @@ class Event(Record):
     time: float = 0.0
     topic: str = ""
     type: str = ""
+
+
+class Info(Record):
+    """The daemon itself (`system.info`)."""
+
+    name: str = ""
+    version: str = ""
+    protocol: dict[str, int] = {}
+    pid: int = 0
+    started_at: float = 0.0
+    uptime_s: float = 0.0
+    socket: str = ""
+    formats: list[dict[str, Any]] = []
+    devices: list[dict[str, Any]] = []
+    catalog: dict[str, Any] = {}
+    features: list[str] = []
+
+
+class Rescan(Record):
+    """What a scan changed (`models.rescan`)."""
+
+    added: int = 0
+    changed: int = 0
+    removed: int = 0
+    total: int = 0
+    seconds_s: float = 0.0
+
+
+class Unloaded(Record):
+    """What an unload freed (`models.unload`)."""
+
+    unloaded: list[str] = []
+    freed_bytes: int = 0
+
+
+class Setting(Record):
+    """One configuration value and where it comes from (`config.get`)."""
+
+    value: Any = None
+    source: str = "default"
+    live: bool = True
+    description: str = ""
+
+
+class ConfigChange(Record):
+    """What a `config.set` or `config.unset` changed."""
+
+    changed: list[str] = []
+    restart_needed: list[str] = []

@@ -1,0 +1,75 @@
+"""`load`: into memory, with a progress bar on a terminal."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from .. import exit_codes
+from ..common import add_load_options, connect
+from ..progress import ProgressBar
+from ..render import in_words, print_json, size
+from .memory import devices_in_words
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from typing import Any
+
+    from hybridd.wire.types import Loaded
+
+    from ..parser import Parser
+
+
+def configure_load(parser: Parser) -> None:
+    """Arguments of `load`."""
+    parser.add_argument("model", metavar="MODEL", help="an id or a part of it")
+    add_load_options(parser)
+    parser.add_argument("--parallel", type=int, metavar="N", help="requests at the same time")
+    parser.add_argument("--gpu-layers", metavar="N", help='layers on the GPU, or "auto"')
+    parser.add_argument("--pin", action="store_true", help="never evict it")
+    parser.add_argument("--no-wait", action="store_true", help="print the job and leave")
+
+
+def load(args: Namespace) -> int:
+    """Load a model and say how long it took."""
+    layers = args.gpu_layers
+    options: dict[str, Any] = {
+        "context_length": args.context_length,
+        "parallel": args.parallel,
+        "gpu_layers": int(layers) if layers is not None and layers.isdecimal() else layers,
+        "keepalive": args.keepalive,
+        "pin": args.pin or None,
+    }
+    with connect(args) as client:
+        if args.no_wait:
+            job = client.load(args.model, wait=False, **options)
+            if args.json:
+                print_json(job.raw)
+            else:
+                print(f"job {job.job}; follow it with: hybridctl jobs wait {job.job}")
+            return exit_codes.OK
+        began = monotonic()
+        with ProgressBar(args.model, shown=not args.json) as progress:
+            loaded = client.load(args.model, on_progress=progress, **options)
+        took = monotonic() - began
+    if args.json:
+        print_json(loaded.raw)
+    else:
+        print(_sentence(loaded, took))
+    return exit_codes.OK
+
+
+def _sentence(loaded: Loaded, took: float) -> str:
+    memory = size(loaded.memory.get("resident_bytes"))
+    if loaded.pinned:
+        stays = "stays until it is unloaded"
+    elif loaded.keepalive_s is None or loaded.keepalive_s < 0:
+        stays = "stays until the memory is needed"
+    else:
+        stays = f"stays {in_words(loaded.keepalive_s)} after its last use"
+    where = devices_in_words(loaded.devices)
+    context = f"context {loaded.context_length}, " if loaded.context_length else ""
+    return f"loaded {loaded.id} in {took:.1f} s: {memory} ({where}), {context}{stays}"
+
+
+COMMANDS = {"load": (configure_load, load)}

@@ -1,0 +1,234 @@
+"""The asynchronous connection, under trio and asyncio alike through anyio.
+
+Two background tasks move the bytes: one reads and delivers into mailboxes, one writes what is
+queued, so that a task which is cancelled never leaves half a line behind and tells the daemon so
+without waiting. Both run in the task group of `AsyncClient`'s `async with`, raise nothing, and
+end with the connection; the next call connects again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from inspect import isawaitable
+
+import anyio
+from anyio.abc import ByteStream, TaskGroup
+
+from hybridd.wire import paths
+from hybridd.wire.errors import HybriddError, RequestTimeout
+
+from . import calls
+from .errors import ConnectionLost, connect_error
+from .router import Mailbox, Router
+from .session import ERROR, PROGRESS, REPLY, Message, Session
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .calls import Call, OnProgress, Params, T
+
+_RECEIVE_BYTES = 65536
+_BROKEN = (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
+
+
+class _Link:
+    """One connected socket with what waits to be written to it."""
+
+    def __init__(self, stream: ByteStream, session: Session) -> None:
+        self.stream = stream
+        self.session = session
+        self._queued: deque[bytes] = deque()
+        self._wake = anyio.Event()
+        self._closed = False
+
+    def send(self, data: bytes) -> None:
+        self._queued.append(data)
+        self._wake.set()
+
+    async def write(self) -> None:
+        """The writing task; ends when the connection breaks, which the reader notices too."""
+        try:
+            while not self._closed:
+                while self._queued:
+                    await self.stream.send(self._queued.popleft())
+                await self._wake.wait()
+                self._wake = anyio.Event()
+        except _BROKEN:
+            return
+
+    async def close(self) -> None:
+        """Close the socket at once and let the writing task end."""
+        self._closed = True
+        self._wake.set()
+        await anyio.aclose_forcefully(self.stream)
+
+
+class Connection:
+    """Requests, streams and subscriptions over one socket, which is opened when it is needed.
+
+    Args:
+        socket_path: As `AsyncClient` has it.
+        timeout: As `AsyncClient` has it.
+    """
+
+    def __init__(self, socket_path: str | None, timeout: float | None) -> None:
+        self._path = paths.check_socket_path(socket_path) if socket_path else None
+        self._timeout = timeout
+        self._router = Router()
+        self._tasks: TaskGroup | None = None
+        self._connecting: anyio.Lock | None = None
+        self._link: _Link | None = None
+
+    async def start(self) -> None:
+        """Open the task group of the background tasks, and connect."""
+        tasks = anyio.create_task_group()
+        await tasks.__aenter__()
+        self._tasks = tasks
+        self._connecting = anyio.Lock()
+        try:
+            await self._connect()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Close the connection, which cancels what was asked on it, and end the tasks."""
+        tasks, self._tasks = self._tasks, None
+        await self._lose(ConnectionLost("the connection was closed"))
+        if tasks is not None:
+            tasks.cancel_scope.cancel()
+            # Not told of the caller's exception: a task group would wrap it in an ExceptionGroup,
+            # and `except ModelNotFound` around `async with AsyncClient()` would miss it.
+            await tasks.__aexit__(None, None, None)
+
+    async def do(self, call: Call[T], on_progress: OnProgress | None = None) -> T:
+        """Make a call and wait for its result. Cancelling the waiting task cancels the call."""
+        method, params, convert = call
+        return convert(await self._wait(await self.open(method, params), on_progress))
+
+    async def open(self, method: str, params: Params) -> int:
+        """Queue a request.
+
+        Returns:
+            Its id, for `next`, `cancel` and `abandon`.
+        """
+        link = await self._connect()
+        id, data = self._router.open(method, params)
+        link.send(data)
+        return id
+
+    async def open_stream(self, method: str, params: Params) -> int:
+        """Queue a request whose answer streams."""
+        return await self.open(method, {**params, "stream": True})
+
+    async def next(self, id: int) -> Message:
+        """Wait for the next message for request `id`."""
+        mailbox = self._router.mailbox(id)
+        with anyio.move_on_after(self._timeout):
+            return await _get(mailbox)
+        raise RequestTimeout(
+            f"the daemon was silent for {self._timeout:g} s", seconds=self._timeout
+        )
+
+    def cancel(self, id: int) -> None:
+        """Ask the daemon to cancel `id`; its answer still comes."""
+        self._send(self._router.cancel(id))
+
+    def abandon(self, id: int) -> None:
+        """Cancel `id` if it is still open, and throw away what still comes for it."""
+        self._send(self._router.abandon(id))
+
+    async def subscribe(self, topics: tuple[str, ...]) -> tuple[Mailbox, int]:
+        """Subscribe to events.
+
+        Returns:
+            Where they arrive, and the catalog's revision.
+        """
+        id = await self.open(*calls.events(topics))
+        mailbox = self._router.subscribing(id)
+        result = await self._wait(id, None)
+        return mailbox, int(result.get("revision") or 0)
+
+    async def next_event(self, mailbox: Mailbox) -> Message:
+        """Wait, without limit, for the next event or the end of a subscription."""
+        return await _get(mailbox)
+
+    def unsubscribe(self, mailbox: Mailbox) -> None:
+        """Give a subscription up, if it is still one; does not wait for the answer."""
+        self._send(self._router.unsubscribe(mailbox))
+
+    async def _connect(self) -> _Link:
+        """The link; connects if there is none.
+
+        Raises:
+            DaemonNotRunning: Nobody listens.
+            RuntimeError: Outside of `async with`.
+        """
+        if self._tasks is None or self._connecting is None:
+            raise RuntimeError("use the client inside `async with AsyncClient() as client:`")
+        async with self._connecting:
+            if self._link is None:
+                path = self._path or paths.socket_path()
+                try:
+                    stream = await anyio.connect_unix(path)
+                except OSError as exc:
+                    raise connect_error(exc, path) from exc
+                self._link = _Link(stream, self._router.begin())
+                self._tasks.start_soon(self._read, self._link)
+                self._tasks.start_soon(self._link.write)
+            return self._link
+
+    async def _wait(self, id: int, on_progress: OnProgress | None) -> Any:
+        try:
+            while (message := await self.next(id)).kind != REPLY:
+                if message.kind == ERROR:
+                    raise message.value
+                if message.kind == PROGRESS and on_progress is not None:
+                    heard = on_progress(message.value)
+                    if isawaitable(heard):
+                        await heard
+        finally:
+            self.abandon(id)
+        return message.value
+
+    def _send(self, data: bytes) -> None:
+        if self._link is not None and data:
+            self._link.send(data)
+
+    async def _read(self, link: _Link) -> None:
+        """The reading task: wait for bytes and put what they say into the mailboxes."""
+        error = ConnectionLost("the daemon closed the connection before it answered")
+        try:
+            while True:
+                self._router.deliver(
+                    link.session.receive(await link.stream.receive(_RECEIVE_BYTES))
+                )
+        except anyio.EndOfStream:
+            pass
+        except ConnectionLost as exc:
+            error = exc
+        except _BROKEN as exc:
+            error = ConnectionLost(f"the connection to the daemon broke: {exc}")
+        if link is self._link:
+            await self._lose(error)
+
+    async def _lose(self, error: HybriddError) -> None:
+        """Drop the socket; everything that was open on it ends with `error`."""
+        link, self._link = self._link, None
+        self._router.fail(error)
+        if link is not None:
+            await link.close()
+
+
+async def _get(mailbox: Mailbox) -> Message:
+    if mailbox.wake is not None:
+        raise RuntimeError("another task already waits on this stream")
+    try:
+        while not mailbox.messages:
+            arrived = anyio.Event()
+            mailbox.wake = arrived.set
+            await arrived.wait()
+    finally:
+        mailbox.wake = None
+    return mailbox.messages.popleft()

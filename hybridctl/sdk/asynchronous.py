@@ -1,0 +1,317 @@
+"""The asynchronous client, under trio and asyncio. `blocking` has the same methods.
+
+The methods only say which call they make; `calls` builds it and `async_connection` makes it.
+"""
+
+from __future__ import annotations
+
+from . import calls
+from .async_connection import Connection
+from .async_streams import AsyncChatStream, AsyncEvents, AsyncStream
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import builtins
+    from collections.abc import Coroutine, Sequence
+    from types import TracebackType
+    from typing import Any, Literal, Self, overload
+
+    from hybridd.wire.types import (
+        ChatCompletion,
+        Completion,
+        ConfigChange,
+        Info,
+        Job,
+        Loaded,
+        Model,
+        ModelDetails,
+        Rescan,
+        Setting,
+        Unloaded,
+    )
+
+    from .calls import OnProgress, Params
+
+
+class AsyncClient:
+    """A connection to the daemon for any number of tasks at once, inside `async with`.
+
+    It connects on entering, and again at the next call after the connection was lost. Every
+    method raises `DaemonNotRunning`, `ConnectionLost` or the typed error of the daemon.
+    Cancelling a task that waits for an answer cancels its request in the daemon.
+
+        async with AsyncClient() as client:
+            async with client.chat(model, messages, stream=True) as stream:
+                async for delta in stream:
+                    print(delta.text, end="")
+
+    Args:
+        socket_path: The daemon's socket; by default the one that the environment names.
+        timeout: The longest silence, in seconds, that a call or a stream bears before it raises
+            `RequestTimeout` and cancels its request; None waits. Events are waited for without
+            limit. A load without `on_progress` is silent until it is done.
+    """
+
+    def __init__(self, socket_path: str | None = None, timeout: float | None = None) -> None:
+        self._connection = Connection(socket_path, timeout)
+
+    async def __aenter__(self) -> Self:
+        await self._connection.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._connection.stop()
+
+    async def call(self, method: str, **params: Any) -> Any:
+        """Any method of the protocol; its result as plain JSON values."""
+        return await self._connection.do(calls.raw(method, params))
+
+    # The daemon.
+
+    async def ping(self) -> None:
+        """Return when the daemon's own loop has answered."""
+        await self._connection.do(calls.ping())
+
+    async def info(self) -> Info:
+        """The daemon's version, devices, formats and catalog."""
+        return await self._connection.do(calls.info())
+
+    async def shutdown(self) -> None:
+        """End the daemon."""
+        await self._connection.do(calls.shutdown())
+
+    async def config_get(self, key: str | None = None) -> dict[str, Setting]:
+        """All settings, or one, with their sources."""
+        return await self._connection.do(calls.config_get(key))
+
+    async def config_set(self, values: Params, *, persist: bool = True) -> ConfigChange:
+        """Change settings, all or none; with `persist` also for the daemon's next start."""
+        return await self._connection.do(calls.config_set(values, persist))
+
+    async def config_unset(self, *keys: str) -> ConfigChange:
+        """Take settings back to what file, environment or default say."""
+        return await self._connection.do(calls.config_unset(keys))
+
+    def events(self, *topics: str) -> AsyncEvents:
+        """Subscribe: iterate over the result for `Event`s. Without topics, to all of them."""
+        return AsyncEvents(self._connection, topics)
+
+    # Models.
+
+    async def list(self, **filters: Any) -> builtins.list[Model]:
+        """The catalog.
+
+        Filters: `format`, `loaded`, `query`, `all` (also what is no usable model), `limit`.
+        """
+        models, cursor = await self._connection.do(calls.list_page(filters, filters.get("cursor")))
+        while cursor and "limit" not in filters:
+            more, cursor = await self._connection.do(calls.list_page(filters, cursor))
+            models += more
+        return models
+
+    async def show(self, model: str) -> ModelDetails:
+        """One model with its metadata, template, files and settings."""
+        return await self._connection.do(calls.show(model))
+
+    async def resolve(self, model: str) -> str:
+        """The full id of a name or a part of it."""
+        return await self._connection.do(calls.resolve(model))
+
+    async def rescan(self, *, on_progress: OnProgress | None = None) -> Rescan:
+        """Scan the stores; returns when a complete scan begun after the call is in the catalog."""
+        return await self._connection.do(calls.rescan(on_progress), on_progress)
+
+    if TYPE_CHECKING:
+
+        @overload
+        async def load(
+            self,
+            model: str,
+            *,
+            load_options: Params | None = ...,
+            keepalive: float | str | None = ...,
+            pin: bool | None = ...,
+            wait: Literal[True] = ...,
+            on_progress: OnProgress | None = ...,
+            **more_load_options: Any,
+        ) -> Loaded: ...
+
+        @overload
+        async def load(
+            self,
+            model: str,
+            *,
+            load_options: Params | None = ...,
+            keepalive: float | str | None = ...,
+            pin: bool | None = ...,
+            wait: Literal[False],
+            on_progress: OnProgress | None = ...,
+            **more_load_options: Any,
+        ) -> Job: ...
+
+    async def load(
+        self,
+        model: str,
+        *,
+        load_options: Params | None = None,
+        keepalive: float | str | None = None,
+        pin: bool | None = None,
+        wait: bool = True,
+        on_progress: OnProgress | None = None,
+        **more_load_options: Any,
+    ) -> Loaded | Job:
+        """Load a model, or join its load.
+
+        Args:
+            model: An id, an alias or a unique part of an id.
+            load_options: `context_length`, `gpu_layers`, …; may also be given as keywords.
+            keepalive: Seconds (`math.inf` or negative: for ever) or a text such as "5m".
+            pin: Never evict it.
+            wait: False returns the `Job` at once; the load then goes on without this client.
+            on_progress: Called with each `Progress`.
+        """
+        call = calls.load(
+            model,
+            load_options=load_options,
+            more=more_load_options,
+            keepalive=keepalive,
+            pin=pin,
+            on_progress=on_progress,
+        )
+        if not wait:
+            return await self._connection.do(calls.load_job(call))
+        return await self._connection.do(call, on_progress)
+
+    async def loaded(self, *, all: bool = False) -> builtins.list[Loaded]:
+        """What is in memory or coming up; `all` adds templates and quarantined ones."""
+        return await self._connection.do(calls.loaded(all))
+
+    async def unload(self, model: str, *, force: bool = False) -> Unloaded:
+        """Give a model's memory back ("*": all); `force` cancels its running requests."""
+        return await self._connection.do(calls.unload(model, force))
+
+    async def jobs(self) -> builtins.list[Job]:
+        """The jobs that the daemon remembers."""
+        return await self._connection.do(calls.jobs())
+
+    async def job(self, job: str | Job) -> Job:
+        """One job as it stands."""
+        return await self._connection.do(calls.job("jobs.get", job))
+
+    async def cancel_job(self, job: str | Job) -> Job:
+        """Cancel a job, whoever started it."""
+        return await self._connection.do(calls.job("jobs.cancel", job))
+
+    async def wait_job(self, job: str | Job, *, on_progress: OnProgress | None = None) -> Job:
+        """Wait for the end of a job."""
+        return await self._connection.do(calls.job("jobs.wait", job, on_progress), on_progress)
+
+    # Inference.
+
+    if TYPE_CHECKING:
+
+        @overload
+        def generate(
+            self, model: str, prompt: str, *, stream: Literal[False] = ..., **options: Any
+        ) -> Coroutine[Any, Any, Completion]: ...
+
+        @overload
+        def generate(
+            self, model: str, prompt: str, *, stream: Literal[True], **options: Any
+        ) -> AsyncStream: ...
+
+    def generate(
+        self,
+        model: str,
+        prompt: str,
+        *,
+        stream: bool = False,
+        **options: Any,
+    ) -> Coroutine[Any, Any, Completion] | AsyncStream:
+        """Complete a text as it stands, without a chat template.
+
+        Args:
+            model: An id, an alias or a unique part of an id; loaded if need be.
+            prompt: The text.
+            stream: Return an `AsyncStream` instead of waiting.
+            **options: `max_tokens`, `temperature`, `stop`, … (sampling); beside them
+                `load_options`, `context_length` (if it must be loaded), `keepalive`, `timeout`
+                (of queue, load and generation together) and `response_format`.
+        """
+        method, params = calls.inference("generate", model, {"prompt": prompt}, options)
+        if stream:
+            return AsyncStream(self._connection, method, params)
+        return self._connection.do(calls.completion(method, params))
+
+    if TYPE_CHECKING:
+
+        @overload
+        def chat(
+            self,
+            model: str,
+            messages: Sequence[Params],
+            *,
+            stream: Literal[False] = ...,
+            **options: Any,
+        ) -> Coroutine[Any, Any, ChatCompletion]: ...
+
+        @overload
+        def chat(
+            self, model: str, messages: Sequence[Params], *, stream: Literal[True], **options: Any
+        ) -> AsyncChatStream: ...
+
+    def chat(
+        self, model: str, messages: Sequence[Params], *, stream: bool = False, **options: Any
+    ) -> Coroutine[Any, Any, ChatCompletion] | AsyncChatStream:
+        """Answer a conversation.
+
+        Args:
+            model: As in `generate`.
+            messages: In OpenAI's shape: `[{"role": "user", "content": "…"}]`.
+            stream: Return an `AsyncChatStream` instead of waiting.
+            **options: As in `generate`, and `tools`, `tool_choice`, `chat_template_kwargs`.
+        """
+        content = {"messages": [*messages]}
+        method, params = calls.inference("chat", model, content, options)
+        if stream:
+            return AsyncChatStream(self._connection, method, params)
+        return self._connection.do(calls.chat_completion(method, params))
+
+    async def tokenize(
+        self, model: str, text: str, *, special: bool | None = None
+    ) -> builtins.list[int]:
+        """Token ids; `special` also reads special tokens in the text."""
+        return await self._connection.do(calls.tokenize(model, text, special))
+
+    async def detokenize(self, model: str, tokens: Sequence[int]) -> str:
+        """The text of token ids."""
+        return await self._connection.do(calls.detokenize(model, tokens))
+
+    async def apply_template(
+        self, model: str, messages: Sequence[Params], *, tools: Sequence[Params] | None = None
+    ) -> str:
+        """The prompt that `chat` would send to the model."""
+        return await self._connection.do(calls.apply_template(model, messages, tools))
+
+    # The names of the system that hybridd replaces.
+
+    async def load_model(self, model: str, **options: Any) -> Loaded:
+        """`load` under its old name; a `Loaded` is true."""
+        return await self.load(model, wait=True, **options)
+
+    async def generate_response(self, model: str, prompt: str, **options: Any) -> str:
+        """`generate` under its old name; returns the text alone, as it used to."""
+        return (await self.generate(model, prompt, stream=False, **options)).text
+
+    async def unload_model(self, model: str, **options: Any) -> bool:
+        """`unload` under its old name; True when it was loaded."""
+        return bool((await self.unload(model, **options)).unloaded)
+
+    load_model_hybrid = load_model
+    generate_response_hybrid = generate_response
+    unload_model_hybrid = unload_model
