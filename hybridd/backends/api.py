@@ -48,6 +48,11 @@ class Backend(Protocol):
     preload: tuple[str, ...]  # heavy modules that a template imports before it forks
     suffixes: tuple[str, ...]  # a file that ends so (lower case, with the dot) is a candidate
     tagged: bool  # whether ids name the quantization, as in `publisher/repo:Q4_K_M`
+    splits_layers: bool  # whether some layers may be on a GPU and the others on the CPU
+
+    def uses_gpu(self) -> bool:
+        """Whether the engine as it is installed can use a GPU; found out without importing it."""
+        ...
 
     def claims(self, names: Set[str]) -> bool:
         """Whether a directory that holds files of these names is a candidate."""

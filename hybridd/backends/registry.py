@@ -16,6 +16,7 @@ from typing import Any
 from hybridd import __version__
 
 from .api import Backend
+from .installed import version_of
 
 GROUP = "hybridd.backends"
 
@@ -80,9 +81,10 @@ def availability(backend: Backend) -> FormatInfo:
     """Whether the engine of a format is installed, without importing it."""
     versions: dict[str, str] = {}
     for distribution in backend.distributions:
-        try:
-            versions[distribution] = metadata.version(distribution)
-        except metadata.PackageNotFoundError:
+        version = version_of(distribution)
+        if version is not None:
+            versions[distribution] = version
+        else:
             how = f"hybridd[{backend.extra}]" if backend.extra else distribution
             return FormatInfo(
                 backend.name,
@@ -90,7 +92,7 @@ def availability(backend: Backend) -> FormatInfo:
                 engine=backend.engine,
                 reason=f"{distribution} is not installed: pip install '{how}'",
             )
-    own = next((v for d, v in versions.items() if d == backend.engine), None)
+    own = versions.get(backend.engine)  # the engine may be one package of several
     version = own or next(iter(versions.values()), __version__)
     return FormatInfo(backend.name, available=True, engine=backend.engine, version=version)
 
@@ -103,9 +105,10 @@ def _problem(name: str, backend: Any) -> str | None:
     for attribute in _TUPLES:
         if not isinstance(getattr(backend, attribute, None), tuple):
             return f"its {attribute} is no tuple"
-    if not isinstance(getattr(backend, "tagged", None), bool):
-        return "its tagged is no boolean"
-    for attribute in ("claims", "inspect", "estimate"):
+    for attribute in ("tagged", "splits_layers"):
+        if not isinstance(getattr(backend, attribute, None), bool):
+            return f"its {attribute} is no boolean"
+    for attribute in ("uses_gpu", "claims", "inspect", "estimate"):
         if not callable(getattr(backend, attribute, None)):
             return f"it has no {attribute}"
     return None if backend.name == name else f"it calls itself {backend.name!r}"

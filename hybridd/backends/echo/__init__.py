@@ -19,9 +19,14 @@ class EchoBackend:
     engine_factory = "hybridd.backends.echo.engine:EchoEngine"
     preload: tuple[str, ...] = ()
     suffixes: tuple[str, ...] = (".echo",)
+    splits_layers = False
     tagged = False
     inspect = staticmethod(inspect)
     estimate = staticmethod(estimate)
+
+    def uses_gpu(self) -> bool:
+        """It pretends on the CPU only."""
+        return False
 
     def claims(self, names: Set[str]) -> bool:
         """A model of this format is a file, never a directory."""

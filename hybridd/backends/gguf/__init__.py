@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Set
 
+from .. import installed
 from ..api import Backend
 from .estimate import estimate
 from .inspect import FORMAT, inspect
+
+_GPU_LIBRARIES = ("libggml-cuda", "libggml-hip", "libggml-vulkan", "libggml-sycl", "libggml-musa")
 
 
 class GGUFBackend:
@@ -19,9 +22,16 @@ class GGUFBackend:
     engine_factory = "hybridd.backends.gguf.engine:GGUFEngine"
     preload: tuple[str, ...] = ("llama_cpp.llama_cpp", "jinja2")
     suffixes: tuple[str, ...] = (".gguf",)
+    splits_layers = True
     tagged = True
     inspect = staticmethod(inspect)
     estimate = staticmethod(estimate)
+
+    def uses_gpu(self) -> bool:
+        """Whether llama.cpp was built with one of its GPU backends: each is a library of its own."""
+        return any(
+            name.startswith(_GPU_LIBRARIES) for name in installed.files_of("llama_cpp", "lib")
+        )
 
     def claims(self, names: Set[str]) -> bool:
         """A model of this format is a file, never a directory."""

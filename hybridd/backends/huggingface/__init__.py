@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .. import installed
 from ..api import Backend
 from .estimate import estimate
 from .inspect import FORMAT, claims, inspect
@@ -17,10 +18,16 @@ class HuggingFaceBackend:
     engine_factory = "hybridd.backends.huggingface.engine:HuggingFaceEngine"
     preload: tuple[str, ...] = ("torch", "transformers", "safetensors", "jinja2")
     suffixes: tuple[str, ...] = ()
+    splits_layers = False
     tagged = False
     claims = staticmethod(claims)
     inspect = staticmethod(inspect)
     estimate = staticmethod(estimate)
+
+    def uses_gpu(self) -> bool:
+        """Whether torch is a build with GPU support: only those without say so."""
+        version = installed.version_of("torch")
+        return version is not None and "+cpu" not in version
 
 
 BACKEND: Backend = HuggingFaceBackend()
