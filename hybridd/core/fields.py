@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..wire import units
+from hybridd.wire import units
 
 
 class FieldError(ValueError):

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..wire.errors import HybriddError
-from .lifecycle import State
-from .plan import Plan
-from .work import Item
+from hybridd.core.lifecycle import State
+from hybridd.core.plan import Plan
+from hybridd.core.work import Item
+from hybridd.wire.errors import HybriddError
 
 
 @dataclass

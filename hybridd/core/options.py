@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .fields import Bool, Choice, Field, Float, Int, ListOf, MapOf, OneOf, Struct, Text
+from hybridd.core.fields import Bool, Choice, Field, Float, Int, ListOf, MapOf, OneOf, Struct, Text
 
 NULL = Choice((None,))
 _ADAPTER_SCALE = Struct(

@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import eviction, plan
-from .devices import Snapshot
-from .instance import Instance
-from .lifecycle import State
+from hybridd.core import eviction, plan
+from hybridd.core.devices import Snapshot
+from hybridd.core.instance import Instance
+from hybridd.core.lifecycle import State
 
 
 @dataclass(frozen=True)

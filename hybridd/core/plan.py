@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .devices import CPU
-from .model import Estimate
+from hybridd.core.devices import CPU
+from hybridd.core.model import Estimate
 
 # Under this a context is of no use for a chat, so "auto" goes no lower.
 MIN_AUTO_CONTEXT = 512
@@ -136,8 +136,11 @@ def place(need: Need, options: Mapping[str, Any], available: Mapping[str, int]) 
 
 def _placed(base: Plan, shares: dict[str, int], layers: int | None) -> Plan:
     options = dict(base.load_options)
-    if layers is not None and "gpu_layers" in options:
-        options["gpu_layers"] = layers
+    if any(device != CPU for device in base.free):
+        # With a GPU in the machine the engine must not choose another place than the plan did.
+        options["device"] = next(iter(shares))
+        if layers is not None:
+            options["gpu_layers"] = layers
     return replace(base, placement=shares, gpu_layers=layers, load_options=options)
 
 

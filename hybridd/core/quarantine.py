@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..wire.errors import Quarantined
+from hybridd.wire.errors import Quarantined
 
 DEATHS = 3
 WINDOW_S = 60.0

@@ -24,15 +24,14 @@ from collections.abc import Mapping
 from math import inf
 from typing import Any
 
-from ..wire import errors
-from . import plan
-from .devices import Snapshot
-from .instance import Instance, Ticket
-from .lifecycle import State, move
-from .options import satisfies
-from .placing import Decision, decide, why_not
-from .quarantine import Quarantine
-from .work import (
+from hybridd.core import plan
+from hybridd.core.devices import Snapshot
+from hybridd.core.instance import Instance, Ticket
+from hybridd.core.lifecycle import State, move
+from hybridd.core.options import satisfies
+from hybridd.core.placing import Decision, decide, why_not
+from hybridd.core.quarantine import Quarantine
+from hybridd.core.work import (
     Abandon,
     CancelActive,
     CancelLoad,
@@ -60,6 +59,7 @@ from .work import (
     WorkerRefused,
     WorkerUp,
 )
+from hybridd.wire import errors
 
 
 class Scheduler:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .fields import (
+from hybridd.core.fields import (
     Bool,
     Choice,
     Duration,
@@ -226,7 +226,7 @@ def read_table(table: Mapping[str, Any]) -> Layer:
 
 
 def read_environment(environment: Mapping[str, str]) -> Layer:
-    """The layer of HYBRIDD_SECTION_KEY and the four bare names; unknown HYBRIDD_ names are errors."""
+    """The layer of HYBRIDD_SECTION_KEY and the four bare names; no other HYBRIDD_ name may be."""
     layer = Layer()
     known = {key.environment: key.name for key in _ALL}
     for bare, name in _BARE.items():

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..wire.errors import HybriddError
-from .devices import Snapshot
-from .plan import Need, Plan
+from hybridd.core.devices import Snapshot
+from hybridd.core.plan import Need, Plan
+from hybridd.wire.errors import HybriddError
 
 # ------------------------------------------------------------------ what waits for a model
 

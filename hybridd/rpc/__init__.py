@@ -1,0 +1,1 @@
+"""Floor 5: JSON-RPC over the Unix socket."""

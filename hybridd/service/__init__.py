@@ -1,0 +1,1 @@
+"""Floor 4: the running daemon. Knows no transport."""

@@ -1,0 +1,256 @@
+"""The top: builds every part, owns the root nursery, the signals and the order of shutdown.
+
+Shutdown: stop accepting; end running requests with `shutting_down` and stop the workers; let
+connections send what they owe; then everything else is cancelled and the socket goes.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import trio
+
+import hybridd.rpc.methods  # noqa: F401  registers the methods
+from hybridd.backends.registry import availability, load_backends
+from hybridd.core import settings as core_settings
+from hybridd.host import journal, sockets
+from hybridd.host.gpu import Gpus
+from hybridd.host.notify import Notifier
+from hybridd.host.processes import ProcessHost
+from hybridd.rpc.call import Daemon
+from hybridd.rpc.connection import Limits
+from hybridd.rpc.dispatch import Dispatcher
+from hybridd.rpc.listener import Listener
+from hybridd.rpc.registry import REGISTRY
+from hybridd.service.configuration import BadConfiguration, Configuration
+from hybridd.service.events import EventHub
+from hybridd.service.information import Information
+from hybridd.service.jobs import Jobs
+from hybridd.service.library import Library
+from hybridd.service.manager import Manager
+from hybridd.service.memory import MemoryMeter
+from hybridd.wire import paths
+from hybridd.wire.errors import HybriddError, InvalidParams
+
+log = logging.getLogger(__name__)
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_CONFIGURATION = 78  # sysexits.h EX_CONFIG: systemd's RestartPreventExitStatus knows it
+EXIT_ALREADY_RUNNING = 75  # sysexits.h EX_TEMPFAIL
+
+# Past this the workers are killed, so that the whole end takes under ten seconds.
+CLOSE_S = 6.0
+_FORMAT_KEYS = {
+    "formats.gguf": "gguf",
+    "formats.huggingface": "huggingface",
+    "formats.echo": "echo",
+}
+
+
+def run(
+    environment: Mapping[str, str],
+    *,
+    config_file: Path | None = None,
+    socket_path: str | None = None,
+    overrides: list[str] | None = None,
+) -> int:
+    """Run the daemon until it is told to end; returns the exit code."""
+    os.umask(0o077)
+    events = EventHub()
+    try:
+        configuration = Configuration(
+            environment,
+            file=config_file,
+            flags=core_settings.read_flags(overrides or []),
+            events=events,
+        )
+        chosen = socket_path or configuration["server.socket"]
+        path = (
+            paths.check_socket_path(os.path.abspath(os.path.expanduser(chosen)))
+            if chosen
+            else paths.socket_path(environment)
+        )
+    except (BadConfiguration, ValueError) as exc:
+        print(f"hybridd: the configuration is wrong:\n{exc}", file=sys.stderr)
+        return EXIT_CONFIGURATION
+    journal.set_up(configuration["log.level"], environment)
+    try:
+        endpoint = sockets.open_endpoint(path, dict(environment))
+    except sockets.AlreadyRunning as exc:
+        print(f"hybridd: {exc}", file=sys.stderr)
+        return EXIT_ALREADY_RUNNING
+    except OSError as exc:
+        print(f"hybridd: cannot listen on {path}: {exc.strerror or exc}", file=sys.stderr)
+        return EXIT_FAILED
+    try:
+        trio.run(App(configuration, endpoint, events, environment).run)
+    finally:
+        endpoint.close()
+    return EXIT_OK
+
+
+class App:
+    """All parts of one daemon."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        endpoint: sockets.Endpoint,
+        events: EventHub,
+        environment: Mapping[str, str],
+    ) -> None:
+        self.configuration = configuration
+        self.events = events
+        self.endpoint = endpoint
+        self.notifier = Notifier(dict(environment))
+        self.jobs = Jobs(events)
+        self.gpus = Gpus()
+        # What a name means in `formats.*` is fixed; third parties' formats are always on.
+        self._all_backends = load_backends()
+        self.formats = {name: availability(b) for name, b in self._all_backends.items()}
+        self.host = ProcessHost(
+            configuration["workers.templates"], configuration["workers.template_keepalive"]
+        )
+        self.library = Library(
+            self._enabled_backends(),
+            model_dirs=configuration.model_dirs(),
+            demo=configuration["catalog.demo"],
+            settle_s=configuration["catalog.settle_seconds"],
+            reconcile_s=configuration["catalog.reconcile_minutes"] * 60,
+            publish=self._publish_catalog,
+        )
+        self.manager = Manager(
+            configuration,
+            self.library,
+            self._all_backends,
+            self.formats,
+            self.host,
+            lambda workers: MemoryMeter(
+                self.gpus, configuration.__getitem__, workers, self.host.template_memory
+            ),
+            events,
+            self.jobs,
+        )
+        self.information = Information(endpoint.path, self.formats, self.manager, self.library)
+        self._end = trio.Event()
+        self.listener = Listener(
+            endpoint,
+            Daemon(
+                self.manager,
+                self.library,
+                self.jobs,
+                events,
+                configuration,
+                self.information,
+                self.stop,
+            ),
+            Dispatcher(REGISTRY.methods),
+            Limits(
+                configuration["server.max_line_bytes"],
+                configuration["server.slow_consumer_bytes"],
+                configuration["server.slow_consumer_seconds"],
+            ),
+            self.manager.worker_pids,
+        )
+
+    def stop(self) -> None:
+        """Begin the end, as SIGTERM does."""
+        self._end.set()
+
+    async def run(self) -> None:
+        """Live until stopped."""
+        configuration = self.configuration
+        configuration.on_change(self._reconfigure)
+        async with trio.open_nursery() as nursery, trio.open_nursery() as connections:
+            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+                await nursery.start(self.host.run)
+                await nursery.start(self.manager.run)
+                await nursery.start(self.listener.serve, connections)
+                self.notifier.ready(f"scanning; listening on {self.endpoint.path}")
+                log.info("ready on %s", self.endpoint.path)
+                # Everything so far lives as long as the daemon: no collection has to look at it.
+                gc.collect()
+                gc.freeze()
+                nursery.start_soon(self._take_signals, signals)
+                nursery.start_soon(self._notify)
+                nursery.start_soon(trio.to_thread.run_sync, self.gpus.open)
+                await nursery.start(self.library.run)
+                if configuration["workers.templates"] == "always":
+                    nursery.start_soon(self._warm)
+                await self._end.wait()
+                await self._shut_down()
+            connections.cancel_scope.cancel()
+            nursery.cancel_scope.cancel()
+        self.gpus.close()
+        self.notifier.close()
+        log.info("ended")
+
+    # ---------------------------------------------------------------- inside
+
+    async def _shut_down(self) -> None:
+        log.info("stopping")
+        self.notifier.stopping()
+        self.listener.stop_accepting()
+        with trio.move_on_after(CLOSE_S):
+            await self.manager.close()
+        await self.listener.drain()
+
+    async def _take_signals(self, signals: Any) -> None:
+        async for number in signals:
+            if number == signal.SIGHUP:
+                self.notifier.reloading()
+                try:
+                    changed = self.configuration.reload()["changed"]
+                    log.info("reloaded; changed: %s", ", ".join(changed) or "nothing")
+                except InvalidParams as exc:
+                    log.error("not reloaded: %s", exc.message)
+                self.notifier.ready(self.information.status_line())
+            else:
+                self.stop()
+
+    async def _notify(self) -> None:
+        """Keep systemd's status line and watchdog fed, through the manager's loop."""
+        interval = min(5.0, (self.notifier.watchdog_s or 10.0) / 2)
+        while True:
+            await self.manager.ping()
+            self.notifier.alive()
+            self.notifier.status(self.information.status_line())
+            await trio.sleep(interval)
+
+    async def _warm(self) -> None:
+        for name, backend in self._enabled_backends().items():
+            if self.formats[name].available and backend.preload:
+                try:
+                    await self.host.warm(backend)
+                except HybriddError as exc:
+                    log.error("the template of %s cannot start: %s", name, exc.message)
+
+    def _enabled_backends(self) -> dict[str, Any]:
+        off = {name for key, name in _FORMAT_KEYS.items() if not self.configuration[key]}
+        return {name: b for name, b in self._all_backends.items() if name not in off}
+
+    def _publish_catalog(self, topic: str, type: str, **data: Any) -> None:
+        self.events.publish(topic, type, **data)
+        if type in ("changed", "removed"):
+            self.manager.files_changed(data["id"])
+
+    def _reconfigure(self, changed: set[str]) -> None:
+        c = self.configuration
+        if "log.level" in changed:
+            journal.set_level(c["log.level"])
+        if any(key.startswith(("catalog.", "formats.")) for key in changed):
+            self.library.reconfigure(
+                backends=self._enabled_backends(),
+                model_dirs=c.model_dirs(),
+                demo=c["catalog.demo"],
+                settle_s=c["catalog.settle_seconds"],
+                reconcile_s=c["catalog.reconcile_minutes"] * 60,
+            )

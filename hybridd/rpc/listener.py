@@ -1,0 +1,129 @@
+"""Accepts clients on the Unix socket, lets in those who may, and owns their connections."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Collection
+
+import trio
+
+from hybridd.host.sockets import Endpoint, peer_of, wait_hangup
+from hybridd.rpc.call import Daemon
+from hybridd.rpc.connection import Connection, Limits
+from hybridd.rpc.dispatch import Dispatcher
+
+log = logging.getLogger(__name__)
+
+# What other connections get to finish when the daemon ends.
+DRAIN_S = 3.0
+
+
+class SocketWire:
+    """A connected Unix socket as a `connection.Wire`."""
+
+    def __init__(self, connected: trio.socket.SocketType) -> None:
+        self._socket = connected
+
+    async def receive_some(self, max_bytes: int) -> bytes:
+        """b"" once the peer sends no more."""
+        try:
+            return await self._socket.recv(max_bytes)
+        except OSError as exc:
+            raise trio.BrokenResourceError from exc
+
+    async def send_some(self, data: memoryview) -> int:
+        """Send what the kernel has room for, at least one byte."""
+        try:
+            return await self._socket.send(data)
+        except OSError as exc:
+            raise trio.BrokenResourceError from exc
+
+    async def wait_hangup(self) -> None:
+        """Return once the peer has closed its socket."""
+        await wait_hangup(self._socket)
+
+    async def aclose(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+        await trio.lowlevel.checkpoint()
+
+
+class Listener:
+    """See the module's text.
+
+    Args:
+        workers: Pids of our own workers, which are no clients: a model's code must not drive the
+            daemon that runs it.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        daemon: Daemon,
+        dispatcher: Dispatcher,
+        limits: Limits,
+        workers: Callable[[], Collection[int]],
+    ) -> None:
+        self._endpoint = endpoint
+        self._daemon = daemon
+        self._dispatcher = dispatcher
+        self._limits = limits
+        self._workers = workers
+        self._connections: set[Connection] = set()
+        self._accepting = trio.CancelScope()
+        self._empty = trio.Event()
+
+    async def serve(
+        self,
+        nursery: trio.Nursery,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Accept until `stop_accepting`; connections live in `nursery`."""
+        listener = trio.SocketListener(trio.socket.from_stdlib_socket(self._endpoint.socket))
+        with self._accepting:
+            task_status.started()
+            await trio.serve_listeners(self._serve, [listener], handler_nursery=nursery)
+
+    def stop_accepting(self) -> None:
+        """Take no new clients."""
+        self._accepting.cancel()
+
+    async def drain(self) -> None:
+        """Let every connection send what it owes, for a few seconds at most."""
+        for connection in list(self._connections):
+            connection.close()
+        with trio.move_on_after(DRAIN_S):
+            while self._connections:
+                self._empty = trio.Event()
+                await self._empty.wait()
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
+        wire = SocketWire(stream.socket)
+        if not self._may(stream.socket):
+            await wire.aclose()
+            return
+        connection = Connection(wire, self._daemon, self._dispatcher, self._limits)
+        self._connections.add(connection)
+        try:
+            await connection.run()
+        except Exception:
+            # A bug in one connection ends that connection, never the daemon.
+            log.exception("a connection failed")
+        finally:
+            self._connections.discard(connection)
+            if not self._connections:
+                self._empty.set()
+
+    def _may(self, connected: trio.socket.SocketType) -> bool:
+        with contextlib.suppress(OSError):
+            pid, uid, _ = peer_of(connected)
+            if uid not in (os.getuid(), 0):
+                log.warning("refused a client of uid %d (pid %d)", uid, pid)
+            elif pid in self._workers():
+                log.warning("refused a worker (pid %d) as a client", pid)
+            else:
+                return True
+        return False

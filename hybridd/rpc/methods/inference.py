@@ -1,0 +1,169 @@
+"""`generate`, `chat`, `tokenize`, `detokenize`, `apply_template`: what models are for."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+from hybridd.core.fields import Bool, Duration, Field, Int, ListOf, MapOf, OneOf, Text
+from hybridd.core.options import LOAD_FIELD, MESSAGES, SAMPLING_FIELD, TOOLS
+from hybridd.rpc.call import Call
+from hybridd.rpc.methods.models import MODEL
+from hybridd.rpc.registry import method
+from hybridd.wire.errors import Unsupported
+
+Options = Annotated[dict[str, Any] | None, SAMPLING_FIELD]
+LoadOptions = Annotated[dict[str, Any] | None, LOAD_FIELD]
+Keepalive = Annotated[float | None, Duration()]
+Timeout = Annotated[float | None, Duration()]
+_ANY_OBJECT = MapOf(Field(), max_length=256)
+ResponseFormat = Annotated[dict[str, Any] | None, _ANY_OBJECT]
+# A token id fits 32 bits in every tokenizer there is.
+TOKENS = ListOf(Int(0, 2**31 - 1))
+
+
+def _common(
+    options: dict[str, Any] | None,
+    load_options: dict[str, Any] | None,
+    keepalive: float | None,
+    timeout: float | None,
+) -> dict[str, Any]:
+    return {
+        "options": options,
+        "load_options": load_options,
+        "keepalive": keepalive,
+        "timeout_s": None if timeout == math.inf else timeout,
+    }
+
+
+def _no_format(response_format: dict[str, Any] | None) -> None:
+    if response_format is not None and response_format.get("type") != "text":
+        raise Unsupported(
+            "constrained output (response_format) is not supported yet; "
+            "leave it out or ask for the type text",
+            capability="response_format",
+        )
+
+
+@method("generate")
+async def generate(
+    call: Call,
+    *,
+    model: Annotated[str, MODEL],
+    prompt: Annotated[str, Text()],
+    stream: Annotated[bool, Bool()] = False,
+    options: Options = None,
+    load_options: LoadOptions = None,
+    keepalive: Keepalive = None,
+    timeout: Timeout = None,
+    response_format: ResponseFormat = None,
+) -> dict[str, Any]:
+    """Go on from a plain prompt; text is text, no special tokens are read from it."""
+    _no_format(response_format)
+    return await call.daemon.manager.infer(
+        "generate",
+        model,
+        {"prompt": prompt},
+        sink=call.sink() if stream else None,
+        **_common(options, load_options, keepalive, timeout),
+    )
+
+
+@method("chat")
+async def chat(
+    call: Call,
+    *,
+    model: Annotated[str, MODEL],
+    messages: Annotated[list[dict[str, Any]], MESSAGES],
+    tools: Annotated[list[dict[str, Any]] | None, TOOLS] = None,
+    tool_choice: Annotated[Any, OneOf((Text(1, 64), _ANY_OBJECT))] = None,
+    stream: Annotated[bool, Bool()] = False,
+    options: Options = None,
+    load_options: LoadOptions = None,
+    keepalive: Keepalive = None,
+    timeout: Timeout = None,
+    response_format: ResponseFormat = None,
+    chat_template_kwargs: Annotated[dict[str, Any] | None, _ANY_OBJECT] = None,
+) -> dict[str, Any]:
+    """Answer a conversation, through the model's own chat template."""
+    _no_format(response_format)
+    if tool_choice not in (None, "auto", "none"):
+        raise Unsupported(
+            "forcing a tool (tool_choice) is not supported yet; leave it out",
+            capability="tool_choice",
+        )
+    return await call.daemon.manager.infer(
+        "chat",
+        model,
+        {
+            "messages": messages,
+            "tools": None if tool_choice == "none" else tools,
+            "chat_template_kwargs": chat_template_kwargs or {},
+        },
+        sink=call.sink() if stream else None,
+        **_common(options, load_options, keepalive, timeout),
+    )
+
+
+@method("tokenize")
+async def tokenize(
+    call: Call,
+    *,
+    model: Annotated[str, MODEL],
+    text: Annotated[str, Text()],
+    special: Annotated[bool, Bool()] = False,
+    load_options: LoadOptions = None,
+    keepalive: Keepalive = None,
+    timeout: Timeout = None,
+) -> dict[str, Any]:
+    """A text's tokens; `special` reads special tokens from the text."""
+    return await call.daemon.manager.infer(
+        "tokenize",
+        model,
+        {"text": text, "special": special},
+        **_common(None, load_options, keepalive, timeout),
+    )
+
+
+@method("detokenize")
+async def detokenize(
+    call: Call,
+    *,
+    model: Annotated[str, MODEL],
+    tokens: Annotated[list[int], TOKENS],
+    load_options: LoadOptions = None,
+    keepalive: Keepalive = None,
+    timeout: Timeout = None,
+) -> dict[str, Any]:
+    """The text of tokens."""
+    return await call.daemon.manager.infer(
+        "detokenize",
+        model,
+        {"tokens": tokens},
+        **_common(None, load_options, keepalive, timeout),
+    )
+
+
+@method("apply_template")
+async def apply_template(
+    call: Call,
+    *,
+    model: Annotated[str, MODEL],
+    messages: Annotated[list[dict[str, Any]], MESSAGES],
+    tools: Annotated[list[dict[str, Any]] | None, TOOLS] = None,
+    chat_template_kwargs: Annotated[dict[str, Any] | None, _ANY_OBJECT] = None,
+    load_options: LoadOptions = None,
+    keepalive: Keepalive = None,
+    timeout: Timeout = None,
+) -> dict[str, Any]:
+    """The prompt that a conversation becomes."""
+    return await call.daemon.manager.infer(
+        "apply_template",
+        model,
+        {
+            "messages": messages,
+            "tools": tools,
+            "chat_template_kwargs": chat_template_kwargs or {},
+        },
+        **_common(None, load_options, keepalive, timeout),
+    )

@@ -1,0 +1,169 @@
+"""`models.*`: the catalog and what of it is in memory."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Annotated, Any
+
+import trio
+
+from hybridd.core.fields import Bool, Duration, Int, Text
+from hybridd.core.model import ModelRecord
+from hybridd.core.options import LOAD_FIELD
+from hybridd.rpc.call import Call
+from hybridd.rpc.registry import method
+from hybridd.service.jobs import Job
+from hybridd.wire.errors import InvalidParams
+
+MODEL = Text(1, 1024)
+_IN_MEMORY = frozenset({"loaded", "sleeping"})
+
+
+@method("models.list")
+async def list_models(
+    call: Call,
+    *,
+    format: Annotated[str | None, Text(1, 64)] = None,
+    loaded: Annotated[bool | None, Bool()] = None,
+    query: Annotated[str | None, Text(0, 1024)] = None,
+    all: Annotated[bool, Bool()] = False,
+    limit: Annotated[int | None, Int(1, 100_000)] = None,
+    cursor: Annotated[str | None, Text(0, 4096)] = None,
+) -> dict[str, Any]:
+    """The models of the catalog, sorted by id; `all` adds what is no usable model."""
+    snapshot = call.daemon.library.snapshot
+    after = _decode_cursor(cursor)
+    words = query.casefold().split() if query else []
+    models: list[dict[str, Any]] = []
+    for count, (id, record) in enumerate(snapshot.models.items()):
+        if count % 200 == 199:
+            await trio.lowlevel.checkpoint()  # ten thousand models must not hold the loop
+        if after is not None and id <= after:
+            continue
+        if not (all or record.available) or (format is not None and record.format != format):
+            continue
+        if words and not all_in(words, record):
+            continue
+        made = _on_wire(call, record)
+        if loaded is not None and (made["status"] in _IN_MEMORY) is not loaded:
+            continue
+        if limit is not None and len(models) == limit:
+            last = models[-1]["id"]
+            return {
+                "models": models,
+                "revision": snapshot.revision,
+                "next_cursor": base64.urlsafe_b64encode(last.encode()).decode(),
+            }
+        models.append(made)
+    return {"models": models, "revision": snapshot.revision}
+
+
+@method("models.show")
+async def show(call: Call, *, model: Annotated[str, MODEL]) -> dict[str, Any]:
+    """One model with everything that its files' headers say."""
+    record = await call.daemon.manager.find(model)
+    return {**_on_wire(call, record), **record.details(), "settings": {}}
+
+
+@method("models.resolve")
+async def resolve(call: Call, *, model: Annotated[str, MODEL]) -> dict[str, Any]:
+    """The full id that a name means."""
+    return {"id": (await call.daemon.manager.find(model)).id}
+
+
+@method("models.rescan")
+async def rescan(call: Call, *, progress: Annotated[bool, Bool()] = False) -> dict[str, Any]:
+    """Scan all stores; answers when a scan begun after the call is in the catalog."""
+    jobs = call.daemon.jobs
+    job = jobs.create("rescan", None)
+    jobs.update(job, state="running", stage="scan")
+    if progress:
+        call.follow(job)
+    try:
+        result = await call.daemon.library.rescan()
+    except trio.Cancelled:
+        jobs.finish(job, "cancelled")
+        raise
+    except Exception:
+        jobs.finish(job, "failed")
+        raise
+    jobs.finish(job, "done", result=result)
+    if progress:
+        call.follow(job)
+    return result
+
+
+@method("models.load")
+async def load(
+    call: Call,
+    *,
+    model: Annotated[str, MODEL],
+    load_options: Annotated[dict[str, Any] | None, LOAD_FIELD] = None,
+    keepalive: Annotated[float | None, Duration()] = None,
+    pin: Annotated[bool | None, Bool()] = None,
+    wait: Annotated[bool, Bool()] = True,
+    progress: Annotated[bool, Bool()] = False,
+) -> dict[str, Any]:
+    """Load a model into memory; with `wait` false, answer with the job at once."""
+    manager = call.daemon.manager
+    if not wait:
+        job = await manager.load_detached(
+            model, load_options=load_options, keepalive=keepalive, pin=pin
+        )
+        return {"job": job.job}
+    watched: list[Job] = []
+
+    def on_job(job: Job) -> None:
+        if progress:
+            watched.append(job)
+            job.watchers.add(call.follow)
+            call.follow(job)
+
+    if progress:
+        call.check_id("progress")
+    try:
+        return await manager.load(
+            model, load_options=load_options, keepalive=keepalive, pin=pin, on_job=on_job
+        )
+    finally:
+        for job in watched:
+            job.watchers.discard(call.follow)
+
+
+@method("models.loaded")
+async def loaded(call: Call, *, all: Annotated[bool, Bool()] = False) -> dict[str, Any]:
+    """The models in memory or coming up; `all` adds templates and quarantined models."""
+    return {"models": await call.daemon.manager.loaded(all=all)}
+
+
+@method("models.unload")
+async def unload(
+    call: Call, *, model: Annotated[str, MODEL], force: Annotated[bool, Bool()] = False
+) -> dict[str, Any]:
+    """Unload a model once its running requests are done, or at once with `force`; "*" is all."""
+    return await call.daemon.manager.unload(model, force=force)
+
+
+def _on_wire(call: Call, record: ModelRecord) -> dict[str, Any]:
+    over = call.daemon.manager.status_of(record)
+    return record.to_wire(status=over.status, stale=over.stale, reason=over.reason)
+
+
+def all_in(words: list[str], record: ModelRecord) -> bool:
+    """Whether every word of a query occurs in the model's id or aliases."""
+    text = " ".join((record.id, *record.aliases)).casefold()
+    return all(word in text for word in words)
+
+
+def _decode_cursor(cursor: str | None) -> str | None:
+    if cursor is None:
+        return None
+    try:
+        return base64.urlsafe_b64decode(cursor.encode()).decode()
+    except (binascii.Error, ValueError):
+        raise InvalidParams(
+            "cursor takes the next_cursor of an earlier models.list",
+            field="cursor",
+            reason="no cursor of models.list",
+        ) from None

@@ -1,0 +1,255 @@
+"""One task per worker, from its start to its end.
+
+Turns frames of the worker into events of the scheduler and into deltas of requests, watches that
+the worker lives, and ends it by asking, then SIGTERM, then SIGKILL. Decides nothing: when a worker
+is made and when it has to go is the scheduler's business.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import trio
+
+from hybridd.backends.api import Backend, LoadSpec
+from hybridd.core.work import Event, RequestEnded, WorkerGone, WorkerReady, WorkerRefused, WorkerUp
+from hybridd.host.processes import ProcessHost
+from hybridd.host.worker_process import ExitStatus, WorkerProcess
+from hybridd.service.requests import Work
+from hybridd.wire import errors
+
+PING_EVERY_S = 5.0
+# DESIGN: hung is no frame for 10 s and no processor time gained, or stopped (state T).
+HUNG_AFTER_S = 10.0
+TERM_GRACE_S = 2.0
+FORCED_GRACE_S = 1.0
+# Lines of the engine's log that `load_failed` carries.
+DETAIL_LINES = 15
+
+Progress = Callable[[str, int, int], None]
+MemoryBack = Callable[[int], Awaitable[None] | None]
+
+
+class Supervisor:
+    """The daemon's side of one instance.
+
+    Args:
+        number: The instance's number in the scheduler.
+        spec: What the engine is to load.
+        works: All requests by key; the supervisor looks up those that it is sent.
+        feed: Takes events for the scheduler.
+        progress: Hears of the load's stages.
+        stop_s: How long a polite end may take.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        backend: Backend,
+        spec: LoadSpec,
+        host: ProcessHost,
+        works: Mapping[int, Work],
+        feed: Callable[[Event], None],
+        progress: Progress,
+        stop_s: Callable[[], float],
+    ) -> None:
+        self.number = number
+        self.backend = backend
+        self.spec = spec
+        self.worker: WorkerProcess | None = None
+        self.load_s: float | None = None
+        self.loaded_at: float | None = None  # Unix seconds
+        self.loaded_at_mono: float | None = None  # on trio's clock
+        self.last_used_at: float | None = None
+        self.resident_bytes = 0
+        self.tokens_per_s: float | None = None
+        self.peak_bytes = 0
+        self._host = host
+        self._works = works
+        self._feed = feed
+        self._progress = progress
+        self._stop_s = stop_s
+        self._starting = trio.CancelScope()
+        self._outgoing, self._frames = trio.open_memory_channel[dict[str, Any]](float("inf"))
+        self._told_to_stop = trio.Event()
+        self._forced = trio.Event()
+        self._killed_as_hung = False
+        self._last_frame = 0.0
+
+    # ---------------------------------------------------------------- the manager's calls
+
+    def send(self, frame: dict[str, Any]) -> None:
+        """Queue a frame for the worker; lost without an error when it is gone."""
+        self._outgoing.send_nowait(frame)
+
+    def stop(self, *, force: bool = False) -> None:
+        """Have it end; `force` shortens the wait."""
+        if force:
+            self._forced.set()
+        if not self._told_to_stop.is_set():
+            self._told_to_stop.set()
+            self._starting.cancel()
+
+    # ---------------------------------------------------------------- its life
+
+    async def run(self, memory_back: MemoryBack) -> None:
+        """Start, serve, end. Feeds exactly one `WorkerGone`, once the memory is back.
+
+        Args:
+            memory_back: Given the ended worker's pid; what it returns is awaited.
+        """
+        error: errors.HybriddError | None = None
+        counts = True
+        try:
+            with self._starting:
+                self.worker = await self._host.start_worker(self.backend)
+            if self.worker is not None:
+                status = await self._serve(self.worker)
+                if (waiting := memory_back(self.worker.pid)) is not None:
+                    await waiting
+                if not self._told_to_stop.is_set():
+                    error, counts = self._death(status)
+        except errors.HybriddError as exc:
+            self._feed(WorkerRefused(self.number, exc))
+        self._feed(WorkerGone(self.number, error, counts))
+
+    async def _serve(self, worker: WorkerProcess) -> ExitStatus:
+        self._last_frame = trio.current_time()
+        self._feed(WorkerUp(self.number))
+        self.send(
+            {
+                "op": "load",
+                "spec": self.spec,
+                "factory": self.backend.engine_factory,
+                "extra": self.backend.extra,
+            }
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._write, worker)
+            nursery.start_soon(self._end_when_told, worker)
+            nursery.start_soon(self._watch, worker)
+            await self._read(worker)
+            status = await worker.wait()
+            nursery.cancel_scope.cancel()
+        return status
+
+    async def _write(self, worker: WorkerProcess) -> None:
+        try:
+            async for frame in self._frames:
+                await worker.send(frame)
+        except trio.BrokenResourceError:
+            pass  # the reader learns of the end as well, and knows what to do
+
+    async def _read(self, worker: WorkerProcess) -> None:
+        try:
+            while True:
+                frame = await worker.receive()
+                self._last_frame = trio.current_time()
+                self._handle(frame, worker)
+        except EOFError:
+            # Closed but alive: a worker without a channel is of no use to anyone.
+            with trio.move_on_after(FORCED_GRACE_S):
+                await worker.wait()
+                return
+            worker.kill(signal.SIGKILL)
+
+    def _handle(self, frame: dict[str, Any], worker: WorkerProcess) -> None:
+        match frame.get("op"):
+            case "deltas":
+                for item in frame["items"]:
+                    if work := self._works.get(item["id"]):
+                        work.delta(
+                            item.get("text", ""), item.get("tokens", 0), item.get("logprobs")
+                        )
+            case "done":
+                if work := self._works.get(frame["id"]):
+                    work.finish(frame["result"])
+                    self._learn_speed(work)
+                self._feed(RequestEnded(self.number, frame["id"]))
+            case "error":
+                if work := self._works.get(frame["id"]):
+                    work.fail(errors.from_wire(frame["error"]))
+                self._feed(RequestEnded(self.number, frame["id"]))
+            case "cancelled":
+                self._feed(RequestEnded(self.number, frame["id"], completed=False))
+            case "progress":
+                self._progress(frame["stage"], frame["done"], frame["total"])
+            case "ready":
+                self.load_s = frame.get("load_s")
+                self._feed(WorkerReady(self.number, frame["facts"]))
+            case "failed":
+                # A load that was stopped says so by failing; that is no refusal.
+                if not self._told_to_stop.is_set():
+                    self._feed(WorkerRefused(self.number, self._refusal(frame["error"], worker)))
+
+    def _refusal(self, error: dict[str, Any], worker: WorkerProcess) -> errors.HybriddError:
+        made = errors.from_wire(error)
+        if made.kind == "load_failed" and "detail" not in made.data:
+            made.data["detail"] = worker.log_tail(DETAIL_LINES)
+        return made
+
+    def _learn_speed(self, work: Work) -> None:
+        self.last_used_at = time.time()
+        timings = (work.result or {}).get("timings", {})
+        self.tokens_per_s = timings.get("generation_tokens_per_s", self.tokens_per_s)
+
+    def _death(self, status: ExitStatus) -> tuple[errors.HybriddError, bool]:
+        """The error that its requests get, and whether the death may count against the model."""
+        model = self.spec["model"]
+        data: dict[str, Any] = {"model": model, "oom": status.oom}
+        if self._killed_as_hung:
+            how = f"made no progress for {HUNG_AFTER_S:.0f} s and was killed"
+            data["signal"] = "SIGKILL"
+        elif status.signal is not None:
+            name = signal.Signals(status.signal).name
+            data["signal"] = name
+            how = "was killed because memory ran out" if status.oom else f"died of {name}"
+        else:
+            data["exit_code"] = status.exit_code
+            how = f"ended with exit code {status.exit_code}"
+        outside = status.signal in (signal.SIGTERM, signal.SIGKILL)
+        counts = self._killed_as_hung or status.oom or not outside
+        hint = (
+            "load it with a smaller context, or a smaller build of it"
+            if status.oom
+            else "ask again: it will be loaded anew"
+        )
+        return errors.WorkerDied(f"the worker of {model} {how}; {hint}", **data), counts
+
+    async def _end_when_told(self, worker: WorkerProcess) -> None:
+        await self._told_to_stop.wait()
+        self.send({"op": "cancel_load"})
+        self.send({"op": "stop"})
+        with trio.move_on_after(self._stop_s()):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._shorten, nursery.cancel_scope)
+                await worker.wait()
+                nursery.cancel_scope.cancel()
+        worker.kill(signal.SIGTERM)
+        with trio.move_on_after(TERM_GRACE_S if not self._forced.is_set() else FORCED_GRACE_S):
+            await worker.wait()
+        worker.kill(signal.SIGKILL)
+
+    async def _shorten(self, scope: trio.CancelScope) -> None:
+        await self._forced.wait()
+        await trio.sleep(FORCED_GRACE_S)
+        scope.cancel()
+
+    async def _watch(self, worker: WorkerProcess) -> None:
+        """Kill a worker that says nothing and does nothing: a port may answer while a loop hangs,
+        and one prefill of a big model takes a minute, so silence alone is no proof."""
+        ticks, since = worker.cpu_ticks(), trio.current_time()
+        while True:
+            self.send({"op": "ping", "n": 0})
+            await trio.sleep(PING_EVERY_S)
+            now, used = trio.current_time(), worker.cpu_ticks()
+            if used != ticks and not worker.stopped():
+                ticks, since = used, now
+            quiet_since = max(since, self._last_frame)
+            if now - quiet_since >= HUNG_AFTER_S:
+                self._killed_as_hung = True
+                worker.kill(signal.SIGKILL)
+                return
