@@ -1,0 +1,75 @@
+"""llama.cpp's library: initialised once, with its log kept and sent to the worker's log.
+
+Imported in workers and templates only. Everything here and in the modules beside it uses the
+low-level functions; the package's `Llama` class serves one generation at a time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+from collections import deque
+from importlib import metadata
+from typing import Any
+
+from llama_cpp import llama_cpp as llama  # noqa: TID253 - worker side, where it may be imported
+
+__all__ = ["Log", "llama", "start", "version"]
+
+# Loading says some 150 lines; the reason of a failure is among the last.
+_KEPT_LINES = 60
+_LEVEL_INFO, _LEVEL_WARN, _LEVEL_ERROR, _LEVEL_CONT = 1, 2, 3, 5
+_SIZES = (
+    ("weights_bytes", re.compile(r"model buffer size = *([\d.]+) MiB")),
+    ("kv_cache_bytes", re.compile(r"KV buffer size = *([\d.]+) MiB")),
+    ("recurrent_bytes", re.compile(r"RS buffer size = *([\d.]+) MiB")),
+    ("compute_bytes", re.compile(r"compute buffer size = *([\d.]+) MiB")),
+    ("output_bytes", re.compile(r"output buffer size = *([\d.]+) MiB")),
+)
+
+
+class Log:
+    """What llama.cpp said: forwarded to standard error, errors and buffer sizes remembered."""
+
+    def __init__(self) -> None:
+        self.errors: deque[str] = deque(maxlen=_KEPT_LINES)
+        self.sizes: dict[str, int] = {}
+        self._level = _LEVEL_INFO
+        # ctypes keeps no reference to a callback; llama.cpp calls it until the process ends.
+        self._callback = llama.llama_log_callback(self._take)
+        llama.llama_log_set(self._callback, ctypes.c_void_p(0))
+
+    def _take(self, level: int, text: bytes | None, _data: Any) -> None:
+        """Called by native code, from any of its threads; an exception would have nowhere to go."""
+        if level != _LEVEL_CONT:
+            self._level = level
+        if not text or self._level not in (_LEVEL_INFO, _LEVEL_WARN, _LEVEL_ERROR):
+            return
+        os.write(2, text)
+        line = text.decode("utf-8", "replace").strip()
+        if self._level == _LEVEL_ERROR and line:
+            self.errors.append(line)
+        for name, pattern in _SIZES:
+            if (found := pattern.search(line)) is not None:
+                size = int(float(found[1]) * 1024 * 1024)
+                self.sizes[name] = self.sizes.get(name, 0) + size
+
+
+_log: Log | None = None
+
+
+def start() -> Log:
+    """Initialise the library, once in a process, and forget what was logged before."""
+    global _log
+    if _log is None:
+        _log = Log()
+        llama.llama_backend_init()
+    _log.errors.clear()
+    _log.sizes.clear()
+    return _log
+
+
+def version() -> str:
+    """The engine's name as `LoadedFacts` has it."""
+    return f"llama.cpp {metadata.version('llama-cpp-python')}"

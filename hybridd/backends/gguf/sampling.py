@@ -1,0 +1,117 @@
+"""llama.cpp's samplers for one generation, in llama.cpp's own order.
+
+    logit bias → penalties → top-k → typical → top-p → min-p → temperature → draw
+
+`huggingface.sampling` does the same in torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np  # noqa: TID253 - worker side, where it may be imported
+
+from hybridd.backends.options import GenerationOptions
+
+from .library import llama
+from .vocabulary import Vocabulary
+
+# How far back penalties look, as in llama.cpp; the prompt's end counts.
+PENALTY_WINDOW = 64
+
+
+class Sampler:
+    """A chain of samplers; `close` frees it and them.
+
+    Args:
+        vocabulary: The model's.
+        options: Of the generation.
+        prompt: Its tokens, for the penalties.
+    """
+
+    def __init__(
+        self, vocabulary: Vocabulary, options: GenerationOptions, prompt: Sequence[int]
+    ) -> None:
+        self._vocabulary = vocabulary
+        self._logprobs = options.logprobs
+        self._chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
+        for sampler in _samplers(vocabulary, options):
+            llama.llama_sampler_chain_add(self._chain, sampler)
+        for token in prompt[-PENALTY_WINDOW:]:
+            llama.llama_sampler_accept(self._chain, token)
+
+    def sample(self, context: Any, index: int) -> int:
+        """Choose the next token from the logits of the batch's token `index` (-1: the last)."""
+        return int(llama.llama_sampler_sample(self._chain, context, index))
+
+    def logprobs(self, context: Any, index: int, token: int) -> dict[str, Any] | None:
+        """The chosen token's log probability, and the likeliest ones; None if nobody asked.
+
+        They are the model's own, before any option: what the options make of them is no
+        probability that could be compared.
+        """
+        if not self._logprobs:
+            return None
+        pointer = llama.llama_get_logits_ith(context, index)
+        logits = np.ctypeslib.as_array(pointer, shape=(self._vocabulary.vocab_size,))
+        values = logits.astype(np.float64)
+        values -= values.max()
+        values -= math.log(np.exp(values).sum())
+        count = min(self._logprobs, len(values))
+        best = np.argpartition(-values, count - 1)[:count]
+        best = best[np.lexsort((best, -values[best]))]
+        return {
+            **self._entry(token, values),
+            "top_logprobs": [self._entry(int(i), values) for i in best],
+        }
+
+    def _entry(self, token: int, values: Any) -> dict[str, Any]:
+        piece = self._vocabulary.piece(token) or self._vocabulary.name(token).encode()
+        return {
+            "id": token,
+            "token": piece.decode("utf-8", "replace"),
+            "bytes": list(piece),
+            "logprob": round(float(values[token]), 6),
+        }
+
+    def close(self) -> None:
+        """Free the chain."""
+        if self._chain is not None:
+            llama.llama_sampler_free(self._chain)
+            self._chain = None
+
+
+def _samplers(vocabulary: Vocabulary, options: GenerationOptions) -> list[Any]:
+    chosen: list[Any] = []
+    bias = _bias(vocabulary, options)
+    if bias:
+        array = (llama.llama_logit_bias * len(bias))()
+        for entry, (token, value) in zip(array, bias.items(), strict=True):
+            entry.token, entry.bias = token, value
+        chosen.append(llama.llama_sampler_init_logit_bias(vocabulary.vocab_size, len(bias), array))
+    penalties = (options.repeat_penalty, options.frequency_penalty, options.presence_penalty)
+    if penalties != (1.0, 0.0, 0.0):
+        size = vocabulary.vocab_size
+        chosen.append(llama.llama_sampler_init_penalties(size, PENALTY_WINDOW, *penalties))
+    if options.greedy:
+        return [*chosen, llama.llama_sampler_init_greedy()]
+    if options.top_k > 0:
+        chosen.append(llama.llama_sampler_init_top_k(options.top_k))
+    if options.typical_p < 1:
+        chosen.append(llama.llama_sampler_init_typical(options.typical_p, 1))
+    if options.top_p < 1:
+        chosen.append(llama.llama_sampler_init_top_p(options.top_p, 1))
+    if options.min_p > 0:
+        chosen.append(llama.llama_sampler_init_min_p(options.min_p, 1))
+    chosen.append(llama.llama_sampler_init_temp(options.temperature))
+    return [*chosen, llama.llama_sampler_init_dist(options.seed)]
+
+
+def _bias(vocabulary: Vocabulary, options: GenerationOptions) -> Mapping[int, float]:
+    """The biases to apply; a token that ends the text has none but -inf under ignore_eos."""
+    bias = {t: b for t, b in options.logit_bias.items() if 0 <= t < vocabulary.vocab_size}
+    if options.ignore_eos:
+        bias.update(dict.fromkeys(vocabulary.end_tokens, -math.inf))
+    return bias

@@ -1,0 +1,99 @@
+"""The vocabulary of a loaded GGUF model, as `prompts.Tokenizer` wants it."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from .library import llama
+
+_NAMED = {
+    "bos_token": llama.llama_vocab_bos,
+    "eos_token": llama.llama_vocab_eos,
+    "pad_token": llama.llama_vocab_pad,
+    "sep_token": llama.llama_vocab_sep,
+}
+_NULL_TOKEN = -1
+_SPECIAL_ATTRIBUTES = llama.LLAMA_TOKEN_ATTR_CONTROL | llama.LLAMA_TOKEN_ATTR_UNKNOWN
+_PIECE_BYTES = 256
+
+
+class Vocabulary:
+    """Tokens to bytes and back.
+
+    Args:
+        vocab: llama.cpp's pointer, which lives as long as the model.
+    """
+
+    def __init__(self, vocab: Any) -> None:
+        self._vocab = vocab
+        self.vocab_size = int(llama.llama_vocab_n_tokens(vocab))
+        bos = int(llama.llama_vocab_bos(vocab))
+        wanted = llama.llama_vocab_get_add_bos(vocab) and bos != _NULL_TOKEN
+        self.prefix: Sequence[int] = (bos,) if wanted else ()
+        self._buffer = ctypes.create_string_buffer(_PIECE_BYTES)
+
+    def encode(self, text: str, special: bool) -> list[int]:
+        """See `prompts.Tokenizer`."""
+        data = text.encode("utf-8", "replace")
+        # A token is at least a byte, but a tokenizer may put a space before the text.
+        room = len(data) + 8
+        tokens = (llama.llama_token * room)()
+        count = llama.llama_tokenize(self._vocab, data, len(data), tokens, room, False, special)
+        if count < 0:
+            tokens = (llama.llama_token * -count)()
+            count = llama.llama_tokenize(
+                self._vocab, data, len(data), tokens, -count, False, special
+            )
+        return list(tokens[:count])
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """See `prompts.Tokenizer`."""
+        array = (llama.llama_token * len(tokens))(*tokens)
+        room = 16 * len(tokens) + 16
+        while True:
+            buffer = ctypes.create_string_buffer(room)
+            size = llama.llama_detokenize(
+                self._vocab, array, len(tokens), buffer, room, False, True
+            )
+            if size >= 0:
+                return buffer.raw[:size].decode("utf-8", "replace")
+            room = -size
+
+    def piece(self, token: int) -> bytes:
+        """The bytes that a generated token adds to the text; none for a control token."""
+        size = llama.llama_token_to_piece(
+            self._vocab, token, self._buffer, len(self._buffer), 0, False
+        )
+        if size >= 0:
+            return self._buffer.raw[:size]
+        self._buffer = ctypes.create_string_buffer(-size)
+        return self.piece(token)
+
+    def name(self, token: int) -> str:
+        """A token's string in the vocabulary, by which special tokens are known."""
+        text = llama.llama_vocab_get_text(self._vocab, token)
+        return text.decode("utf-8", "replace") if text else ""
+
+    def ends(self, token: int) -> bool:
+        """Whether the token says that the generation is over."""
+        return bool(llama.llama_vocab_is_eog(self._vocab, token))
+
+    @cached_property
+    def end_tokens(self) -> list[int]:
+        """Every token that does; looks through the vocabulary."""
+        return [token for token in range(self.vocab_size) if self.ends(token)]
+
+    def special_strings(self) -> Iterable[str]:
+        """See `prompts.Tokenizer`; looks through the vocabulary."""
+        attributes = llama.llama_vocab_get_attr
+        for token in range(self.vocab_size):
+            if attributes(self._vocab, token) & _SPECIAL_ATTRIBUTES:
+                yield self.name(token)
+
+    def token_names(self) -> Mapping[str, str]:
+        """See `prompts.Tokenizer`."""
+        named = {name: int(find(self._vocab)) for name, find in _NAMED.items()}
+        return {name: self.name(token) for name, token in named.items() if token != _NULL_TOKEN}

@@ -1,0 +1,145 @@
+"""What engines with a tokenizer share: requests come in, wait for a slot, run, and leave.
+
+A base class rather than a helper, since it is half of an `api.Engine`: the subclass loads a model
+and brings sequences forward, and knows nothing of queues and kinds of requests.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+from hybridd.wire.errors import HybriddError
+
+from .api import Output, WorkRequest
+from .generation import Generation, check_prompt
+from .options import GenerationOptions
+from .prompts import Prompts
+
+_GENERATING = frozenset({"generate", "chat"})
+
+
+class ActiveSequence:
+    """One generation that has a slot.
+
+    Attributes:
+        generation: Its bookkeeping.
+        prompt: Its tokens.
+        processed: How many of the prompt's tokens the model has seen.
+    """
+
+    def __init__(self, generation: Generation, prompt: list[int]) -> None:
+        self.generation = generation
+        self.prompt = prompt
+        self.processed = 0
+
+    @property
+    def id(self) -> int:
+        """The request's id."""
+        return self.generation.id
+
+    @property
+    def in_prompt(self) -> bool:
+        """Whether a part of the prompt was not processed yet."""
+        return self.processed < len(self.prompt)
+
+
+S = TypeVar("S", bound=ActiveSequence)
+
+
+class ServingEngine(ABC, Generic[S]):
+    """The requests' side of an engine. `load` has to call `_serve` when the model is up."""
+
+    def __init__(self) -> None:
+        self._prompts: Prompts | None = None
+        self._context_length = 0
+        self._parallel = 1
+        self._interrupted: Callable[[int], bool] = lambda _request_id: False
+        self._waiting: deque[WorkRequest] = deque()
+        self._active: list[S] = []
+
+    # ------------------------------------------------------------------ for the subclass
+
+    def _serve(self, prompts: Prompts, context_length: int, parallel: int) -> None:
+        """Begin to take requests."""
+        self._prompts = prompts
+        self._context_length = context_length
+        self._parallel = parallel
+
+    @abstractmethod
+    def _begin(self, generation: Generation, prompt: list[int]) -> S:
+        """Give a request its slot; nothing is computed yet.
+
+        Raises:
+            HybriddError: The engine cannot do what the options ask for.
+        """
+
+    @abstractmethod
+    def _advance(self, active: Sequence[S]) -> list[Output]:
+        """Bring sequences forward by one step: a chunk of a prompt or a token for each."""
+
+    @abstractmethod
+    def _release(self, sequence: S) -> None:
+        """Free the slot of a sequence that is finished, failed or cancelled."""
+
+    # ------------------------------------------------------------------ api.Engine
+
+    def set_interrupted(self, interrupted: Callable[[int], bool]) -> None:
+        """See `api.Engine`."""
+        self._interrupted = interrupted
+
+    def submit(self, request: WorkRequest) -> None:
+        """Queue a request; generations start in the order they came."""
+        self._waiting.append(request)
+
+    def cancel(self, request_id: int) -> None:
+        """Forget a request, waiting or active; its slot is free then."""
+        self._waiting = deque(r for r in self._waiting if r["id"] != request_id)
+        for sequence in [s for s in self._active if s.id == request_id]:
+            self._active.remove(sequence)
+            self._release(sequence)
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything waits or is active."""
+        return bool(self._waiting or self._active)
+
+    def step(self) -> Sequence[Output]:
+        """Answer and admit what can be, then bring the active sequences forward."""
+        outputs = self._take_waiting()
+        if self._active:
+            outputs.extend(self._advance(self._active))
+            for sequence in [s for s in self._active if s.generation.finished]:
+                self._active.remove(sequence)
+                self._release(sequence)
+        return outputs
+
+    def _take_waiting(self) -> list[Output]:
+        outputs: list[Output] = []
+        kept: deque[WorkRequest] = deque()
+        while self._waiting:
+            request = self._waiting.popleft()
+            if request["kind"] in _GENERATING and len(self._active) >= self._parallel:
+                kept.append(request)
+            else:
+                outputs.extend(self._take(request))
+        self._waiting = kept
+        return outputs
+
+    def _take(self, request: WorkRequest) -> list[Output]:
+        """Start a generation or answer at once. An error is an output like any other."""
+        prompts = self._prompts
+        assert prompts is not None
+        try:
+            if request["kind"] not in _GENERATING:
+                return [Output(id=request["id"], done=prompts.answer(request))]
+            prompt = prompts.tokens(request)
+            check_prompt(len(prompt), self._context_length)
+            options = GenerationOptions.from_wire(request.get("options"))
+            generation = Generation(request["id"], options, len(prompt), self._context_length)
+            self._active.append(self._begin(generation, prompt))
+        except HybriddError as exc:
+            return [Output(id=request["id"], error=exc.to_wire())]
+        return []
