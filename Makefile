@@ -1,0 +1,50 @@
+# make run    install into .venv, start the daemon, ask both demo models a question
+# make test   install what the tests need and run them all
+# make lint   ruff, mypy, import-linter
+# make clean  remove .venv and caches
+
+# A GPU build of llama.cpp:        make run LLAMA_CMAKE_ARGS=-DGGML_CUDA=on   (or -DGGML_VULKAN=on,
+#                                  -DGGML_HIP=on)
+# More arguments for torch's pip:  make run TORCH_PIP_ARGS="..."   (see README, "GPU or CPU")
+PYTHON ?=
+LLAMA_CMAKE_ARGS ?=
+TORCH_PIP_ARGS ?=
+PYTEST_ARGS ?=
+VENV ?= .venv
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c requirements.lock
+STAMP := $(VENV)/.hybridd
+
+.PHONY: run test lint bench demo-model clean
+
+run: $(STAMP)-run
+	@BIN=$(BIN) sh etc/make/run.sh
+
+test: $(STAMP)-test
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP)-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP)-test
+	$(BIN)/python tests/bench/daemon.py
+	$(BIN)/python tests/bench/cli_startup.py
+
+$(STAMP)-run: pyproject.toml requirements.lock
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" sh etc/make/check.sh
+	$(PIP) --upgrade pip
+	$(PIP) $(TORCH_PIP_ARGS) torch
+	@echo "Installing; llama.cpp is compiled once, which takes some minutes."
+	CMAKE_ARGS="$(LLAMA_CMAKE_ARGS)" $(PIP) -e '.[all]'
+	@touch $@
+
+$(STAMP)-test: $(STAMP)-run
+	$(PIP) $$($(BIN)/python etc/make/groups.py lint test)
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .run build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
