@@ -36,6 +36,7 @@ from hybridd.service.jobs import Jobs
 from hybridd.service.library import Library
 from hybridd.service.manager import Manager
 from hybridd.service.memory import MemoryMeter
+from hybridd.service.residency import Residency
 from hybridd.wire import paths
 from hybridd.wire.errors import HybriddError, InvalidParams
 
@@ -127,16 +128,24 @@ class App:
             reconcile_s=configuration["catalog.reconcile_minutes"] * 60,
             publish=self._publish_catalog,
         )
+        self.residency = Residency(
+            configuration,
+            self.library,
+            self._all_backends,
+            self.host,
+            lambda workers: MemoryMeter(
+                self.gpus, configuration.__getitem__, workers, self.host.template_memory
+            ),
+            events,
+            self.jobs,
+        )
         self.manager = Manager(
             configuration,
             self.library,
             self._all_backends,
             self.formats,
             self.host,
-            lambda workers: MemoryMeter(
-                self.gpus, configuration.__getitem__, workers, self.host.template_memory
-            ),
-            events,
+            self.residency,
             self.jobs,
         )
         self.information = Information(endpoint.path, self.formats, self.manager, self.library)
@@ -172,7 +181,7 @@ class App:
         async with trio.open_nursery() as nursery, trio.open_nursery() as connections:
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
                 await nursery.start(self.host.run)
-                await nursery.start(self.manager.run)
+                await nursery.start(self.residency.run)
                 await nursery.start(self.listener.serve, connections)
                 self.notifier.ready(f"scanning; listening on {self.endpoint.path}")
                 log.info("ready on %s", self.endpoint.path)
@@ -200,7 +209,7 @@ class App:
         self.notifier.stopping()
         self.listener.stop_accepting()
         with trio.move_on_after(CLOSE_S):
-            await self.manager.close()
+            await self.residency.close()
         await self.listener.drain()
 
     async def _take_signals(self, signals: Any) -> None:

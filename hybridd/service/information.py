@@ -36,7 +36,7 @@ class Information:
 
     async def read(self) -> dict[str, Any]:
         """PROTOCOL's `system.info`."""
-        reading = await self._manager.meter_now()
+        reading = await self._manager.measure()
         snapshot = self._library.snapshot
         return {
             "name": "hybridd",

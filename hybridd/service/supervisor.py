@@ -93,6 +93,12 @@ class Supervisor:
             self._told_to_stop.set()
             self._starting.cancel()
 
+    def measured(self, held: Mapping[str, int] | None) -> None:
+        """Take over what a reading of the memory says of the worker."""
+        if held:
+            self.resident_bytes = held["private_bytes"] + held["file_bytes"]
+            self.peak_bytes = max(self.peak_bytes, self.resident_bytes)
+
     # ---------------------------------------------------------------- its life
 
     async def run(self, memory_back: MemoryBack) -> None:
