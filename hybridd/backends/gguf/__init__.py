@@ -28,7 +28,7 @@ class GGUFBackend:
     estimate = staticmethod(estimate)
 
     def uses_gpu(self) -> bool:
-        """Whether llama.cpp was built with one of its GPU backends: each is a library of its own."""
+        """Whether llama.cpp was built with a GPU backend: each is a library of its own."""
         return any(
             name.startswith(_GPU_LIBRARIES) for name in installed.files_of("llama_cpp", "lib")
         )

@@ -64,7 +64,9 @@ def inspect(path: Path) -> Facts:
         OSError: The file went away or cannot be read.
     """
     files = shard_paths(path)
-    missing = [number for number, file in enumerate(files, 1) if not file.exists()]
+    missing = []
+    if len(files) > 1:
+        missing = [number for number, file in enumerate(files, 1) if not file.exists()]
     if 1 in missing:
         raise invalid(_missing(missing, len(files)))
     headers = [read_header(file) for number, file in enumerate(files, 1) if number not in missing]
