@@ -7,9 +7,11 @@ Also a script: `python -m tests.make_models DIRECTORY` fills a directory with on
 from __future__ import annotations
 
 import json
+import os
 import random
 import struct
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -96,12 +98,16 @@ def gguf_header(
         made += struct.pack(f"<{len(tensor.shape)}Q", *tensor.shape)
         made += struct.pack("<IQ", _TYPE_NUMBERS[tensor.type], offset)
         offset += -(-tensor.bytes // alignment) * alignment
-    end = offset - (-(-tensors[-1].bytes // alignment) * alignment - tensors[-1].bytes) if tensors else 0
+    end = (
+        offset - (-(-tensors[-1].bytes // alignment) * alignment - tensors[-1].bytes)
+        if tensors
+        else 0
+    )
     return made + bytes(-len(made) % alignment), end
 
 
 def llama_metadata(**more: Any) -> dict[str, Any]:
-    """Metadata of a small Llama with a vocabulary of 64; keyword `a__b` stands for the key `a.b`."""
+    """Metadata of a small Llama; the keyword `a__b` stands for the key `a.b`, None removes it."""
     made: dict[str, Any] = {
         "general.architecture": "llama",
         "general.name": "Tiny Llama",
@@ -273,6 +279,12 @@ def mutants(whole: bytes, head: int, count: int, seed: int) -> Iterator[bytes]:
             else:
                 made[at:at] = chance.randbytes(chance.randrange(16))
         yield bytes(made)
+
+
+def memory_directory() -> tempfile.TemporaryDirectory[str]:
+    """A directory in memory where there is one: thousands of small writes are slow on disks."""
+    place = Path("/dev/shm")
+    return tempfile.TemporaryDirectory(dir=place if os.access(place, os.W_OK) else None)
 
 
 def main(directory: Path) -> None:
