@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 
 from hybridd.wire.errors import HybriddError
 
@@ -17,10 +16,15 @@ if TYPE_CHECKING:
 
 def dispatch(arguments: Sequence[str]) -> int:
     """Run the command that `arguments` name."""
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            # A path that is no UTF-8, or a terminal that knows only ASCII, is no reason to fail.
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    # A path that is no UTF-8, a terminal that knows only ASCII, bytes that are no text on standard
+    # input: no reasons to fail.
+    for stream, errors in (
+        (sys.stdin, "replace"),
+        (sys.stdout, "backslashreplace"),
+        (sys.stderr, "backslashreplace"),
+    ):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors=errors)
     name, rest = parser.split(arguments)
     if name in (None, "help"):
         return _help(rest, asked=name == "help" or bool({"-h", "--help"} & set(rest)))
@@ -41,6 +45,11 @@ def dispatch(arguments: Sequence[str]) -> int:
 
         report(exc, as_json=wants_json)
         return exit_codes.BY_KIND.get(exc.kind, exit_codes.ERROR)
+    except OSError as exc:
+        if isinstance(exc, BrokenPipeError):
+            raise
+        print(f"hybridctl: {exc.strerror}: {exc.filename or 'standard output'}", file=sys.stderr)
+        return exit_codes.ERROR
     return code
 
 
@@ -48,8 +57,9 @@ def _parsed(name: str, arguments: Sequence[str]) -> Namespace:
     if name not in parser.COMMANDS:
         raise parser.UsageError(parser.unknown("command", name, parser.COMMANDS))
     module, description = parser.COMMANDS[name]
-    commands = import_module(f"hybridctl.cli.commands.{module}").COMMANDS
-    configure, run = commands[name]
+    # importlib.import_module would import warnings too.
+    home = __import__(f"hybridctl.cli.commands.{module}", fromlist=["COMMANDS"])
+    configure, run = home.COMMANDS[name]
     command = parser.Parser(name, description)
     configure(command)
     command.set_defaults(run=run)

@@ -8,7 +8,7 @@ mistyped one are done here by hand.
 from __future__ import annotations
 
 import argparse
-import re
+import os
 
 from . import exit_codes
 
@@ -45,8 +45,6 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
 }
 COMMANDS = {name: entry for group in GROUPS.values() for name, entry in group.items()}
 
-_NEGATIVE_NUMBER = re.compile(r"-\d+(\.\d+)?[a-z]*")
-
 
 # As many choices as an error message lists.
 _FEW = 6
@@ -54,6 +52,17 @@ _FEW = 6
 
 class UsageError(Exception):
     """The command line makes no sense; the message says what would."""
+
+
+class _Formatter(argparse.HelpFormatter):
+    """Knows the width itself: argparse would import shutil for it, with each `add_argument`."""
+
+    def __init__(self, prog: str) -> None:
+        try:
+            columns = os.get_terminal_size(1).columns
+        except OSError:
+            columns = 80
+        super().__init__(prog, max_help_position=28, width=min(columns, 100) - 2)
 
 
 class Parser(argparse.ArgumentParser):
@@ -65,6 +74,7 @@ class Parser(argparse.ArgumentParser):
             prog=f"hybridctl {command}",
             description=description[:1].upper() + description[1:] + ".",
             allow_abbrev=False,
+            formatter_class=_Formatter,
         )
         self.add_argument("--json", action="store_true", help="print JSON")
         self.add_argument("--socket", metavar="PATH", help="the daemon's socket")
@@ -99,8 +109,8 @@ class Parser(argparse.ArgumentParser):
         for argument in remaining:
             if argument == "--":
                 words += remaining
-            elif len(argument) < 2 or argument[0] != "-" or _NEGATIVE_NUMBER.fullmatch(argument):
-                words.append(argument)
+            elif argument[:1] != "-" or argument == "-" or argument[1].isdigit():
+                words.append(argument)  # also a negative number
             else:
                 name, equals, value = argument.partition("=")
                 if name not in self._takes_value:

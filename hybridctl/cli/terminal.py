@@ -6,11 +6,8 @@ retitle the window, write to the clipboard or overwrite what was printed before.
 
 from __future__ import annotations
 
-import re
-
 # Of the control characters only newline and tab are kept: C0, DEL, C1.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_LINE_BREAK = re.compile("[\t\n\u2028\u2029]+")
+_CONTROL = dict.fromkeys([*range(0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0)])
 
 _GROUND, _ESCAPE, _INTERMEDIATE, _CSI, _STRING, _STRING_ESCAPE = range(6)
 _STRING_STARTS = "]PX^_"  # OSC, DCS, SOS, PM, APC: they swallow what follows up to ST or BEL
@@ -29,7 +26,7 @@ class TerminalFilter:
 
     def feed(self, text: str) -> str:
         """Return what of the next piece may be printed."""
-        if self._state == _GROUND and not _CONTROL.search(text):
+        if self._state == _GROUND and text.translate(_CONTROL) == text:
             return text
         return "".join(character for character in text if self._keeps(character))
 
@@ -55,7 +52,7 @@ class TerminalFilter:
         elif character in _C1_STRINGS:
             self._state = _STRING
         else:
-            return not _CONTROL.match(character)
+            return ord(character) not in _CONTROL
         return False
 
     @staticmethod
@@ -74,4 +71,4 @@ def clean(text: str) -> str:
 
 def clean_line(text: str) -> str:
     """`text` as it may stand in one line of a table."""
-    return _LINE_BREAK.sub(" ", clean(text))
+    return text if text.isprintable() else " ".join(clean(text).split())

@@ -95,12 +95,15 @@ class Connection:
     async def stop(self) -> None:
         """Close the connection, which cancels what was asked on it, and end the tasks."""
         tasks, self._tasks = self._tasks, None
-        await self._lose(ConnectionLost("the connection was closed"))
-        if tasks is not None:
-            tasks.cancel_scope.cancel()
-            # Not told of the caller's exception: a task group would wrap it in an ExceptionGroup,
-            # and `except ModelNotFound` around `async with AsyncClient()` would miss it.
-            await tasks.__aexit__(None, None, None)
+        try:
+            await self._lose(ConnectionLost("the connection was closed"))
+        finally:
+            # Also when the caller is being cancelled and nothing more may be awaited.
+            if tasks is not None:
+                tasks.cancel_scope.cancel()
+                # Not told of the caller's exception: a task group would wrap it in an
+                # ExceptionGroup, and `except ModelNotFound` around the client would miss it.
+                await tasks.__aexit__(None, None, None)
 
     async def do(self, call: Call[T], on_progress: OnProgress | None = None) -> T:
         """Make a call and wait for its result. Cancelling the waiting task cancels the call."""

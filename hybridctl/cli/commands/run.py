@@ -74,7 +74,7 @@ def run(args: Namespace) -> int:
         raise UsageError("--system needs a conversation, and --raw is none")
     prompt = _prompt(args.prompt)
     if prompt is None:
-        if args.raw or args.json:
+        if args.raw or args.json or not sys.stdin.isatty():
             raise UsageError("give a prompt, as arguments or on standard input")
         return chat(args)
     with connect(args) as client:

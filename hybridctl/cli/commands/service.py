@@ -45,7 +45,10 @@ def service(args: Namespace) -> int:
         raise UsageError(unknown("action", args.action, _ACTIONS))
     if args.now and args.action != "install":
         raise UsageError("--now belongs to install")
-    return {"install": _install, "uninstall": _uninstall, "status": _status}[args.action](args)
+    try:
+        return {"install": _install, "uninstall": _uninstall, "status": _status}[args.action](args)
+    except _SystemdError as exc:
+        return _report(args, [], str(exc))
 
 
 def exec_start() -> str:
@@ -136,10 +139,7 @@ def _uninstall(args: Namespace) -> int:
 
 
 def _status(args: Namespace) -> int:
-    try:
-        shown = {name: _show(name) for name in UNIT_NAMES}
-    except _SystemdError as exc:
-        return _report(args, [], str(exc))
+    shown = {name: _show(name) for name in UNIT_NAMES}
     if args.json:
         print_json(shown)
         return exit_codes.OK
