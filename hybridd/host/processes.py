@@ -207,7 +207,7 @@ class ProcessHost:
                 await self._ready_template(slot)
 
     def template_memory(self) -> Mapping[str, dict[str, int]]:
-        """What each living template holds, by its backend's name; see `procfs.memory`."""
+        """What each living template holds, by its backend's name; see `procfs.shared_memory`."""
         return {t.name: t.memory() for t in self._templates}
 
     def template_pids(self) -> dict[str, int]:

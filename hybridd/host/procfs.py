@@ -10,7 +10,6 @@ from pathlib import Path
 
 _STAT_PARENT, _STAT_SESSION = 1, 3
 _STAT_UTIME, _STAT_STIME, _STAT_STARTED = 11, 12, 19
-_SMAPS = {"Private_Dirty": "private_bytes", "Private_Clean": "file_bytes"}
 
 
 def _stat(pid: int) -> list[str] | None:
@@ -53,21 +52,40 @@ def cpu_ticks(pid: int) -> int:
 
 
 def memory(pid: int) -> dict[str, int]:
-    """Bytes resident that this process alone maps.
+    """Bytes resident that this process alone maps: what a worker costs.
 
     `private_bytes` are its own (anonymous and written pages), `file_bytes` are pages of files that
     no other process maps: memory-mapped weights, not the libraries that a template shares. The
     kernel walks the page tables for it, some 10 ms for each resident GiB of small pages.
     """
-    found = dict.fromkeys(_SMAPS.values(), 0)
+    sizes = _rollup(pid)
+    return {
+        "private_bytes": sizes.get("Private_Dirty", 0),
+        "file_bytes": sizes.get("Private_Clean", 0),
+    }
+
+
+def shared_memory(pid: int) -> dict[str, int]:
+    """Bytes resident in this process, shared or not: what a template costs.
+
+    Its pages are shared with the workers that it forked, which are not charged for them; what it
+    alone maps would shrink with every worker that comes.
+    """
+    sizes = _rollup(pid)
+    anonymous = sizes.get("Anonymous", 0)
+    return {"private_bytes": anonymous, "file_bytes": max(0, sizes.get("Rss", 0) - anonymous)}
+
+
+def _rollup(pid: int) -> dict[str, int]:
+    found: dict[str, int] = {}
     try:
         with open(f"/proc/{pid}/smaps_rollup") as file:
             for line in file:
                 name, _, rest = line.partition(":")
-                if name in _SMAPS:
-                    found[_SMAPS[name]] = int(rest.split()[0]) * 1024
+                if rest.endswith(" kB\n"):
+                    found[name] = int(rest.split()[0]) * 1024
     except OSError:
-        pass
+        pass  # gone, or a zombie
     return found
 
 

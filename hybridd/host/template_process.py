@@ -224,8 +224,8 @@ class TemplateProcess:
         return self._log.tail.last(count)
 
     def memory(self) -> dict[str, int]:
-        """`private_bytes` and `file_bytes`, as `procfs.memory` says; zeros when gone."""
-        return procfs.memory(self.pid if self.alive else -1)
+        """`private_bytes` and `file_bytes`, as `procfs.shared_memory` says; zeros when gone."""
+        return procfs.shared_memory(self.pid if self.alive else -1)
 
     async def _receive(self) -> dict[str, Any]:
         try:

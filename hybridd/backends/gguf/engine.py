@@ -73,7 +73,7 @@ class GGUFEngine(ServingEngine[_Sequence]):
             "parallel": 1,
             "batch_size": options.batch_size,
             "ubatch_size": options.ubatch_size,
-            "threads": options.threads,
+            "threads": self._session.threads,
             "gpu_layers": self._session.layers + 1 if layers == ALL_LAYERS else layers,
             "mmap": options.mmap,
             "flash_attention": "auto"

@@ -19,7 +19,8 @@ __all__ = ["Log", "llama", "start", "version"]
 
 # Loading says some 150 lines; the reason of a failure is among the last.
 _KEPT_LINES = 60
-_LEVEL_INFO, _LEVEL_WARN, _LEVEL_ERROR, _LEVEL_CONT = 1, 2, 3, 5
+# ggml.h's levels; 1 is for debugging, 5 goes on with the line before.
+_LEVEL_INFO, _LEVEL_WARN, _LEVEL_ERROR, _LEVEL_CONT = 2, 3, 4, 5
 _SIZES = (
     ("weights_bytes", re.compile(r"model buffer size = *([\d.]+) MiB")),
     ("kv_cache_bytes", re.compile(r"KV buffer size = *([\d.]+) MiB")),
@@ -44,8 +45,8 @@ class Log:
         """Called by native code, from any of its threads; an exception would have nowhere to go."""
         if level != _LEVEL_CONT:
             self._level = level
-        if not text or self._level not in (_LEVEL_INFO, _LEVEL_WARN, _LEVEL_ERROR):
-            return
+        if not text or self._level < _LEVEL_INFO or text == b".":
+            return  # the dots are a progress bar
         os.write(2, text)
         line = text.decode("utf-8", "replace").strip()
         if self._level == _LEVEL_ERROR and line:

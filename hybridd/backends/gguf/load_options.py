@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 from hybridd.wire.errors import InvalidParams, Unsupported
@@ -39,12 +37,13 @@ class LoadOptions:
         context_length: None leaves it to the model and `_AUTO_CONTEXT`.
         gpu_layers: `ALL_LAYERS`, a number, or a fraction that the model's layers settle.
         flash_attention: None leaves it to llama.cpp.
+        threads: None leaves it to the model's size.
     """
 
     context_length: int | None
     batch_size: int
     ubatch_size: int
-    threads: int
+    threads: int | None
     gpu_layers: int | float
     main_gpu: int | None
     mmap: bool
@@ -83,7 +82,7 @@ class LoadOptions:
             context_length=given.get("context_length"),
             batch_size=batch,
             ubatch_size=min(int(given.get("ubatch_size", _UBATCH)), batch),
-            threads=int(given.get("threads", default_threads())),
+            threads=given.get("threads"),
             gpu_layers=gpu_layers,
             main_gpu=main_gpu,
             mmap=bool(given.get("mmap", True)),
@@ -126,29 +125,3 @@ def _placement(given: Mapping[str, Any]) -> tuple[int | float, int | None]:
     if isinstance(layers, float) and layers >= 1:
         return ALL_LAYERS, main_gpu
     return layers, main_gpu
-
-
-def default_threads() -> int:
-    """The physical cores that this process may use: more threads only wait for each other."""
-    allowed = os.sched_getaffinity(0)
-    cores = {_core(cpu) for cpu in allowed}
-    quota = _quota()
-    return max(1, min(len(cores), quota if quota is not None else len(cores)))
-
-
-def _core(cpu: int) -> tuple[str, str]:
-    topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
-    try:
-        package = (topology / "physical_package_id").read_text().strip()
-        return package, (topology / "core_id").read_text().strip()
-    except OSError:
-        return "", str(cpu)
-
-
-def _quota() -> int | None:
-    """The processors that a container's limit amounts to; None without one."""
-    try:
-        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, round(int(limit) / int(period)))
-    except (OSError, ValueError):
-        return None

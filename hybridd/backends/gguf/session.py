@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridd.backends.api import LoadSpec, Report
+from hybridd.backends.cpu import threads_for
 from hybridd.wire.errors import HybriddError, LoadFailed, ModelInvalid, Unsupported
 
 from .library import Log, llama
@@ -34,6 +35,7 @@ class Session:
     Attributes:
         vocabulary: The model's.
         context_length: Tokens of one sequence.
+        threads: Used for everything that the processor computes.
     """
 
     def __init__(self, log: Log) -> None:
@@ -59,6 +61,7 @@ class Session:
         self.vocabulary = Vocabulary(llama.llama_model_get_vocab(self._model))
         trained = int(llama.llama_model_n_ctx_train(self._model))
         self.context_length = options.context_for(trained)
+        self.threads = options.threads or threads_for(self.weights_bytes)
         self._ubatch = min(options.ubatch_size, self.context_length)
         report("context", 0, 1)
         self._context = self._make_context(spec, options)
@@ -117,7 +120,7 @@ class Session:
         params.n_batch = max(self._ubatch, min(options.batch_size, self.context_length))
         params.n_ubatch = self._ubatch
         params.n_seq_max = 1
-        params.n_threads = params.n_threads_batch = options.threads
+        params.n_threads = params.n_threads_batch = self.threads
         params.flash_attn_type = _FLASH[options.flash_attention]
         params.type_k = params.type_v = CACHE_TYPES[options.kv_cache_type]
         params.no_perf = True

@@ -1,0 +1,74 @@
+"""torch and transformers, imported once, with everything that a first load would import later.
+
+Imported in workers and templates only. Nothing here may touch a GPU or start a thread: a template
+forks after it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from typing import Any
+
+import torch  # noqa: TID253 - worker side, where it may be imported
+import transformers  # noqa: TID253 - the same
+
+__all__ = [
+    "AutoConfig",
+    "AutoModelForCausalLM",
+    "AutoTokenizer",
+    "DynamicCache",
+    "following",
+    "torch",
+    "version",
+]
+
+# Named through an untyped module: transformers imports these when they are first asked for, which
+# is to be now.
+_untyped: Any = transformers
+AutoConfig = _untyped.AutoConfig
+AutoModelForCausalLM = _untyped.AutoModelForCausalLM
+AutoTokenizer = _untyped.AutoTokenizer
+DynamicCache = _untyped.DynamicCache
+# Most architectures are built on this one's modules, and it brings what a first load would wait
+# for: two seconds.
+importlib.import_module("transformers.models.llama.modeling_llama")
+
+_logging: Any = _untyped.utils.logging
+_logging.set_verbosity_error()
+_logging.disable_progress_bar()
+# What a library warns of is for its programmers; a worker's log is for whoever runs a model.
+warnings.filterwarnings("ignore", module=r"(torch|transformers)(\..*)?")
+
+
+def version() -> str:
+    """The engine's name as `LoadedFacts` has it."""
+    return f"transformers {metadata.version('transformers')}"
+
+
+@contextmanager
+def following(loaded: Callable[[str], None]) -> Iterator[None]:
+    """Call `loaded(parameter's name)` as each parameter is in memory.
+
+    transformers walks over the parameters in a progress bar, and lets a hook stand in for the
+    bar. What `loaded` raises ends the load.
+    """
+
+    def hook(factory: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if args and "weights" in str(kwargs.get("desc", "")).lower():
+            return _walk(args[0])
+        return factory(*args, **kwargs)
+
+    def _walk(items: Iterable[Any]) -> Iterator[Any]:
+        for item in items:
+            yield item
+            loaded(item[0] if isinstance(item, tuple) else "")
+
+    previous = _logging.set_tqdm_hook(hook)
+    try:
+        yield
+    finally:
+        _logging.set_tqdm_hook(previous)

@@ -1,0 +1,122 @@
+"""PROTOCOL's load options, read for transformers: every one is either meant or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from hybridd.wire.errors import InvalidParams, Unsupported
+
+from .library import torch
+
+DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+# When nobody settled it: as in the gguf engine.
+_AUTO_CONTEXT = 4096
+# Tokens of a prompt in one step: enough to keep a processor busy, little enough that the loop
+# hears a ping in between.
+_CHUNK = 512
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """The options in force.
+
+    Attributes:
+        context_length: None leaves it to the model and `_AUTO_CONTEXT`.
+        dtype: None leaves it to the checkpoint and the device.
+        threads: None leaves it to the model's size.
+    """
+
+    context_length: int | None
+    device: str
+    dtype: str | None
+    chunk: int
+    threads: int | None
+
+    @classmethod
+    def from_wire(cls, options: Mapping[str, Any]) -> Self:
+        """Read them; None and "auto" leave a value to us.
+
+        Raises:
+            InvalidParams: A value that this engine does not know.
+            Unsupported: An option that it does not have.
+        """
+        given = {k: v for k, v in options.items() if v is not None and v != "auto"}
+        for name in ("adapters", "draft_model"):
+            if given.get(name):
+                raise _unsupported(name, f"the huggingface engine has no {name} yet")
+        if given.get("quantization", "none") != "none":
+            raise _unsupported(
+                "quantization",
+                "the huggingface engine cannot quantize yet; load the model without "
+                "quantization, or take a GGUF build of it",
+            )
+        dtype = given.get("dtype")
+        if dtype is not None and dtype not in DTYPES:
+            raise InvalidParams(
+                f"dtype {dtype!r} is unknown; there are auto, {', '.join(DTYPES)}",
+                field="load_options.dtype",
+                reason="unknown",
+            )
+        cache_type = given.get("kv_cache_type")
+        if cache_type not in (None, "f16", "bf16", "f32"):
+            raise _unsupported(
+                "kv_cache_type", "the huggingface engine keeps its cache unquantized"
+            )
+        chunk = int(given.get("ubatch_size") or given.get("batch_size") or _CHUNK)
+        return cls(
+            context_length=given.get("context_length"),
+            device=_device(given.get("device")),
+            dtype=dtype,
+            chunk=max(1, min(chunk, _CHUNK)),
+            threads=given.get("threads"),
+        )
+
+    def context_for(self, trained: int | None) -> int:
+        """The context length in force for a model that was made for `trained` tokens."""
+        return self.context_length or (min(trained, _AUTO_CONTEXT) if trained else _AUTO_CONTEXT)
+
+    def dtype_for(self, stored: Any) -> Any:
+        """torch's dtype in force for a checkpoint of dtype `stored`.
+
+        Processors have no arithmetic for float16, so on them such a checkpoint is widened.
+        """
+        if self.dtype is not None:
+            return DTYPES[self.dtype]
+        if not isinstance(stored, torch.dtype) or not stored.is_floating_point:
+            stored = torch.float32
+        if self.device == "cpu" and stored not in (torch.float32, torch.bfloat16):
+            return torch.float32
+        return stored
+
+
+def _device(wanted: object) -> str:
+    if wanted is None:
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+    name = str(wanted)
+    if name == "cpu":
+        return name
+    kind, _, number = name.partition(":")
+    if kind in ("cuda", "gpu") and (not number or number.isdecimal()):
+        index = int(number or 0)
+        if index < torch.cuda.device_count():
+            return f"cuda:{index}"
+        raise InvalidParams(
+            f"there is no device {name}; load the model on the cpu",
+            field="load_options.device",
+            reason="absent",
+        )
+    raise InvalidParams(
+        f"device {name!r} is unknown; there are cpu and cuda:N",
+        field="load_options.device",
+        reason="unknown",
+    )
+
+
+def _unsupported(capability: str, message: str) -> Unsupported:
+    return Unsupported(message, capability=capability, format="huggingface")

@@ -1,0 +1,159 @@
+"""Sampling in torch, in llama.cpp's order and with its meaning of every option.
+
+    logit bias → penalties → top-k → typical → top-p → min-p → temperature → draw
+
+Each filter looks at what the one before left, with the probabilities of what is left: that is how
+llama.cpp chains its samplers (`gguf.sampling`), so that an option means the same in both formats.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from hybridd.backends.options import GenerationOptions
+
+from .library import torch
+
+# How far back penalties look, as in llama.cpp; the prompt's end counts.
+PENALTY_WINDOW = 64
+
+
+class Sampler:
+    """Chooses the tokens of one generation.
+
+    Args:
+        options: Of the generation.
+        prompt: Its tokens, for the penalties.
+        end_tokens: Never chosen under `ignore_eos`.
+        entry: Makes a token's entry for `logprobs`, from its id and log probability.
+    """
+
+    def __init__(
+        self,
+        options: GenerationOptions,
+        prompt: Sequence[int],
+        end_tokens: Sequence[int],
+        entry: Callable[[int, float], dict[str, Any]],
+    ) -> None:
+        self._options = options
+        self._window = deque(prompt[-PENALTY_WINDOW:], maxlen=PENALTY_WINDOW)
+        self._random = random.Random(options.seed)
+        self._entry = entry
+        bias: dict[int, float] = dict(options.logit_bias)
+        if options.ignore_eos:
+            bias.update(dict.fromkeys(end_tokens, -math.inf))
+        self._bias = bias
+
+    def sample(self, logits: Any) -> int:
+        """Choose from the logits of one position, a vector over the vocabulary."""
+        logits = apply_bias(logits.float(), self._bias)
+        logits = apply_penalties(logits, self._window, self._options)
+        token = int(logits.argmax()) if self._options.greedy else self._draw(logits)
+        self._window.append(token)
+        return token
+
+    def logprobs(self, logits: Any, token: int) -> dict[str, Any] | None:
+        """The chosen token's log probability and the likeliest ones; None if nobody asked.
+
+        They are the model's own, before any option.
+        """
+        count = min(self._options.logprobs, logits.shape[-1])
+        if not count:
+            return None
+        values = torch.log_softmax(logits.double(), dim=-1)
+        best = torch.topk(values, count)
+        tops = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        return {
+            **self._entry(token, float(values[token])),
+            "top_logprobs": [self._entry(i, value) for i, value in tops],
+        }
+
+    def _draw(self, logits: Any) -> int:
+        values, ids = candidates(logits, self._options)
+        probabilities = torch.softmax(values.double() / self._options.temperature, dim=-1)
+        sums = torch.cumsum(probabilities, dim=-1)
+        point = self._random.random() * float(sums[-1])
+        index = int(torch.searchsorted(sums, point, right=True))
+        return int(ids[min(index, len(ids) - 1)])
+
+
+def apply_bias(logits: Any, bias: Mapping[int, float]) -> Any:
+    """The logits with each token's bias added; tokens beyond the vocabulary have none."""
+    known = {token: value for token, value in bias.items() if 0 <= token < logits.shape[-1]}
+    if not known:
+        return logits
+    logits = logits.clone()
+    logits[list(known)] += torch.tensor(list(known.values()), device=logits.device)
+    return logits
+
+
+def apply_penalties(logits: Any, window: Sequence[int], options: GenerationOptions) -> Any:
+    """The logits with the penalties on every token of the window.
+
+    Repeating makes a logit less likely whatever its sign: a negative one is multiplied. Frequency
+    counts each time, presence counts once.
+    """
+    repeat, frequency = options.repeat_penalty, options.frequency_penalty
+    presence = options.presence_penalty
+    if not window or (repeat, frequency, presence) == (1.0, 0.0, 0.0):
+        return logits
+    counts = Counter(window)
+    ids = list(counts)
+    times = torch.tensor([float(counts[i]) for i in ids], device=logits.device)
+    logits = logits.clone()
+    seen = logits[ids]
+    seen = torch.where(seen <= 0, seen * repeat, seen / repeat)
+    logits[ids] = seen - times * frequency - presence
+    return logits
+
+
+def candidates(logits: Any, options: GenerationOptions) -> tuple[Any, Any]:
+    """The logits and ids that the filters leave, the likeliest first; at least one."""
+    size = logits.shape[-1]
+    count = options.top_k if 0 < options.top_k < size else size
+    values, ids = torch.topk(logits, count)
+    if options.typical_p < 1:
+        kept = typical(values, options.typical_p)
+        values, ids = values[kept], ids[kept]
+    if options.top_p < 1:
+        count = top_p(values, options.top_p)
+        values, ids = values[:count], ids[:count]
+    if options.min_p > 0:
+        count = min_p(values, options.min_p)
+        values, ids = values[:count], ids[:count]
+    return values, ids
+
+
+def typical(values: Any, p: float) -> Any:
+    """Indices of the tokens whose surprise is nearest to the expected one, up to `p` together.
+
+    Locally typical sampling, Meister et al. 2022; the indices ascend.
+    """
+    logs = torch.log_softmax(values.double(), dim=-1)
+    probabilities = logs.exp()
+    # Where a probability is zero its logarithm is -inf, and contributes nothing.
+    entropy = -(probabilities * torch.where(probabilities > 0, logs, 0.0)).sum()
+    order = torch.argsort((-logs - entropy).abs(), stable=True)
+    count = _until(torch.cumsum(probabilities[order], dim=-1) > p)
+    return torch.sort(order[:count]).values
+
+
+def top_p(values: Any, p: float) -> int:
+    """How many of the likeliest tokens it takes to have `p` together."""
+    sums = torch.cumsum(torch.softmax(values.double(), dim=-1), dim=-1)
+    return _until(sums >= p)
+
+
+def min_p(values: Any, p: float) -> int:
+    """How many tokens are at least `p` times as likely as the likeliest one."""
+    return max(1, int((values >= values[0] + math.log(p)).sum()))
+
+
+def _until(reached: Any) -> int:
+    """How many elements to keep so that the first true one is the last kept."""
+    found = torch.nonzero(reached)
+    return int(found[0]) + 1 if len(found) else int(reached.shape[-1])
