@@ -93,14 +93,14 @@ class Plan:
 def settle(
     need: Need, wanted: Mapping[str, Any], context_length: int | None = None
 ) -> dict[str, Any]:
-    """Turn the "auto" of context length and parallel into numbers."""
+    """Turn the "auto" of the context length into a number; that of parallel is the engine's."""
     options = dict(wanted)
     asked = options.get("context_length", "auto")
     if asked == "auto":
         native = need.context_length or need.auto_context
         options["context_length"] = context_length or min(native, need.auto_context)
-    if options.get("parallel", "auto") == "auto":
-        options["parallel"] = 1
+    if options.get("parallel") == "auto":
+        del options["parallel"]
     return options
 
 

@@ -136,14 +136,12 @@ class Connection:
         self._nursery.cancel_scope.cancel()
 
     async def _discard(self) -> None:
-        """Read and forget for a moment, so that the answer is not lost to a reset."""
-        self._closing = True
-        self.wake()
+        """Read and forget for a moment, so that the answer is not lost to a reset; then close."""
         with trio.move_on_after(DISCARD_S):
             while await self._wire.receive_some(RECEIVE_BYTES):
                 pass
-        assert self._nursery is not None
-        self._nursery.cancel_scope.cancel()
+        self._closing = True
+        self.wake()
 
     def _take(self, line: bytes) -> None:
         if not line.strip():
