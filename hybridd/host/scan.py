@@ -171,6 +171,7 @@ class _Walk:
             self.visited.add((status.st_dev, status.st_ino))
             with os.scandir(here.path) as entries:
                 children = [entry for entry in entries if not entry.name.startswith(".")]
+            children.sort(key=lambda entry: entry.name)  # of two links the same one wins always
         except FileNotFoundError:
             return [], []  # a root that is not there yet, or deleted while we look
         except OSError as error:
