@@ -1,18 +1,24 @@
 """The asynchronous connection, under trio and asyncio alike through anyio.
 
-Two background tasks move the bytes: one reads and delivers into mailboxes, one writes what is
-queued, so that a task which is cancelled never leaves half a line behind and tells the daemon so
-without waiting. Both run in the task group of `AsyncClient`'s `async with`, raise nothing, and
-end with the connection; the next call connects again.
+Background tasks move the bytes: one reads and delivers into mailboxes, one writes what is queued,
+so that a task which is cancelled never leaves half a line behind and tells the daemon so without
+waiting. They run in the task group of `AsyncClient`'s `async with`, raise nothing, and end with
+the connection; the next call connects again.
+
+They are shielded and end by shutting the socket down, never by cancellation: under asyncio, anyio
+(4.16) may set the result of a future twice when a receive is cancelled, or its socket closed, in
+the moment in which bytes arrive.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from inspect import isawaitable
+from socket import SHUT_RDWR
 
 import anyio
-from anyio.abc import ByteStream, TaskGroup
+from anyio.abc import ByteStream, SocketAttribute, TaskGroup
 
 from hybridd.wire import paths
 from hybridd.wire.errors import HybriddError, RequestTimeout
@@ -24,6 +30,7 @@ from .session import ERROR, PROGRESS, REPLY, Message, Session
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from .calls import Call, OnProgress, Params, T
@@ -36,32 +43,57 @@ class _Link:
     """One connected socket with what waits to be written to it."""
 
     def __init__(self, stream: ByteStream, session: Session) -> None:
-        self.stream = stream
-        self.session = session
+        self._stream = stream
+        self._session = session
         self._queued: deque[bytes] = deque()
         self._wake = anyio.Event()
-        self._closed = False
+        self._shut = False
 
     def send(self, data: bytes) -> None:
+        """Queue bytes."""
         self._queued.append(data)
         self._wake.set()
 
-    async def write(self) -> None:
-        """The writing task; ends when the connection breaks, which the reader notices too."""
+    def shut(self) -> None:
+        """Let `run` end; the daemon sees the connection closed."""
+        self._shut = True
+        self._wake.set()
+        with suppress(OSError):
+            self._stream.extra(SocketAttribute.raw_socket).shutdown(SHUT_RDWR)
+
+    async def run(self, deliver: Callable[[list[Message]], None]) -> ConnectionLost:
+        """Move bytes until the connection ends, and close it.
+
+        Returns:
+            Why it ended.
+        """
+        with anyio.CancelScope(shield=True):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._write)
+                error = await self._read(deliver)
+                self.shut()
+            await self._stream.aclose()
+        return error
+
+    async def _read(self, deliver: Callable[[list[Message]], None]) -> ConnectionLost:
         try:
-            while not self._closed:
+            while True:
+                deliver(self._session.receive(await self._stream.receive(_RECEIVE_BYTES)))
+        except anyio.EndOfStream:
+            return ConnectionLost("the daemon closed the connection before it answered")
+        except ConnectionLost as exc:
+            return exc
+        except _BROKEN as exc:
+            return ConnectionLost(f"the connection to the daemon broke: {exc}")
+
+    async def _write(self) -> None:
+        # When the connection breaks here, the daemon may have said why: that is still to be read.
+        with suppress(*_BROKEN):
+            while not self._shut:
                 while self._queued:
-                    await self.stream.send(self._queued.popleft())
+                    await self._stream.send(self._queued.popleft())
                 await self._wake.wait()
                 self._wake = anyio.Event()
-        except _BROKEN:
-            return
-
-    async def close(self) -> None:
-        """Close the socket at once and let the writing task end."""
-        self._closed = True
-        self._wake.set()
-        await anyio.aclose_forcefully(self.stream)
 
 
 class Connection:
@@ -95,15 +127,11 @@ class Connection:
     async def stop(self) -> None:
         """Close the connection, which cancels what was asked on it, and end the tasks."""
         tasks, self._tasks = self._tasks, None
-        try:
-            await self._lose(ConnectionLost("the connection was closed"))
-        finally:
-            # Also when the caller is being cancelled and nothing more may be awaited.
-            if tasks is not None:
-                tasks.cancel_scope.cancel()
-                # Not told of the caller's exception: a task group would wrap it in an
-                # ExceptionGroup, and `except ModelNotFound` around the client would miss it.
-                await tasks.__aexit__(None, None, None)
+        self._lose(ConnectionLost("the connection was closed"))
+        if tasks is not None:
+            # Not told of the caller's exception: a task group would wrap it in an ExceptionGroup,
+            # and `except ModelNotFound` around the client would miss it.
+            await tasks.__aexit__(None, None, None)
 
     async def do(self, call: Call[T], on_progress: OnProgress | None = None) -> T:
         """Make a call and wait for its result. Cancelling the waiting task cancels the call."""
@@ -178,8 +206,7 @@ class Connection:
                 except OSError as exc:
                     raise connect_error(exc, path) from exc
                 self._link = _Link(stream, self._router.begin())
-                self._tasks.start_soon(self._read, self._link)
-                self._tasks.start_soon(self._link.write)
+                self._tasks.start_soon(self._run, self._link)
             return self._link
 
     async def _wait(self, id: int, on_progress: OnProgress | None) -> Any:
@@ -199,29 +226,17 @@ class Connection:
         if self._link is not None and data:
             self._link.send(data)
 
-    async def _read(self, link: _Link) -> None:
-        """The reading task: wait for bytes and put what they say into the mailboxes."""
-        error = ConnectionLost("the daemon closed the connection before it answered")
-        try:
-            while True:
-                self._router.deliver(
-                    link.session.receive(await link.stream.receive(_RECEIVE_BYTES))
-                )
-        except anyio.EndOfStream:
-            pass
-        except ConnectionLost as exc:
-            error = exc
-        except _BROKEN as exc:
-            error = ConnectionLost(f"the connection to the daemon broke: {exc}")
+    async def _run(self, link: _Link) -> None:
+        error = await link.run(self._router.deliver)
         if link is self._link:
-            await self._lose(error)
+            self._lose(error)
 
-    async def _lose(self, error: HybriddError) -> None:
+    def _lose(self, error: HybriddError) -> None:
         """Drop the socket; everything that was open on it ends with `error`."""
         link, self._link = self._link, None
-        self._router.fail(error)
         if link is not None:
-            await link.close()
+            link.shut()
+        self._router.fail(error)
 
 
 async def _get(mailbox: Mailbox) -> Message:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import anyio
 import pytest
+import trio
 
 import hybridctl
 from hybridctl import AsyncClient
@@ -245,3 +247,20 @@ async def test_the_names_of_the_original_system(daemon: Any) -> None:
         assert await manager.load_model_hybrid("demo")
         assert await manager.generate_response_hybrid("demo", "Hi") == "Hello, wörld"
         assert await manager.unload_model_hybrid("demo") is True
+
+
+async def test_a_timeout_of_the_event_loops_own(daemon: Any, anyio_backend: str) -> None:
+    """asyncio's and trio's own cancellation, past anyio."""
+    daemon.handlers["generate"] = _endless
+
+    async def asks() -> None:
+        async with AsyncClient() as client:
+            await client.generate("demo", "Hi")
+
+    if anyio_backend == "asyncio":
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asks(), 0.05)
+    else:
+        with pytest.raises(trio.TooSlowError), trio.fail_after(0.05):
+            await asks()
+    assert await _was_cancelled(daemon) == "generate"
