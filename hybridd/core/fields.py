@@ -27,7 +27,15 @@ class FieldError(ValueError):
         self.takes = takes
         self.got = shown(got)
         self.path = path
-        super().__init__(f"takes {takes}, got {self.got}")
+        super().__init__(takes)
+
+    def __str__(self) -> str:
+        return f"takes {self.takes}, got {self.got}"
+
+    def inside(self, name: str) -> FieldError:
+        """The same, seen from the object or list that holds the value under `name`."""
+        self.path = f"{name}.{self.path}" if self.path else name
+        return self
 
 
 def shown(value: object) -> str:
@@ -245,7 +253,7 @@ class ListOf(Field):
             try:
                 made.append(self.item.check(element))
             except FieldError as exc:
-                raise _inside(str(index), exc) from None
+                raise exc.inside(str(index)) from None
         return made
 
     def parse(self, text: str) -> list[Any]:
@@ -330,7 +338,7 @@ class Struct(Field):
             try:
                 made[name] = known.check(element)
             except FieldError as exc:
-                raise _inside(name, exc) from None
+                raise exc.inside(name) from None
         for name in self.required:
             if name not in made:
                 raise FieldError(f"{self.fields[name].takes}; it is missing", path=name)
@@ -364,7 +372,7 @@ class MapOf(Field):
             try:
                 made[name] = self.value.check(element)
             except FieldError as exc:
-                raise _inside(name, exc) from None
+                raise exc.inside(name) from None
         return made
 
     def schema(self) -> dict[str, Any]:
@@ -379,9 +387,3 @@ def unknown_name(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
     if near:
         return f"no such name; did you mean {near[0]!r}?"
     return f"no such name; known are {', '.join(sorted(known))}"
-
-
-def _inside(name: str, exc: FieldError) -> FieldError:
-    made = FieldError(exc.takes, path=f"{name}.{exc.path}" if exc.path else name)
-    made.got = exc.got
-    return made
