@@ -120,8 +120,8 @@ class Watcher:
                     recursive=target.only is None,
                     event_filter=_EVENTS,
                 )
-            except OSError as error:
-                if error.errno in _NO_ROOM:
+            except (OSError, RuntimeError) as error:  # RuntimeError: no room for another thread
+                if getattr(error, "errno", errno.ENOSPC) in _NO_ROOM:
                     polling = True
                 # Otherwise it vanished or is closed to us: the next scan says so.
         if polling and not self.polling:
@@ -205,5 +205,5 @@ def _target(path: str, only: str | None) -> _Target | None:
 def _quietly(observer: BaseObserver, watch: ObservedWatch) -> None:
     try:
         observer.unschedule(watch)
-    except (KeyError, OSError):
+    except (KeyError, OSError, RuntimeError):
         _log.debug("the watch of %s was gone already", watch.path)

@@ -153,22 +153,22 @@ class Inspections:
         known = self.known(candidate)
         if known is not None:
             return known
-        reason = None
+        facts, reason = None, "unknown"
         try:
             facts = backend.inspect(candidate.path)
         except ModelInvalid as error:
-            facts, reason = None, str(error.data.get("reason") or error.message)
+            reason = str(error.data.get("reason") or error.message)
         except FileNotFoundError:
             return None
         except OSError as error:
             # Not remembered: what cannot be read now may be readable at the next look.
-            reason = f"cannot be read: {error.strerror or type(error).__name__}"
-            return _unread(candidate, reason)
+            why = error.strerror or type(error).__name__
+            return _unread(candidate, f"cannot be read: {why}")
         except Exception as error:  # a third party's backend must not end the catalog
             _log.exception("the backend %s failed on %s", candidate.format, candidate.key)
             reason = f"the backend failed on it ({type(error).__name__})"
         if facts is None:
-            facts = _unread(candidate, reason or "unknown")
+            facts = _unread(candidate, reason)
         self.store.put(candidate.key, candidate.identity, facts)
         return facts
 

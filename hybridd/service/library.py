@@ -9,13 +9,11 @@ the loop. It knows no transport: changes are told through `publish`.
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 import trio
@@ -28,15 +26,11 @@ from hybridd.host.scan import Candidate, Listing, Root, scan
 from hybridd.host.watch import Watcher
 from hybridd.wire.errors import ModelNotFound
 
+from . import stores
 from .intake import FactsStore, Inspected, Inspections, Settling, make_records
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
-
-LOCAL_STORE = "local"
-DEMO_STORE = "demo"
-_DEMO_IDS = MappingProxyType({"demo-gguf": "hybridd/demo-gguf", "demo-hf": "hybridd/demo-hf"})
-DEMO_PATH = Path(__file__).resolve().parent.parent / "demo"
 
 # Looking takes at most about this share of the time, however many hints come.
 _REST_PER_LOOK = 2.0
@@ -135,6 +129,7 @@ class Library:
         self._wake = trio.Event()
         self._completed = trio.Event()
         self._looked = trio.Event()  # replaced after every look
+        self._linked: list[Path] = []  # directories behind symlinks
         self._waiting = 0
         self._due: float | None = None
         self._trailing: float | None = None
@@ -269,20 +264,23 @@ class Library:
     async def _look_once(self) -> None:
         callers, self._callers = self._callers, []
         self._wake = trio.Event()
-        backends, roots = self._backends, self._roots()
+        backends, roots = self._backends, stores.roots(self._model_dirs, demo=self._demo)
         try:
+            # Watched before it is walked, or what comes between the two is seen by neither.
+            await self._watch(roots, self._linked)
             listing = await self._in_thread(
                 partial(self._look, roots, backends, lambda: self._stopped)
             )
-            settled, waiting, due = self._settling.sort(
-                listing.candidates, self._wall(), trio.current_time()
+            if listing.linked != self._linked:
+                self._linked = listing.linked
+                await self._watch(roots, self._linked)
+                self.hint()
+            settled, waiting, due = await self._in_thread(
+                partial(self._settling.sort, listing.candidates, self._wall(), trio.current_time())
             )
             inspected = await self._inspect(settled, waiting, backends, callers)
             self._inspections.store.keep_only([c.key for c in listing.candidates])
             await self._advance(inspected, waiting, backends, listing)
-            await self._in_thread(
-                partial(self._watcher.update, [root.path for root in roots], listing.linked)
-            )
         finally:
             # Whoever joined after the walk began has to wait for the next one.
             self._callers = callers + self._callers
@@ -298,15 +296,8 @@ class Library:
         self._looked.set()
         self._looked = trio.Event()
 
-    def _roots(self) -> list[Root]:
-        roots = [Root(DEMO_PATH, DEMO_STORE, _DEMO_IDS)] if self._demo else []
-        seen = set()
-        for path in self._model_dirs:
-            real = os.path.abspath(path)
-            if real not in seen:
-                seen.add(real)
-                roots.append(Root(Path(real), LOCAL_STORE))
-        return roots
+    async def _watch(self, roots: Sequence[Root], linked: Sequence[Path]) -> None:
+        await self._in_thread(partial(self._watcher.update, [root.path for root in roots], linked))
 
     async def _inspect(
         self,
@@ -338,19 +329,23 @@ class Library:
         listing: Listing | None,
     ) -> None:
         """Replace the snapshot and tell of the changes; `listing` is None for a partial one."""
-        records, self._names = make_records(
-            inspected, waiting, backends, self._by_key, self._names, self._aliases
-        )
-        before = self._snapshot
-        self._snapshot, changes = advance(
-            before,
-            records,
-            complete=before.complete or listing is not None,
-            scanned_at=before.scanned_at if listing is None else self._wall(),
-            problems=before.problems if listing is None else tuple(listing.problems),
-        )
-        ids = {name.id: key for key, name in self._names.items()}
-        self._by_key = {ids[record.id]: record for record in self._snapshot.models.values()}
+        before, aliases = self._snapshot, dict(self._aliases)
+
+        def make() -> tuple[Snapshot, list[Change], dict[str, Name], dict[str, ModelRecord]]:
+            records, names = make_records(
+                inspected, waiting, backends, self._by_key, self._names, aliases
+            )
+            after, changes = advance(
+                before,
+                records,
+                complete=before.complete or listing is not None,
+                scanned_at=before.scanned_at if listing is None else self._wall(),
+                problems=before.problems if listing is None else tuple(listing.problems),
+            )
+            return after, changes, names, {key: after.models[n.id] for key, n in names.items()}
+
+        # Ten thousand models take a tenth of a second, which is not the loop's to spend.
+        self._snapshot, changes, self._names, self._by_key = await self._in_thread(make)
         for problem in self._snapshot.problems:
             if problem not in before.problems:
                 _log.warning("cannot look at %s", problem)
