@@ -17,6 +17,9 @@ from hybridd.service.jobs import Job
 from hybridd.wire.errors import InvalidParams
 
 MODEL = Text(1, 1024)
+# Right after the start a list waits this long for the first scan, so that a person's first look is
+# not an empty one; with a huge collection it then shows what was found so far.
+FIRST_SCAN_WAIT_S = 2.0
 _IN_MEMORY = frozenset({"loaded", "sleeping"})
 
 
@@ -32,6 +35,8 @@ async def list_models(
     cursor: Annotated[str | None, Text(0, 4096)] = None,
 ) -> dict[str, Any]:
     """The models of the catalog, sorted by id; `all` adds what is no usable model."""
+    with trio.move_on_after(FIRST_SCAN_WAIT_S):
+        await call.daemon.library.wait_complete()
     snapshot = call.daemon.library.snapshot
     after = _decode_cursor(cursor)
     words = query.casefold().split() if query else []
@@ -53,10 +58,11 @@ async def list_models(
             return {
                 "models": models,
                 "revision": snapshot.revision,
+                "complete": snapshot.complete,
                 "next_cursor": base64.urlsafe_b64encode(last.encode()).decode(),
             }
         models.append(made)
-    return {"models": models, "revision": snapshot.revision}
+    return {"models": models, "revision": snapshot.revision, "complete": snapshot.complete}
 
 
 @method("models.show")
