@@ -109,8 +109,8 @@ def _files(path: Path) -> tuple[Path, ...]:
     pickles = sorted(name for name in names if name.endswith(PICKLES))
     if pickles:
         raise invalid(
-            f"the weights are pickles ({pickles[0]}), which can run code when loaded and are "
-            "therefore not loaded; convert them: model.save_pretrained(directory) of "
+            f"the weights are pickles ({pickles[0]}), which are unsafe: loading one can run any "
+            "code, so they are not loaded; convert them: model.save_pretrained(directory) of "
             "transformers writes safetensors"
         )
     if any(name.startswith("adapter_") for name in names):
