@@ -231,13 +231,14 @@ class Library:
         deadline = trio.current_time() + self._settling.settle_s + 1.0
         while True:
             models = self._snapshot.models
+            if not self._snapshot.complete and query not in models:
+                # A part of a name may mean one model now and several in a moment.
+                await self._looked.wait()
+                continue
             try:
                 return models[resolve(query, models, loaded_ids, fits)]
             except ModelNotFound:
                 looked = self._looked
-                if not self._snapshot.complete:
-                    await looked.wait()
-                    continue
                 if not self._waiting or trio.current_time() >= deadline:
                     raise
                 with trio.move_on_at(deadline):

@@ -14,10 +14,11 @@ from hybridd.core.model import Estimate, Facts
 
 from ..arithmetic import context, kv_heads_total
 
-# Prompts are computed in chunks of this many tokens.
+# Prompts are computed in chunks of at most this many tokens.
 PREFILL_TOKENS = 512
-# A worker's own pages beside the model: what importing torch and transformers leaves private.
-OVERHEAD_BYTES = 192 * 1024 * 1024
+# A worker's own pages beside the model. Measured with torch 2.13 and transformers 5.23 on a CPU:
+# 164 MiB private after the imports, 254 after a first generation; a template shares some of it.
+OVERHEAD_BYTES = 256 * 1024 * 1024
 DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 _STORED = {"F32": "float32", "F64": "float32", "F16": "float16", "BF16": "bfloat16"}
 _STORED_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
@@ -58,11 +59,16 @@ def estimate(facts: Facts, load_options: Mapping[str, Any]) -> Estimate:
     return Estimate(
         weights_bytes=_weights_bytes(facts, load_options, width),
         kv_cache_bytes=elements * wanted.cells * width,
-        compute_bytes=PREFILL_TOKENS * (values * width + scores) + logits,
+        compute_bytes=_chunk(load_options) * (values * width + scores) + logits,
         overhead_bytes=OVERHEAD_BYTES,
         context_length=wanted.length,
         parallel=wanted.parallel,
     )
+
+
+def _chunk(load_options: Mapping[str, Any]) -> int:
+    asked = load_options.get("ubatch_size") or load_options.get("batch_size")
+    return min(asked, PREFILL_TOKENS) if isinstance(asked, int) and asked > 0 else PREFILL_TOKENS
 
 
 def _weights_bytes(facts: Facts, load_options: Mapping[str, Any], width: int) -> int:
