@@ -15,7 +15,6 @@ from hybridd.core.model import Estimate, Facts
 
 __all__ = [
     "Backend",
-    "Candidate",
     "Engine",
     "Estimate",
     "Facts",
@@ -28,13 +27,6 @@ __all__ = [
 ]
 
 # ---------------------------------------------------------------- the daemon's half
-
-
-class Candidate(TypedDict):
-    """One model that a directory holds, before its headers were read."""
-
-    path: str  # the file or directory that is the model
-    files: list[str]  # the files whose stat makes its identity
 
 
 class Backend(Protocol):
