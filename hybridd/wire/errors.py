@@ -180,10 +180,11 @@ def from_wire(error: Any) -> HybriddError:
     data = error.get("data")
     data = dict(data) if isinstance(data, dict) else {}
     kind = data.pop("kind", "")
+    kind = kind if isinstance(kind, str) else ""
     made = BY_KIND.get(kind, HybriddError)(str(error.get("message", "unknown error")))
     made.data = data
     if made.kind != kind and kind:
-        made.kind = str(kind)
+        made.kind = kind
     code = error.get("code")
     if isinstance(code, int):
         made.code = code

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import accumulate
 
 from .errors import LineTooLong, ParseError
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 MAX_LINE_BYTES = 16 * 1024 * 1024
 # A Python object costs 50 to 100 bytes: 200,000 values bound one line's parse to some 20 MiB.
 MAX_LINE_VALUES = 200_000
+# Deeper than any schema or message; far from the interpreter's limit of recursion, so that what
+# was parsed once can also be checked, passed on and encoded wherever that happens.
+MAX_DEPTH = 256
 
 # A JSON string, also one that never ends: always matches at a quote, so the scan stays linear.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
@@ -85,11 +89,33 @@ def count_values(line: bytes, enough: int) -> int:
         return 1 + text.count(b",") + text.count(b":") + text.count(b"[") + text.count(b"{")
 
     count = structural(line)
-    return count if count <= enough else structural(_STRING.sub(b"", line)) + line.count(b'""')
+    return count if count <= enough else structural(_STRING.sub(b"", line))
+
+
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_LEVEL = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+
+
+def _depth(line: bytes) -> int:
+    """How deep `line` is nested at most; the brackets in its strings count only past the limit."""
+    if line.count(b"[") + line.count(b"{") <= MAX_DEPTH:
+        return 0
+    brackets = _STRING.sub(b"", line).translate(None, _NO_BRACKETS)
+    return max(accumulate(map(_LEVEL.__getitem__, brackets)), default=0)
 
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number in (_INFINITE, -_INFINITE):
+        raise ValueError(f"the number {text[:80]} is too large")
+    return number
+
+
+_INFINITE = float("inf")
 
 
 def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -103,14 +129,16 @@ def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_unique_pairs)
+_DECODER = json.JSONDecoder(
+    parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique_pairs
+)
 
 
 def decode_line(line: bytes, max_values: int = MAX_LINE_VALUES) -> Any:
     """Parse one line of strict JSON.
 
-    NaN, infinities, duplicate keys, nesting past the interpreter's limit and integers past its
-    digit limit are refused as a parse error, as is text that is no UTF-8.
+    NaN, infinities (also `1e999`), duplicate keys, nesting past `MAX_DEPTH` and integers past the
+    interpreter's digit limit are refused as a parse error, as is text that is no UTF-8.
 
     Raises:
         LineTooLong: More than `max_values` values.
@@ -121,10 +149,10 @@ def decode_line(line: bytes, max_values: int = MAX_LINE_VALUES) -> Any:
             f"a line may have at most {max_values} JSON values; send less in one request",
             limit_values=max_values,
         )
+    if _depth(line) > MAX_DEPTH:
+        raise ParseError(f"the line is nested deeper than {MAX_DEPTH} levels")
     try:
         return _DECODER.decode(line.decode("utf-8"))
-    except RecursionError:
-        raise ParseError("the line is no JSON: it is nested too deeply") from None
     except UnicodeDecodeError as exc:
         raise ParseError(f"the line is no UTF-8 (byte {exc.start})") from None
     except ValueError as exc:

@@ -26,7 +26,9 @@ class Record:
     raw: ClassVar[dict[str, Any]] = {}
 
     def __init_subclass__(cls) -> None:
-        own = tuple(n for n in cls.__dict__.get("__annotations__", {}) if not n.startswith("_"))
+        # inspect.get_annotations would cost the CLI an import.
+        annotated = cls.__dict__.get("__annotations__", {})  # noqa: RUF063
+        own = tuple(n for n in annotated if not n.startswith("_"))
         cls._fields = cls._fields + own
 
     def __init__(self, **values: Any) -> None:
@@ -35,11 +37,11 @@ class Record:
                 setattr(self, name, values[name])
             elif hasattr(type(self), name):
                 default = getattr(type(self), name)
-                setattr(
-                    self,
-                    name,
-                    type(default)(default) if isinstance(default, (list, dict)) else default,
-                )
+                if isinstance(default, (list, dict)):
+                    default = type(default)(default)
+                elif isinstance(default, Record):
+                    default = type(default)()
+                setattr(self, name, default)
             else:
                 setattr(self, name, None)
 

@@ -44,7 +44,7 @@ def parse_duration(value: object) -> float:
             total += float(match[1]) * _SECONDS[match[2]]
             position = match.end()
         if position == len(text) > int(negative):
-            return FOREVER if negative else total
+            return FOREVER if negative else parse_duration(total)
     raise ValueError(DURATION_TAKES)
 
 
