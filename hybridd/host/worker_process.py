@@ -32,6 +32,8 @@ _MAX_UNSENT_BYTES = 32 * 1024 * 1024
 # llama.cpp's report of a load has some 150 lines; the last ones hold the reason of a failure.
 _LOG_LINES = 200
 _LOG_LINE_CHARS = 500
+# A pipe holds 64 KiB; who goes on writing into it after the end is not listened to for ever.
+_LOG_READS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +111,9 @@ class LogPipe:
         if self._fd < 0:
             return
         with contextlib.suppress(BlockingIOError):
-            while self._read():
-                pass
+            for _ in range(_LOG_READS):
+                if not self._read():
+                    break
         os.close(self._fd)
         self._fd = -1
 
@@ -256,16 +259,19 @@ class WorkerProcess:
 
     async def run(self) -> None:
         """Write, read the log and reap. Ends when the process has; cancelled, it kills first."""
+        ended = False
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._log.run)
                 nursery.start_soon(self._write)
                 await trio.lowlevel.wait_readable(self._pidfd)
+                ended = True
                 nursery.cancel_scope.cancel()
         finally:
-            self.kill(signal.SIGKILL)
-            with trio.CancelScope(shield=True):
-                await trio.lowlevel.wait_readable(self._pidfd)
+            if not ended:
+                self.kill(signal.SIGKILL)
+                with trio.CancelScope(shield=True):
+                    await trio.lowlevel.wait_readable(self._pidfd)
             self._bury()
 
     def _bury(self) -> None:

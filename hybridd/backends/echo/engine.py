@@ -25,6 +25,7 @@ import json
 import os
 import re
 import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -237,8 +238,10 @@ class EchoEngine:
 
     def _misbehave(self, when: str) -> None:
         if self._file.get("crash_on") == when:
+            print(f"echo: crashes at {when}, as its file says", file=sys.stderr, flush=True)
             os.kill(os.getpid(), signal.Signals[f"SIG{self._file.get('crash_signal', 'ABRT')}"])
         if self._file.get("hang_on") == when:
+            print(f"echo: hangs at {when}, as its file says", file=sys.stderr, flush=True)
             threading.Event().wait()
 
 

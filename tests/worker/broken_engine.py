@@ -1,0 +1,42 @@
+"""Engines that fail in ways that the echo engine cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hybridd.backends.api import Output
+from hybridd.backends.echo.engine import EchoEngine
+
+
+class OutOfMemory(EchoEngine):
+    """As the host's memory runs out."""
+
+    def load(self, spec: Any, report: Any) -> Any:
+        raise MemoryError
+
+
+class Surprised(EchoEngine):
+    """As a library does that nobody expected anything of."""
+
+    def load(self, spec: Any, report: Any) -> Any:
+        raise KeyError("tensor")
+
+
+def Missing() -> Any:  # noqa: N802 - stands in for a class
+    """As an engine whose library is not installed."""
+    import hybridd_absent  # type: ignore[import-not-found]
+
+    return hybridd_absent
+
+
+class FailsOnce(EchoEngine):
+    """As a step that fails, after which the engine is sound again."""
+
+    failed = False
+
+    def step(self) -> Sequence[Output]:
+        if not self.failed and len(self._running) + len(self._waiting) == 2:
+            self.failed = True
+            raise RuntimeError("secret words")
+        return super().step()
