@@ -34,8 +34,8 @@ _TRIO_THREAD = "trio"
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run coroutine functions in trio, by the test's own clock if it has one."""
-    if not inspect.iscoroutinefunction(pyfuncitem.obj):
-        return None
+    if not inspect.iscoroutinefunction(pyfuncitem.obj) or pyfuncitem.get_closest_marker("anyio"):
+        return None  # anyio's own plugin runs its tests, also under asyncio
     names = pyfuncitem._fixtureinfo.argnames
     arguments = {name: pyfuncitem.funcargs[name] for name in names}
     clocks = [c for c in pyfuncitem.funcargs.values() if isinstance(c, trio.testing.MockClock)]
