@@ -6,6 +6,7 @@ No traceback and no prompt text goes on the wire; the traceback goes to the work
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import traceback
 
@@ -68,6 +69,12 @@ def load_failure(exc: BaseException, model: str) -> HybriddError:
             "a smaller context_length",
             reason="out_of_memory",
             detail=first_line(exc),
+        )
+    if isinstance(exc, OSError) and exc.errno:
+        # Not the exception's own text, which names the file and where it lies.
+        reason = os.strerror(exc.errno)
+        return LoadFailed(
+            f"{model} could not be read: {reason}", reason="unreadable", detail=reason
         )
     return LoadFailed(
         f"{model} could not be loaded: {first_line(exc)}",

@@ -77,7 +77,13 @@ class Session:
 
     def _load_model(self, spec: LoadSpec, options: LoadOptions, report: Report) -> Any:
         path = Path(spec["path"])
-        total = _size(path)
+        try:
+            total = _size(path)
+        except OSError as exc:
+            reason = os.strerror(exc.errno or 0)
+            raise LoadFailed(
+                f"{spec['model']} could not be read: {reason}", reason="unreadable", detail=reason
+            ) from exc
         stopped: list[BaseException] = []
 
         def progress(fraction: float, _data: Any) -> bool:
