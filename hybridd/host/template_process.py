@@ -15,10 +15,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import trio
 
+import hybridd
 from hybridd.wire.errors import HybriddError, LoadFailed, from_wire
 from hybridd.wire.framing import LineDecoder, decode_line, encode_line
 
@@ -51,11 +53,16 @@ _NOT_FOR_CHILDREN = (
     "LISTEN_FDNAMES",
     "PYTHONHASHSEED",  # a worker's hashes are as random as anyone's
 )
+_SITES = ("site-packages", "dist-packages")  # where an installed package needs no help
 
 
 def child_environment() -> dict[str, str]:
     """The environment of templates and workers."""
     kept = {k: v for k, v in os.environ.items() if k not in _NOT_FOR_CHILDREN}
+    home = str(Path(hybridd.__file__).parent.parent)
+    if Path(home).name not in _SITES:
+        # Run out of a checkout: the child has neither our directory nor our import path.
+        kept["PYTHONPATH"] = os.pathsep.join(filter(None, [kept.get("PYTHONPATH"), home]))
     return {**kept, **ENVIRONMENT}
 
 
