@@ -13,6 +13,8 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import threading
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -78,12 +80,15 @@ class Watcher:
         self._observer: BaseObserver | None = None
         self._token: trio.lowlevel.TrioToken | None = None
         self._watches: dict[_Target, ObservedWatch] = {}
+        self._updating = threading.Lock()  # an abandoned `update` must not outlive the end
+        self._ended = False
         self.polling = False
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Watch until cancelled; all of watchdog's threads have ended when this returns."""
         self._token = trio.lowlevel.current_trio_token()
-        stop = self._start()
+        self._ended = False
+        self._start()
         try:
             task_status.started()
             while True:
@@ -92,10 +97,8 @@ class Watcher:
                 self._hinted = trio.Event()
                 self._on_hint()
         finally:
-            self._observer = None
-            self._watches.clear()
             with trio.CancelScope(shield=True), trio.move_on_after(STOP_S):
-                await trio.to_thread.run_sync(stop, abandon_on_cancel=True)
+                await trio.to_thread.run_sync(self._end, abandon_on_cancel=True)
 
     def update(self, roots: Iterable[Path], linked: Iterable[Path] = ()) -> None:
         """Watch these roots (also before they exist) and directories behind symlinks.
@@ -103,7 +106,11 @@ class Watcher:
         Blocks while watchdog walks the directories, so call it in a thread. A directory that was
         replaced since the last call is watched anew.
         """
-        observer = self._observer
+        with self._updating:
+            self._update(roots, linked)
+
+    def _update(self, roots: Iterable[Path], linked: Iterable[Path]) -> None:
+        observer = self._living()
         if observer is None:
             return
         wanted = list(dict.fromkeys(_targets(roots, linked)))
@@ -143,22 +150,43 @@ class Watcher:
     def _mark(self) -> None:
         self._hinted.set()
 
-    def _start(self) -> Callable[[], None]:
-        """Start watchdog; returns what ends it. Without inotify at all, polling it is."""
+    def _start(self) -> None:
+        """Start watchdog. Without inotify at all, polling it is."""
+        # watchdog sees a directory inside a new directory twice when they come quickly, and says
+        # so by a warning in its thread: harmless, and fatal to that thread where warnings are
+        # errors.
+        warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"watchdog\.")
         try:
             observer = Observer()
             observer.start()
-        except OSError as error:
-            _log.warning("no inotify (%s): model directories are polled", error.strerror)
+        except (OSError, RuntimeError) as error:
+            _log.warning("no inotify (%s): model directories are polled", error)
             self.polling = True
-            return lambda: None
+            return
         self._observer = observer
 
-        def stop() -> None:
-            observer.stop()
-            observer.join()
+    def _living(self) -> BaseObserver | None:
+        """The observer; a new one when a thread of it has died, which nothing else would tell."""
+        observer = self._observer
+        if observer is None or self._ended:
+            return None
+        reader = getattr(observer, "_inotify_fd", observer)  # watchdog 7's reading thread
+        if all(thread.is_alive() for thread in (observer, reader, *observer.emitters)):
+            return observer
+        _log.warning("the watch of the model directories has died; it is started anew")
+        _stop(observer)
+        self._watches.clear()
+        self._observer = None
+        self._start()
+        return self._observer
 
-        return stop
+    def _end(self) -> None:
+        with self._updating:
+            self._ended = True
+            observer, self._observer = self._observer, None
+            self._watches.clear()
+        if observer is not None:
+            _stop(observer)
 
 
 class _Handler(FileSystemEventHandler):
@@ -200,6 +228,11 @@ def _target(path: str, only: str | None) -> _Target | None:
     except OSError:
         return None
     return _Target(path, only, status.st_dev, status.st_ino)
+
+
+def _stop(observer: BaseObserver) -> None:
+    observer.stop()
+    observer.join()
 
 
 def _quietly(observer: BaseObserver, watch: ObservedWatch) -> None:

@@ -152,6 +152,20 @@ def test_threads_and_descriptors_end(tmp_path: Path) -> None:
     assert left == []
 
 
+def test_a_watch_that_died_is_started_anew(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with watching(tmp_path) as (watcher, hints):
+            dead = watcher._observer
+            assert dead is not None
+            dead.stop()
+            await trio.to_thread.run_sync(dead.join)
+            await trio.to_thread.run_sync(watcher.update, [tmp_path])
+            (tmp_path / "x.gguf").touch()
+            await hints.next()
+
+    run(main)
+
+
 def test_no_room_is_polling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     full = True
 
