@@ -192,6 +192,16 @@ def test_a_crash_is_a_signal(tmp_path: Path) -> None:
         assert "Segmentation fault" in w.log()
 
 
+def test_a_crash_at_a_certain_prompt(tmp_path: Path) -> None:
+    with worker() as w:
+        w.load(echo_file(tmp_path, crash_on="boom", crash_signal="KILL"))
+        w.until("ready")
+        w.start(1, prompt="no load, no generate")
+        assert w.until("done")["id"] == 1
+        w.start(2, prompt="and boom now")
+        assert w.wait() == -signal.SIGKILL
+
+
 def test_what_a_worker_tells_the_kernel(tmp_path: Path) -> None:
     own = int(Path("/proc/self/oom_score_adj").read_text())
     with worker() as w:

@@ -10,7 +10,8 @@ crashes or hangs. A model is a JSON file `NAME.echo`:
      "token_delay_s": 0,          seconds that a decode step takes
      "load_s": 0, "load_steps": 1,
      "fail": "…",                 the load fails with this reason
-     "crash_on": "load",          or "generate": the process kills itself …
+     "crash_on": "load",          the process kills itself; "generate" at any request, another
+                                  text at a prompt that holds it …
      "crash_signal": "ABRT",      … with this signal
      "hang_on": "load",           or "generate": it stands still without using the processor
      "weights_bytes": 0}          pretended; for the estimate only
@@ -124,11 +125,8 @@ class EchoEngine:
             report("load", step, steps)
             self._sleep(self._file.get("load_s", 0.0) / steps, report, step, steps)
         report("load", steps, steps)
-        if "fail" in self._file:
-            raise LoadFailed(
-                f"{spec['model']} could not be loaded: {self._file['fail']}",
-                reason=str(self._file["fail"]),
-            )
+        if (reason := self._file.get("fail")) is not None:
+            raise LoadFailed(f"{spec['model']} could not be loaded: {reason}", reason=str(reason))
         self._context_length = _number(
             options.get("context_length"), self._file.get("context_length", _CONTEXT_LENGTH)
         )
@@ -224,9 +222,12 @@ class EchoEngine:
     def _begin(self, request: WorkRequest, prompt: str, echoed: str) -> None:
         prompt_tokens = len(pieces(prompt))
         check_prompt(prompt_tokens, self._context_length)
+        if (crash_on := self._file.get("crash_on")) and crash_on in prompt:
+            self._misbehave(crash_on)
         options = GenerationOptions.from_wire(request.get("options"))
         generation = Generation(request["id"], options, prompt_tokens, self._context_length)
-        self._running.append(_Echo(generation, pieces(self._file.get("reply", echoed))))
+        reply = self._file.get("reply")
+        self._running.append(_Echo(generation, pieces(echoed if reply is None else reply)))
 
     def _delay(self) -> None:
         """Take as long as a decode step of the pretended model; less when nobody wants it."""
