@@ -51,7 +51,7 @@ class ProgressBar:
             return
         if self._bar is None:
             self._start()
-        said = progress.message or progress.stage or ""
+        said = progress.stage or progress.message or ""
         fraction = progress.fraction
         if fraction is None and progress.total:
             fraction = (progress.done or 0) / progress.total

@@ -246,12 +246,12 @@ class FakeDaemon:
         self.broadcast(protocol.notification(protocol.EVENT, {**params, **values}))
 
     def broadcast(self, message: Any) -> None:
-        for connection in self._connections:
+        for connection in list(self._connections):
             connection.send(message)
 
     def hang_up(self) -> None:
         """Close every connection, as a daemon that dies does."""
-        for connection in self._connections:
+        for connection in list(self._connections):
             with contextlib.suppress(OSError):
                 connection.sock.shutdown(socket.SHUT_RDWR)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from time import monotonic
 
+from hybridd.wire.units import format_duration
+
 from .. import exit_codes
 from ..common import add_load_options, connect
 from ..progress import ProgressBar
-from ..render import in_words, print_json, size
+from ..render import print_json, size
 from .memory import devices_in_words
 
 TYPE_CHECKING = False
@@ -60,16 +62,16 @@ def load(args: Namespace) -> int:
 
 
 def _sentence(loaded: Loaded, took: float) -> str:
-    memory = size(loaded.memory.get("resident_bytes"))
+    facts = [size(loaded.memory.get("resident_bytes")), devices_in_words(loaded.devices)]
+    if loaded.context_length:
+        facts.append(f"context {loaded.context_length}")
     if loaded.pinned:
-        stays = "stays until it is unloaded"
+        facts.append("pinned")
     elif loaded.keepalive_s is None or loaded.keepalive_s < 0:
-        stays = "stays until the memory is needed"
+        facts.append("keepalive for ever")
     else:
-        stays = f"stays {in_words(loaded.keepalive_s)} after its last use"
-    where = devices_in_words(loaded.devices)
-    context = f"context {loaded.context_length}, " if loaded.context_length else ""
-    return f"loaded {loaded.id} in {took:.1f} s: {memory} ({where}), {context}{stays}"
+        facts.append(f"keepalive {format_duration(loaded.keepalive_s)}")
+    return f"loaded {loaded.id} in {took:.1f} s ({', '.join(facts)})"
 
 
 COMMANDS = {"load": (configure_load, load)}
