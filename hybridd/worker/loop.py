@@ -104,6 +104,7 @@ class Worker:
     def _load(self, frame: dict[str, Any]) -> None:
         spec = cast(LoadSpec, frame["spec"])
         process.set_name(f"hybridd-{spec['format']}")
+        process.set_title(f"hybridd worker: {spec['model']} ({spec['format']})")
         progress = Progress(self._channel.send, self._mailbox.load_cancelled)
         began = time.monotonic()
         try:

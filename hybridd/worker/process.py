@@ -15,6 +15,7 @@ import time
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
+_STAT_ARG_START, _STAT_ARG_END = 45, 46  # of the fields behind the name; 0 for who may not know
 # Out of memory, the kernel takes the process with the highest score: a worker, which costs one
 # model, rather than the daemon or the user's editor. 500 of 1000 adds half of the machine's memory
 # to what it seems to use.
@@ -37,6 +38,22 @@ def set_name(name: str) -> None:
     """Set the name that `ps` and `top` show; the kernel keeps 15 bytes of it."""
     with contextlib.suppress(OSError):
         _prctl(_PR_SET_NAME, name.encode("utf-8", "replace")[:15])
+
+
+def set_title(title: str) -> None:
+    """Set the command line that `ps` shows, over the one that a fork has from its template.
+
+    The kernel reads it from this process's own memory, between two addresses that it tells. What
+    does not fit is cut; the last byte has to stay zero.
+    """
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        with open("/proc/self/stat") as file:
+            fields = file.read().rpartition(")")[2].split()
+        start, end = int(fields[_STAT_ARG_START]), int(fields[_STAT_ARG_END])
+        room = end - start
+        if start > 0 and room > 1:
+            data = title.encode("utf-8", "replace")[: room - 1]
+            ctypes.memmove(start, data.ljust(room, b"\0"), room)
 
 
 def raise_oom_score() -> None:

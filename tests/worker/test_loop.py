@@ -209,6 +209,7 @@ def test_what_a_worker_tells_the_kernel(tmp_path: Path) -> None:
         w.until("ready")
         proc = Path(f"/proc/{w.pid}")
         assert (proc / "comm").read_text() == "hybridd-echo\n"
+        assert (proc / "cmdline").read_bytes().rstrip(b"\0") == b"hybridd worker: a/model (echo)"
         assert int((proc / "oom_score_adj").read_text()) == min(1000, own + 500)
         assert os.getsid(w.pid) == w.pid
         os.kill(w.pid, signal.SIGINT)

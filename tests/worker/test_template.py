@@ -155,6 +155,8 @@ def test_a_worker_is_adopted_and_outlives_its_template(tmp_path: Path) -> None:
         template_pid, worker_pid, parent, session = map(int, d.line())
         assert parent == d.process.pid
         assert session == worker_pid
+        title = Path(f"/proc/{worker_pid}/cmdline").read_bytes()
+        assert title.rstrip(b"\0") == b"hybridd worker: m (echo)"
         os.kill(template_pid, signal.SIGKILL)
         wait_until_gone(template_pid)
         d.tell("ask")
