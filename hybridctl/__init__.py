@@ -117,14 +117,16 @@ _HOMES = {
 )
 
 
-def __getattr__(name: str) -> object:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+if not TYPE_CHECKING:  # it would make a type checker take every name
 
-    home = import_module(_HOMES.get(name, "hybridctl.sdk.errors"))
-    value = globals()[name] = getattr(home, name)
-    return value
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        home = import_module(_HOMES.get(name, "hybridctl.sdk.errors"))
+        value = globals()[name] = getattr(home, name)
+        return value
 
 
 def __dir__() -> list[str]:

@@ -52,7 +52,8 @@ class ProgressBar:
         if self._bar is None:
             self._start()
         said = progress.stage or progress.message or ""
-        fraction = progress.fraction
+        # A stage without a total is work of unknown size: the bar pulses.
+        fraction = progress.fraction if progress.total != 0 else None
         if fraction is None and progress.total:
             fraction = (progress.done or 0) / progress.total
         self._bar.update(

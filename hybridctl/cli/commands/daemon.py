@@ -128,6 +128,8 @@ def _sentence(event: Event) -> str:
 def _scalar(value: Any) -> str:
     from json import dumps
 
+    if isinstance(value, dict) and "message" in value:
+        value = value["message"]  # an error; --json has the whole of it
     return value if isinstance(value, str) else dumps(value, ensure_ascii=False)
 
 
