@@ -85,15 +85,22 @@ async def rescan(call: Call, *, progress: Annotated[bool, Bool()] = False) -> di
     job = jobs.create("rescan", None)
     jobs.update(job, state="running", stage="scan")
     if progress:
+        job.watchers.add(call.follow)
         call.follow(job)
+
+    def told(stage: str, done: int, total: int) -> None:
+        jobs.update(job, stage=stage, done=done, total=total)
+
     try:
-        result = await call.daemon.library.rescan()
+        result = await call.daemon.library.rescan(told)
     except trio.Cancelled:
         jobs.finish(job, "cancelled")
         raise
     except Exception:
         jobs.finish(job, "failed")
         raise
+    finally:
+        job.watchers.discard(call.follow)
     jobs.finish(job, "done", result=result)
     if progress:
         call.follow(job)
