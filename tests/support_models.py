@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +16,15 @@ from hybridd.backends.api import Engine, LoadedFacts, LoadSpec
 DEMO = Path(__file__).parent.parent / "hybridd" / "demo"
 DEMO_GGUF = DEMO / "demo-gguf" / "hybridd-demo-F16.gguf"
 DEMO_HUGGINGFACE = DEMO / "demo-hf"
+
+
+@atexit.register
+def _close_what_llama_cpp_leaves_open() -> None:
+    """Its high-level half opens /dev/null twice at import; a warning of that is nobody's."""
+    utils = sys.modules.get("llama_cpp._utils")
+    for name in ("outnull_file", "errnull_file"):
+        if (file := getattr(utils, name, None)) is not None:
+            file.close()
 
 
 class Answer(NamedTuple):
