@@ -39,7 +39,7 @@ $(STAMP)-run: pyproject.toml requirements.lock
 	$(PIP) --upgrade pip
 	$(PIP) $(TORCH_PIP_ARGS) torch
 	@echo "Installing; llama.cpp is compiled once, which takes some minutes."
-	CMAKE_ARGS="$(LLAMA_CMAKE_ARGS)" $(PIP) -e '.[all]'
+	PYTHONWARNINGS=ignore CMAKE_ARGS="$(LLAMA_CMAKE_ARGS)" $(PIP) --config-settings editable_mode=compat -e '.[all]'
 	@touch $@
 
 $(STAMP)-test: $(STAMP)-run

@@ -37,6 +37,8 @@ KEYS: dict[str, Callable[[Any], bool]] = {
     "load_steps": lambda value: whole(value, 1, 100_000) is not None,
     "fail": _text,  # the reason that a load fails with
     "crash_on": _text,  # a prompt that holds this text ends the worker
+    "crash_signal": _text,  # by this signal, such as SEGV
+    "hang_on": _text,  # load or generate: the worker stands still
     "weights_bytes": lambda value: whole(value, 0, 2**50) is not None,
     "reply": _text,  # what is said instead of the prompt
 }
