@@ -20,31 +20,55 @@ class FieldError(ValueError):
     """A value does not suit its field; the text says what the field takes.
 
     Attributes:
+        problem: What is wrong, as a predicate of the value's name.
         path: The inner field at fault ("stop.2"), "" for the value itself.
     """
 
-    def __init__(self, takes: str, got: object = None, *, path: str = "") -> None:
+    def __init__(
+        self, takes: str, got: object = None, *, path: str = "", problem: str | None = None
+    ) -> None:
         self.takes = takes
         self.got = shown(got)
-        self.path = path
+        self.problem = problem or f"takes {takes}, got {self.got}"
+        self.path = short(path)
         super().__init__(takes)
 
     def __str__(self) -> str:
-        return f"takes {self.takes}, got {self.got}"
+        return self.problem
 
     def inside(self, name: str) -> FieldError:
         """The same, seen from the object or list that holds the value under `name`."""
-        self.path = f"{name}.{self.path}" if self.path else name
+        self.path = short(f"{name}.{self.path}" if self.path else name)
         return self
+
+
+SHOWN = 80
+
+
+def short(text: str) -> str:
+    """A text as a message may show it."""
+    return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
 
 
 def shown(value: object) -> str:
     """A value as a message may show it: short, and never a whole prompt."""
+    if isinstance(value, str):
+        value = value[:SHOWN]
+    elif isinstance(value, (list, dict)) and len(value) > SHOWN:
+        # Writing out all of a long one would cost more than it was worth.
+        return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value)} elements"
     try:
         text = json.dumps(value, ensure_ascii=False, default=str)
     except (ValueError, RecursionError):
         text = type(value).__name__
-    return text if len(text) <= 80 else text[:77] + "..."
+    return short(text)
+
+
+def _json(text: str, takes: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise FieldError(takes, text) from None
 
 
 class Field:
@@ -63,8 +87,8 @@ class Field:
     def parse(self, text: str) -> Any:
         """Check a value written as text (environment, flag)."""
         try:
-            value = json.loads(text)
-        except ValueError:
+            value = _json(text, self.takes)
+        except FieldError:
             value = text
         return self.check(value)
 
@@ -258,7 +282,7 @@ class ListOf(Field):
 
     def parse(self, text: str) -> list[Any]:
         if text.lstrip().startswith("["):
-            return self.check(json.loads(text))
+            return self.check(_json(text, self.takes))
         return self.check([part for part in text.split(self.separator) if part])
 
     def schema(self) -> dict[str, Any]:
@@ -286,7 +310,9 @@ class Duration(Field):
         return {"type": ["number", "string"]}
 
     def toml(self, value: Any) -> str:
-        return "-1" if value == math.inf else f"{value:g}"
+        if value == math.inf:
+            return "-1"
+        return str(int(value)) if value == int(value) else repr(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +331,9 @@ class Size(Field):
         return value if isinstance(value, int) else str(value)
 
     def parse(self, text: str) -> int | str:
-        return self.check(int(text) if text.strip().isdigit() else text)
+        plain = text.strip()
+        # 64-bit numbers have 19 digits; Python refuses to read some thousands of them.
+        return self.check(int(plain) if plain.isdecimal() and len(plain) < 32 else text)
 
     def schema(self) -> dict[str, Any]:
         return {"type": ["integer", "string"]}
@@ -332,7 +360,8 @@ class Struct(Field):
             known = self.fields.get(name)
             if known is None:
                 if not self.open:
-                    raise FieldError(unknown_name(name, self.fields), name, path=name)
+                    problem = f"is {unknown_name(name, self.fields)}"
+                    raise FieldError(self.takes, path=name, problem=problem)
                 made[name] = element
                 continue
             try:
@@ -341,7 +370,8 @@ class Struct(Field):
                 raise exc.inside(name) from None
         for name in self.required:
             if name not in made:
-                raise FieldError(f"{self.fields[name].takes}; it is missing", path=name)
+                takes = self.fields[name].takes
+                raise FieldError(takes, path=name, problem=f"is missing; it takes {takes}")
         return made
 
     def schema(self) -> dict[str, Any]:
@@ -383,7 +413,8 @@ def unknown_name(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
     """What to say of a name that does not exist, with the nearest one that does."""
     import difflib  # only on the way of an error: it costs more than the rest of this module
 
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    # Nobody means a known name by a text far longer than any; comparing it would take seconds.
+    near = [] if len(name) > 256 else difflib.get_close_matches(name, list(known), cutoff=0.6)
     if near:
         return f"no such name; did you mean {near[0]!r}?"
     return f"no such name; known are {', '.join(sorted(known))}"

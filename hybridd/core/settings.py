@@ -23,6 +23,7 @@ from hybridd.core.fields import (
     ListOf,
     Size,
     Text,
+    short,
     unknown_name,
 )
 
@@ -177,11 +178,12 @@ KEYS: Mapping[str, Key] = {key.name: key for key in _ALL}
 
 def _minutes(text: str) -> float:
     """MODEL_KEEPALIVE_MINUTES: 0 at once, -1 for ever."""
+    takes = "a number of minutes; 0 is at once, -1 for ever"
     try:
         minutes = float(text)
+        return Duration().check(-1 if minutes < 0 else minutes * 60)
     except ValueError:
-        raise FieldError("a number of minutes; 0 is at once, -1 for ever", text) from None
-    return Duration().check(minutes * 60 if minutes >= 0 else -1)
+        raise FieldError(takes, text) from None
 
 
 _BARE = {
@@ -205,19 +207,22 @@ class Layer:
         """Check one value and keep it, or note the problem."""
         key = KEYS.get(name)
         if key is None:
-            self.problems.append(f"{called or name}: {unknown_name(name, KEYS)}")
+            self.problems.append(f"{short(called or name)}: {unknown_name(name, KEYS)}")
             return
         try:
             self.values[name] = key.field.parse(value) if text else key.field.check(value)
-        except (FieldError, ValueError) as exc:
+        except FieldError as exc:
             self.problems.append(f"{called or name}: {exc}")
 
 
 def read_table(table: Mapping[str, Any]) -> Layer:
     """The layer of a parsed `hybridd.toml` (or of the runtime values, flat)."""
     layer = Layer()
+    sections = {name.split(".")[0] for name in KEYS}
     for section, content in table.items():
         if isinstance(content, Mapping):
+            if not content and section not in sections:
+                layer.problems.append(f"{short(section)}: {unknown_name(section, list(sections))}")
             for name, value in content.items():
                 layer.take(f"{section}.{name}", value)
         else:
@@ -246,7 +251,7 @@ def read_environment(environment: Mapping[str, str]) -> Layer:
         if variable in known:
             layer.take(known[variable], text, text=True, called=variable)
         else:
-            layer.problems.append(f"{variable}: {unknown_name(variable, known)}")
+            layer.problems.append(f"{short(variable)}: {unknown_name(variable, known)}")
     layer.extra_dirs = [p for p in environment.get(EXTRA_DIRS, "").split(":") if p]
     return layer
 
@@ -257,7 +262,7 @@ def read_flags(pairs: Iterable[str]) -> Layer:
     for pair in pairs:
         name, sign, text = pair.partition("=")
         if not sign:
-            layer.problems.append(f"{pair}: takes KEY=VALUE")
+            layer.problems.append(f"{short(pair)}: takes KEY=VALUE")
         else:
             layer.take(name.strip(), text, text=True)
     return layer

@@ -16,7 +16,7 @@ from jsonrpcserver.main import default_validator
 from jsonrpcserver.response import to_serializable_one
 from jsonrpcserver.result import Error, Success
 
-from hybridd.core.fields import unknown_name
+from hybridd.core.fields import short, unknown_name
 from hybridd.rpc.call import Call
 from hybridd.rpc.registry import Method
 from hybridd.wire.errors import HybriddError, InternalError, InvalidRequest, MethodNotFound
@@ -58,6 +58,7 @@ class Dispatcher:
         if name not in self._methods:
             hint = unknown_name(name, self._methods)
             hint = hint if "did you mean" in hint else "rpc.discover lists those there are"
+            name = short(name)
             error = MethodNotFound(f"there is no method {name!r}: {hint}", method=name)
             return {"jsonrpc": "2.0", "id": request["id"], "error": error.to_wire()}
         made = create_request({**request, "params": {"params": request.get("params")}})

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from hybridd.core.fields import Field, FieldError, shown, unknown_name
+from hybridd.core.fields import Field, FieldError, short, shown, unknown_name
 from hybridd.wire.errors import InvalidParams
 
 Handler = Callable[..., Awaitable[Any]]
@@ -55,19 +55,20 @@ class Method:
             known = self.parameters.get(name)
             if known is None:
                 reason = unknown_name(name, self.parameters)
-                raise InvalidParams(f"{self.name}: {name}: {reason}", field=name, reason=reason)
+                field = short(name)
+                raise InvalidParams(f"{self.name}: {field}: {reason}", field=field, reason=reason)
             if value is None and known.nullable:
                 continue
             try:
                 made[name] = known.field.check(value)
             except FieldError as exc:
-                field = f"{name}.{exc.path}" if exc.path else name
+                field = exc.inside(name).path
                 raise InvalidParams(
                     f"{self.name}: {field} {exc}", field=field, reason=str(exc)
                 ) from None
         for name, known in self.parameters.items():
             if known.required and name not in made:
-                reason = f"takes {known.field.takes}; it is missing"
+                reason = f"is missing; it takes {known.field.takes}"
                 raise InvalidParams(f"{self.name}: {name} {reason}", field=name, reason=reason)
         return made
 
