@@ -127,7 +127,8 @@ def satisfies(in_force: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     """
     for name, value in wanted.items():
         has = in_force.get(name)
-        if value == "auto" or value == has:
+        # gpu_layers may be 1 (one layer) and 1.0 (all of them), which Python holds for equal.
+        if value == "auto" or (value == has and type(value) is type(has)):
             continue
         if name in ("context_length", "parallel", "kv_cells") and isinstance(has, int):
             if value <= has:

@@ -73,7 +73,7 @@ class Plan:
                 "compute_bytes": e.compute_bytes,
                 "overhead_bytes": e.overhead_bytes,
                 "reserved_bytes": e.reserved_bytes,
-                "resident_bytes": e.weights_bytes + e.overhead_bytes,
+                "resident_bytes": e.resident_bytes,
                 "source": e.source,
             },
             "placement": [
@@ -115,17 +115,23 @@ def place(need: Need, options: Mapping[str, Any], available: Mapping[str, int]) 
     if device not in (None, CPU, *gpus):
         known = ", ".join(available)
         return replace(base, reason=f"there is no device {device!r}; there are {known}")
-    if need.gpu and device != CPU and layers not in (0, 0.0):
-        for gpu in gpus:
-            room = available[gpu] - GPU_SLACK_BYTES
-            if layers in ("auto", 1.0) and total <= room:
-                return _placed(base, {gpu: total}, need.layers)
-            count = _layers_that_fit(need, estimate, layers, room)
-            if count:
-                share = _gpu_share(need, estimate, count)
-                if total - share <= available.get(CPU, 0):
-                    return _placed(base, {gpu: share, CPU: total - share}, count)
-    if device in (None, CPU) and total <= available.get(CPU, 0):
+    if device not in (None, CPU) and not need.gpu:
+        return replace(base, reason=f"its engine as installed cannot use the device {device!r}")
+    # 1 is one layer, 1.0 all of them: Python holds them for equal.
+    whole = layers == "auto" or (isinstance(layers, float) and layers == 1.0) or not need.layers
+    usable = gpus if need.gpu and device != CPU and layers != 0 else []
+    for gpu in usable:
+        room = available[gpu] - GPU_SLACK_BYTES
+        if whole and total <= room:
+            return _placed(base, {gpu: total}, need.layers)
+        count = _layers_that_fit(need, estimate, layers, room)
+        if count:
+            share = _gpu_share(need, estimate, count)
+            if total - share <= available.get(CPU, 0):
+                return _placed(base, {gpu: share, CPU: total - share}, count)
+    # What was asked onto a GPU by number is not quietly put elsewhere, if there is one to use.
+    elsewhere = device in (None, CPU) and (layers == "auto" or not usable)
+    if elsewhere and total <= available.get(CPU, 0):
         return _placed(base, {CPU: total}, 0)
     return replace(
         base,
@@ -162,7 +168,7 @@ def _layers_that_fit(need: Need, estimate: Estimate, wanted: object, room: int) 
         most = min(int(str(wanted)), need.layers)
     while most and _gpu_share(need, estimate, most) > room:
         if wanted != "auto":
-            return 0  # what was asked for by number is not quietly made less
+            return 0  # nor is it made less
         most -= 1
     return most
 

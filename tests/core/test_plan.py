@@ -1,0 +1,233 @@
+"""What a load needs and where it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from hybridd.core.devices import CPU, Device, Snapshot
+from hybridd.core.model import Estimate
+from hybridd.core.plan import GPU_SLACK_BYTES, MIN_AUTO_CONTEXT, Need, fit, largest_context, place
+
+GPU = "cuda:0"
+GIB = 1024**3
+
+
+def need(weights: int = 100, per_token: int = 1, context: int | None = 32768, **more: Any) -> Need:
+    def estimate(options: Mapping[str, Any]) -> Estimate:
+        length = options["context_length"]
+        parallel = options.get("parallel", 1)
+        return Estimate(weights, length * parallel * per_token, 10, 5, length, parallel)
+
+    return Need("m", estimate, context_length=context, auto_context=8192, **more)
+
+
+def test_auto_takes_the_models_own_context_up_to_the_cap() -> None:
+    assert fit(need(), {}, {CPU: 10**9}, {}).load_options["context_length"] == 8192
+    small = fit(need(context=2048), {}, {CPU: 10**9}, {})
+    assert small.load_options["context_length"] == 2048
+    unknown = fit(need(context=None), {"context_length": "auto"}, {CPU: 10**9}, {})
+    assert unknown.load_options["context_length"] == 8192
+
+
+def test_what_was_asked_for_is_taken_as_it_is() -> None:
+    made = fit(need(), {"context_length": 100, "parallel": 2, "threads": 3}, {CPU: 10**9}, {})
+    assert made.load_options == {"context_length": 100, "parallel": 2, "threads": 3}
+    assert made.placement == {CPU: 100 + 200 + 15}
+    assert "parallel" not in fit(need(), {"parallel": "auto"}, {CPU: 10**9}, {}).load_options
+
+
+def test_auto_shrinks_only_when_the_whole_machine_has_no_room() -> None:
+    now, later = {CPU: 1000}, {CPU: 10**6}
+    waits = fit(need(), {}, now, later)
+    assert not waits.fits
+    assert waits.load_options["context_length"] == 8192, "the others leave: it waits for all of it"
+    shrunk = fit(need(), {}, now, now)
+    assert shrunk.fits
+    assert shrunk.load_options["context_length"] == 885
+    assert sum(shrunk.placement.values()) == 1000
+
+
+def test_auto_shrinks_to_what_will_fit_and_waits_for_that() -> None:
+    made = fit(need(), {}, {CPU: 300}, {CPU: 1000})
+    assert not made.fits
+    assert made.load_options["context_length"] == 885
+    assert made.max_context_length == 885
+
+
+def test_auto_never_shrinks_below_use() -> None:
+    room = 115 + MIN_AUTO_CONTEXT
+    assert fit(need(), {}, {CPU: room}, {CPU: room}).fits
+    assert not fit(need(), {}, {CPU: room - 1}, {CPU: room - 1}).fits
+
+
+def test_an_explicit_context_never_shrinks() -> None:
+    made = fit(need(), {"context_length": 2000}, {CPU: 1000}, {CPU: 1000})
+    assert not made.fits
+    assert made.load_options["context_length"] == 2000
+    assert made.max_context_length == 885
+    assert made.reason is not None
+    assert "it needs 2115 bytes" in made.reason
+
+
+def test_no_context_fits_where_the_weights_do_not() -> None:
+    made = fit(need(weights=2000), {}, {CPU: 1000}, {CPU: 1000})
+    assert (made.fits, made.max_context_length) == (False, 0)
+
+
+@given(
+    some.integers(0, 10**6), some.integers(0, 50), some.integers(1, 10**5), some.integers(0, 10**7)
+)
+def test_the_largest_context_fits_and_one_more_does_not(
+    weights: int, per_token: int, context: int, room: int
+) -> None:
+    made = need(weights, per_token, context)
+    most = largest_context(made, {}, {CPU: room})
+
+    def fits(length: int) -> bool:
+        return place(made, {"context_length": length}, {CPU: room}).fits
+
+    assert 0 <= most <= context
+    assert most == 0 or fits(most)
+    assert most == context or not fits(most + 1)
+
+
+@given(
+    some.integers(0, 2000), some.integers(0, 3), some.integers(-100, 3000),
+    some.integers(0, 3000), some.sampled_from(["auto", 100, 3000]),
+)  # fmt: skip
+def test_a_plan_that_fits_stays_within_what_is_available(
+    weights: int, per_token: int, now: int, more: int, context: Any
+) -> None:
+    made = fit(need(weights, per_token), {"context_length": context}, {CPU: now}, {CPU: now + more})
+    if made.fits:
+        assert 0 <= sum(made.placement.values()) <= now
+        assert sum(made.placement.values()) == made.estimate.reserved_bytes
+    assert made.to_wire()["free"] == [{"device": CPU, "bytes": max(0, now)}]
+
+
+# -------------------------------------------------------------------- GPUs
+
+ROOMY = {CPU: 10 * GIB, GPU: 4 * GIB}
+
+
+def gpu_need(weights: int = GIB, **more: Any) -> Need:
+    return need(weights, 1024, gpu=True, **{"layers": 10, **more})
+
+
+def options(**more: Any) -> dict[str, Any]:
+    return {"context_length": 1024, **more}
+
+
+def test_a_model_goes_whole_to_the_first_gpu_with_room() -> None:
+    available = {CPU: 10 * GIB, GPU: GIB, "cuda:1": 4 * GIB}
+    made = place(gpu_need(layers=None), options(), available)
+    assert list(made.placement) == ["cuda:1"]
+    assert made.load_options["device"] == "cuda:1"
+    made = place(gpu_need(), options(), ROOMY)
+    assert (list(made.placement), made.gpu_layers) == ([GPU], 10)
+
+
+def test_some_room_stays_free_on_a_gpu() -> None:
+    made = gpu_need(layers=None)
+    total = place(made, options(), ROOMY).estimate.reserved_bytes
+    assert list(place(made, options(), {CPU: 0, GPU: total + GPU_SLACK_BYTES}).placement) == [GPU]
+    assert not place(made, options(), {CPU: 0, GPU: total + GPU_SLACK_BYTES - 1}).fits
+
+
+def test_as_many_layers_as_fit() -> None:
+    made = place(gpu_need(), options(), {CPU: 10 * GIB, GPU: GPU_SLACK_BYTES + GIB // 2})
+    assert set(made.placement) == {CPU, GPU}
+    assert made.gpu_layers == 4
+    assert made.load_options["gpu_layers"] == 4
+    assert made.placement[GPU] <= GIB // 2
+    assert sum(made.placement.values()) == made.estimate.reserved_bytes
+    assert made.to_wire()["placement"][0]["layers"] == 4
+
+
+def test_a_number_of_layers_is_taken_at_its_word() -> None:
+    one = place(gpu_need(), options(gpu_layers=1), ROOMY)
+    assert one.gpu_layers == 1, "one layer, though all of them had room"
+    assert set(one.placement) == {CPU, GPU}
+    assert place(gpu_need(), options(gpu_layers=1.0), ROOMY).gpu_layers == 10
+    assert place(gpu_need(), options(gpu_layers=0.5), ROOMY).gpu_layers == 5
+    assert place(gpu_need(), options(gpu_layers=99), ROOMY).gpu_layers == 10
+    assert list(place(gpu_need(), options(gpu_layers=0), ROOMY).placement) == [CPU]
+    tight = {CPU: 10 * GIB, GPU: GPU_SLACK_BYTES + GIB // 2}
+    for layers in (8, 1.0, 0.8):
+        assert not place(gpu_need(), options(gpu_layers=layers), tight).fits, layers
+    # Without a GPU to use, there is nothing to be asked for.
+    assert place(gpu_need(), options(gpu_layers=8), {CPU: 10 * GIB}).fits
+
+
+def test_an_engine_that_cannot_split_takes_all_or_nothing() -> None:
+    made = gpu_need(layers=None)
+    assert list(place(made, options(gpu_layers=8), ROOMY).placement) == [GPU]
+    tight = {CPU: 10 * GIB, GPU: GPU_SLACK_BYTES + GIB // 2}
+    assert list(place(made, options(), tight).placement) == [CPU]
+
+
+def test_a_device_that_was_named() -> None:
+    assert list(place(gpu_need(), options(device=CPU), ROOMY).placement) == [CPU]
+    assert list(place(gpu_need(), options(device=GPU), ROOMY).placement) == [GPU]
+    full = {CPU: 10 * GIB, GPU: 0}
+    assert not place(gpu_need(), options(device=GPU), full).fits
+    missing = place(gpu_need(), options(device="cuda:7"), ROOMY)
+    assert missing.reason == "there is no device 'cuda:7'; there are cpu, cuda:0"
+    unable = place(need(gpu=False), options(device=GPU), ROOMY)
+    assert unable.reason is not None
+    assert "cannot use the device" in unable.reason
+
+
+def test_without_a_gpu_the_options_say_nothing_of_one() -> None:
+    made = place(need(), options(), {CPU: GIB})
+    assert made.load_options == options()
+    assert made.to_wire()["placement"] == [{"device": CPU, "bytes": made.estimate.reserved_bytes}]
+
+
+def test_the_plan_on_the_wire() -> None:
+    made = fit(need(), {"context_length": 1000}, {CPU: 5000}, {CPU: 5000}).to_wire()
+    assert made["estimate"] == {
+        "weights_bytes": 100,
+        "kv_cache_bytes": 1000,
+        "compute_bytes": 10,
+        "overhead_bytes": 5,
+        "reserved_bytes": 1115,
+        "resident_bytes": 1105,
+        "source": "formula",
+    }
+    assert (made["fits"], made["max_context_length"], made["evict"]) == (True, 4885, [])
+    assert "reason" not in made
+
+
+# -------------------------------------------------------------------- devices
+
+
+def device(**more: int) -> Device:
+    sizes = {"total_bytes": 100, "free_bytes": 50, "limit_bytes": 80, **more}
+    return Device(CPU, "cpu", "CPU", **sizes)
+
+
+@pytest.mark.parametrize(
+    ("made", "capacity"),
+    [
+        (device(), 50),
+        (device(hybridd_bytes=20), 70),
+        (device(hybridd_bytes=90), 80),
+        (device(free_bytes=0), 0),
+        (device(limit_bytes=0), 0),
+    ],
+)
+def test_the_capacity_of_a_device(made: Device, capacity: int) -> None:
+    assert made.capacity_bytes == capacity
+
+
+def test_what_is_available_beside_reservations() -> None:
+    snapshot = Snapshot((device(), Device(GPU, "cuda", "x", 10, 10, 10)))
+    assert snapshot.available([{CPU: 20}, {CPU: 40, GPU: 4}, {"gone": 5}]) == {CPU: -10, GPU: 6}
+    assert [d.id for d in snapshot.gpus] == [GPU]
+    assert "uuid" not in device().to_wire()
