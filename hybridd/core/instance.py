@@ -28,6 +28,7 @@ class Instance:
 
     Attributes:
         wanted: The options it was asked for, which it satisfies.
+        keepalive_by: The seq of the item that named its keepalive; 0 when nobody did.
         yield_to: The seq of a ticket that needs its memory: later requests are not handed out.
         unloads: Keys of those who wait for its end.
         refusal: Why its load failed, once it said so.
@@ -40,6 +41,7 @@ class Instance:
     plan: Plan
     wanted: Mapping[str, Any]
     keepalive: float
+    keepalive_by: int = 0
     state: State = State.STARTING
     pinned: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -61,6 +63,11 @@ class Instance:
         """Options to compare a wish with: the plan's, what the engine says, what was asked for."""
         asked = {k: v for k, v in self.wanted.items() if v != "auto"}
         return {**self.plan.load_options, **self.facts.get("load_options", {}), **asked}
+
+    @property
+    def leaving(self) -> bool:
+        """On its way out, whoever may want it."""
+        return self.state in (State.DRAINING, State.STOPPING)
 
     @property
     def coming_up(self) -> bool:

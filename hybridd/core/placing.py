@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Any
 
 from hybridd.core import eviction, plan
@@ -21,11 +22,23 @@ class Decision:
         victims: Idle models to end first; None when ending all of them is not enough.
         wait_for: Busy models that have to yield, when `victims` is None; empty when not even
             that would help.
+        left: Bytes by device once those have left and the load has its place.
     """
 
     plan: plan.Plan
     victims: Sequence[str] | None
     wait_for: Sequence[str] = ()
+    left: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether nothing that may leave would make enough room."""
+        return self.victims is None and not self.wait_for
+
+    @property
+    def leaving(self) -> Sequence[str]:
+        """Models that have to go before it can start."""
+        return self.victims or self.wait_for
 
 
 def decide(
@@ -37,26 +50,32 @@ def decide(
     idle: Collection[str],
     max_loaded: int,
     now: float,
+    yielding: Collection[str] = (),
 ) -> Decision:
     """Decide on a load beside the instances `others`.
 
     Args:
         idle: Models that nothing keeps from being ended.
         max_loaded: The most models at a time; 0 for no limit.
+        yielding: Models that already make room for this load. Among busy ones they are chosen
+            again: were it others each time, none would ever run empty.
     """
     available = snapshot.available(i.plan.placement for i in others)
-    movable = [i for i in others if not i.pinned]
+    movable = [i for i in others if not i.pinned or i.leaving]
     all_free = add(available, (i.plan.placement for i in movable))
     made = plan.fit(need, wanted, available, all_free)
 
-    def enough(gone: int, room: Mapping[str, int]) -> bool:
-        if max_loaded and len(others) - gone >= max_loaded:
+    def enough(gone: Iterable[eviction.Victim]) -> bool:
+        gone = list(gone)
+        if max_loaded and len(others) - len(gone) >= max_loaded:
             return False
+        room = add(available, (v.frees for v in gone))
         return plan.place(need, made.load_options, room).fits
 
-    def enough_victims(gone: Iterable[eviction.Victim]) -> bool:
-        gone = list(gone)
-        return enough(len(gone), add(available, (v.frees for v in gone)))
+    def left(gone: Iterable[eviction.Victim]) -> dict[str, int]:
+        room = add(available, (v.frees for v in gone))
+        taken = plan.place(need, made.load_options, room).placement
+        return {device: size - taken.get(device, 0) for device, size in room.items()}
 
     victims = eviction.choose(
         (
@@ -64,21 +83,60 @@ def decide(
             for i in movable
             if i.model in idle or i.state is State.STOPPING
         ),
-        enough_victims,
+        enough,
     )
     if victims is not None:
         made = replace(made, evict=[_shown(v, now) for v in victims])
-        return Decision(made, [v.model for v in victims])
-    if not enough(len(movable), all_free):
+        return Decision(made, [v.model for v in victims], left=left(victims))
+    waiting = eviction.choose(
+        (
+            eviction.Victim(i.model, i.plan.placement, -inf if i.model in yielding else i.last_used)
+            for i in movable
+        ),
+        enough,
+    )
+    if waiting is None:
         return Decision(made, None)
-    wait_for: list[str] = []
-    room = available
-    for instance in sorted(movable, key=lambda i: (i.last_used, i.model)):
-        if enough(len(wait_for), room):
-            break
-        wait_for.append(instance.model)
-        room = add(room, [instance.plan.placement])
-    return Decision(made, None, wait_for)
+    return Decision(made, None, [v.model for v in waiting], left(waiting))
+
+
+class Turns:
+    """Who may start now, of several loads in order of arrival, on one reading of memory.
+
+    The first that has to wait is promised its place. A later one may start before it, but only
+    beside that place: small loads that come one after the other would else keep a large one out
+    for ever. It also makes nobody leave until its turn has come.
+    """
+
+    def __init__(self, max_loaded: int) -> None:
+        self._max_loaded = max_loaded
+        self._left: dict[str, int] | None = None
+        self._count = 0
+
+    @property
+    def someone_waits(self) -> bool:
+        """Whether a place is promised already."""
+        return self._left is not None
+
+    def promise(self, decision: Decision, count: int) -> None:
+        """Keep the room that a load waits for; `count` models are there with it."""
+        self._left, self._count = dict(decision.left), count
+
+    def may_start(self, decision: Decision) -> bool:
+        """Whether a load fits now and beside what is promised; if so, it is taken to start."""
+        if decision.victims != []:
+            return False
+        if self._left is None:
+            return True
+        taken = decision.plan.placement
+        if any(size > self._left.get(device, 0) for device, size in taken.items()):
+            return False
+        if self._max_loaded and self._count >= self._max_loaded:
+            return False
+        for device, size in taken.items():
+            self._left[device] -= size
+        self._count += 1
+        return True
 
 
 def _shown(victim: eviction.Victim, now: float) -> dict[str, Any]:

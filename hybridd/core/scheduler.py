@@ -11,16 +11,21 @@ memory, so a ticket first asks for one (`Sample`) and is decided when it comes (
 Room is made by ending idle instances. Busy ones are never ended. When they hold what a ticket
 needs, they are marked `yield_to` the ticket: requests that came after it are no longer handed to
 them, so the ticket's wait is bounded by the work that was there before it, and two clients of two
-models that do not fit together take turns.
+models that do not fit together take turns. Only the first ticket that has to wait makes others
+leave; a later one may start meanwhile where it is not in the first one's way (`placing.Turns`).
 
-An item ends exactly once: by `Finish` here, by the worker's own reply, or by `Abandon`.
+A ticket is looked at again whenever the set of instances, or which of them are idle, has changed.
+
+An item ends exactly once: by `Finish` here, by the worker's own reply, or by `Abandon`. A load's
+ticket has a job from the moment that somebody waits for it: a load whose options the running
+instance does not satisfy gets the number of the ticket that will follow (`_promised`).
 The scheduler has no clock (times are handed in, in seconds), no I/O and no tasks. Its one owner is
 `service/manager`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from math import inf
 from typing import Any
 
@@ -29,7 +34,7 @@ from hybridd.core.devices import Snapshot
 from hybridd.core.instance import Instance, Ticket
 from hybridd.core.lifecycle import State, move
 from hybridd.core.options import satisfies
-from hybridd.core.placing import Decision, decide, why_not
+from hybridd.core.placing import Decision, Turns, decide, why_not
 from hybridd.core.quarantine import Quarantine
 from hybridd.core.work import (
     Abandon,
@@ -76,8 +81,10 @@ class Scheduler:
         self._needs: dict[str, plan.Need] = {}
         self._config = Configure(keepalive, max_loaded, max_queue)
         self._counter = 0
+        self._promised: dict[str, int] = {}
         self._sampling = False
-        self._want_sample = False
+        self._sample_is_old = False
+        self._sampled_for: object = None
         self._closing = False
         self._now = 0.0
         self._effects: list[Effect] = []
@@ -96,12 +103,12 @@ class Scheduler:
         """When a `Tick` is due; infinity when nothing runs out."""
         return min((self._expiry(i) for i in self.instances.values()), default=inf)
 
-    def expires_in(self, instance: Instance) -> float | None:
-        """Seconds until an idle instance is unloaded; None for never, and while it is busy."""
+    def expires_in(self, instance: Instance, now: float) -> float | None:
+        """Seconds until an idle instance is unloaded; None for never, all of them while busy."""
         expiry = instance.last_used + instance.keepalive
         if instance.pinned or expiry == inf:
             return None
-        return max(0.0, expiry - self._now) if self._idle(instance) else instance.keepalive
+        return max(0.0, expiry - now) if self._idle(instance) else instance.keepalive
 
     def instance(self, number: int) -> Instance | None:
         """The instance with this number, while its process is not known to be over."""
@@ -113,7 +120,7 @@ class Scheduler:
 
     def plan_for(self, need: plan.Need, wanted: Mapping[str, Any], snapshot: Snapshot) -> plan.Plan:
         """What a load would do now; changes nothing."""
-        return self._decide(need, wanted, snapshot).plan
+        return self._decide(need, wanted, snapshot, self._idle_models(inf)).plan
 
     # ---------------------------------------------------------------- events
 
@@ -123,42 +130,37 @@ class Scheduler:
         item.seq = self._counter
         self._needs[item.model] = event.need
         queue = self.queues.setdefault(item.model, [])
-        instance = self.instances.get(item.model)
+        if (refusal := self._refusal(item, len(queue))) is not None:
+            self._do(Finish(item.key, refusal))
+            return
+        queue.append(item)
+        if not item.load:
+            self._say("requests", "queued", item.model, position=self.queued_requests(item.model))
+
+    def _refusal(self, item: Item, waiting: int) -> errors.HybriddError | None:
+        """Why an item may not even wait."""
         if self._closing:
-            self._finish(item, _shutting_down())
-        elif (held := self.quarantine.check(item.model, self._now)) and instance is None:
-            self._finish(item, held)
-        elif (
-            not item.load
-            and not item.switch
-            and instance is None
-            and item.model not in self.tickets
-        ):
-            self._finish(item, _not_loaded(item.model))
-        elif len(queue) >= self._config.max_queue:
-            self._finish(
-                item,
-                errors.Busy(
-                    f"{len(queue)} requests wait for {item.model} already; try again later",
-                    queue_length=len(queue),
-                    retry_after_s=1.0,
-                ),
+            return _shutting_down()
+        if item.model not in self.instances:
+            if held := self.quarantine.check(item.model, self._now):
+                return held
+            if not (item.load or item.switch or item.model in self.tickets):
+                return _not_loaded(item.model)
+        if waiting >= self._config.max_queue:
+            return errors.Busy(
+                f"{waiting} requests wait for {item.model} already; try again later",
+                queue_length=waiting,
+                retry_after_s=1.0,
             )
-        else:
-            queue.append(item)
-            if not item.load:
-                self._say(
-                    "requests", "queued", item.model, position=self.queued_requests(item.model)
-                )
-            if item.load and item.load_options and instance and not self._satisfied(item, instance):
-                # It waits behind the requests that run; the ticket comes once they are done.
-                self._say("models", "queued", item.model)
+        return None
 
     def _abandon(self, event: Abandon) -> None:
         for model, queue in self.queues.items():
             for item in queue:
                 if item.key == event.key:
                     queue.remove(item)
+                    if not item.load:
+                        self._say("requests", "finished", model)
                     self._drop_load_without_waiters(model)
                     return
         for instance in self.instances.values():
@@ -166,10 +168,16 @@ class Scheduler:
                 self._do(CancelActive(instance.number, event.key))
             if event.key in instance.unloads:
                 instance.unloads.remove(event.key)
+                if not instance.unloads and instance.state is State.DRAINING:
+                    instance.state = move(instance.state, State.READY)
 
     def _sampled(self, event: Sampled) -> None:
         self._sampling = False
-        self._place_tickets(event.snapshot)
+        if self._sample_is_old:
+            # Memory that came back while it was read may be in it twice, or not at all.
+            self._sampled_for, self._sample_is_old = None, False
+        else:
+            self._place_tickets(event.snapshot)
 
     def _worker_up(self, event: WorkerUp) -> None:
         instance = self._by_number.get(event.instance)
@@ -188,7 +196,7 @@ class Scheduler:
 
     def _worker_refused(self, event: WorkerRefused) -> None:
         instance = self._by_number.get(event.instance)
-        if instance:
+        if instance and instance.coming_up:
             instance.refusal = event.error
             self._stop(instance)
 
@@ -199,10 +207,10 @@ class Scheduler:
         before = instance.state
         instance.state = move(instance.state, State.ABSENT)
         del self.instances[instance.model]
-        self._want_sample = True
+        self._sample_is_old = self._sampling
         error = instance.refusal or (event.error if before is not State.STOPPING else None)
         for item in instance.active.values():
-            self._finish(item, error or _stopped(instance.model), ended=True)
+            self._finish(item, error or _stopped(instance.model))
         if before in (State.STARTING, State.LOADING) or instance.refusal:
             error = error or _stopped(instance.model)
             self._do(LoadState(instance.ticket, instance.model, "failed", error))
@@ -227,7 +235,6 @@ class Scheduler:
         if event.completed:
             instance.completed += 1
             self.quarantine.clear(instance.model)
-        self._want_sample = True
         self._say("requests", "finished", instance.model)
 
     def _unload(self, event: Unload) -> None:
@@ -242,11 +249,9 @@ class Scheduler:
             self._stop(instance)
         elif instance.state is State.READY:
             instance.state = move(instance.state, State.DRAINING)
-        if event.force and instance.state is not State.STOPPING:
-            for item in list(instance.active.values()):
-                self._finish(
-                    item, errors.Cancelled(f"{instance.model} was unloaded by force"), ended=True
-                )
+        if event.force:
+            for item in instance.active.values():
+                self._finish(item, errors.Cancelled(f"{instance.model} was unloaded by force"))
             instance.active.clear()
             self._stop(instance, force=True)
 
@@ -254,14 +259,13 @@ class Scheduler:
         for ticket in list(self.tickets.values()):
             if ticket.number == event.ticket:
                 del self.tickets[ticket.model]
-                self._want_sample = True
                 self._do(LoadState(ticket.number, ticket.model, "cancelled", _cancelled()))
                 self._cancel_waiters(ticket.model)
+        for model, number in self._promised.items():
+            if number == event.ticket:
+                self._cancel_waiters(model, only_loads=True)  # `_keep_promises` ends the job
         for instance in list(self.instances.values()):
-            if instance.ticket == event.ticket and instance.state in (
-                State.STARTING,
-                State.LOADING,
-            ):
+            if instance.ticket == event.ticket and instance.coming_up:
                 self._do(LoadState(instance.ticket, instance.model, "cancelled", _cancelled()))
                 self._cancel_waiters(instance.model)
                 self._stop(instance)
@@ -273,7 +277,9 @@ class Scheduler:
 
     def _configure(self, event: Configure) -> None:
         self._config = event
-        self._want_sample = True
+        for instance in self.instances.values():
+            if not instance.keepalive_by:
+                instance.keepalive = event.keepalive
 
     def _tick(self, event: Tick) -> None:
         pass  # `_pump` looks at every expiry anyway
@@ -291,7 +297,7 @@ class Scheduler:
             if instance.coming_up:
                 self._do(LoadState(instance.ticket, instance.model, "cancelled", _shutting_down()))
             for item in instance.active.values():
-                self._finish(item, _shutting_down(), ended=True)
+                self._finish(item, _shutting_down())
             instance.active.clear()
             self._stop(instance, force=True)
 
@@ -310,11 +316,22 @@ class Scheduler:
                 self._open_ticket(model, queue)
             if not queue:
                 self.queues.pop(model, None)
-            elif model in self.tickets or self.instances[model].coming_up:
+            else:
                 self._join(model, queue)
-        if self.tickets and self._want_sample and not self._sampling:
-            self._sampling, self._want_sample = True, False
-            self._do(Sample())
+        self._keep_promises()
+        if self.tickets and not self._sampling:
+            # Whatever changes this may change what fits, and nothing else does.
+            now = (
+                [ticket.number for ticket in self.tickets.values()],
+                [
+                    (i.number, i.state, i.pinned, i.yield_to, self._idle(i))
+                    for i in self.instances.values()
+                ],
+                self._config,
+            )
+            if now != self._sampled_for:
+                self._sampling, self._sampled_for = True, now
+                self._do(Sample())
 
     def _serve(self, instance: Instance) -> None:
         """Hand out what may run, answer loads that are satisfied, end what is over."""
@@ -322,6 +339,10 @@ class Scheduler:
         for item in [i for i in queue if i.load and self._satisfied(i, instance)]:
             queue.remove(item)
             self._apply(item, instance)
+            if item.ticket is not None and item.ticket == self._promised.get(item.model):
+                # The model was to go, and stayed after all.
+                number = self._promised.pop(item.model)
+                self._do(LoadState(number, item.model, "done", instance=instance.number))
             self._do(Finish(item.key, instance=instance.number))
         while queue and len(instance.active) < instance.parallel:
             item = queue[0]
@@ -340,58 +361,120 @@ class Scheduler:
             self._stop(instance)
 
     def _open_ticket(self, model: str, queue: list[Item]) -> None:
-        if not any(item.load or item.switch for item in queue):
-            for item in queue:
-                self._finish(item, _not_loaded(model))
-            queue.clear()
+        for item in list(queue):
+            # What was waiting when the model died once too often is not tried on it again.
+            refusal: errors.HybriddError | None = self.quarantine.check(model, self._now)
+            if refusal is None and not any(i.load or i.switch for i in queue):
+                refusal = _not_loaded(model)
+            if refusal is not None:
+                queue.remove(item)
+                self._finish(item, refusal)
+        if not queue:
             return
-        self._counter += 1
-        ticket = Ticket(self._counter, model, queue[0].seq, queue[0].load_options)
-        self.tickets[model] = ticket
-        self._want_sample = True
-        self._do(LoadState(ticket.number, model, "queued"))
-        self._say("models", "queued", model)
+        number = self._promised.pop(model, None)
+        if number is None:
+            self._counter += 1
+            number = self._counter
+            self._do(LoadState(number, model, "queued"))
+            self._say("models", "queued", model)
+        self.tickets[model] = Ticket(number, model, queue[0].seq, queue[0].load_options)
 
     def _join(self, model: str, queue: list[Item]) -> None:
         """Tell load items which ticket they wait on; a ticket takes the larger of two wishes."""
-        ticket = self.tickets.get(model)
-        number = ticket.number if ticket else self.instances[model].ticket
+        ticket, instance = self.tickets.get(model), self.instances.get(model)
         for item in queue:
-            if not item.load or item.ticket == number:
+            if not item.load:
                 continue
-            if ticket and item.load_options and satisfies(item.load_options, ticket.options):
-                ticket.options = item.load_options
-            item.ticket = number
-            self._do(Joined(item.key, number))
+            if ticket is not None:
+                number = ticket.number
+                if item.ticket != number and self._is_larger(item.load_options, ticket):
+                    ticket.options = item.load_options
+            elif instance is not None and (instance.coming_up or instance.refusal):
+                number = instance.ticket
+            else:
+                number = self._promise(model)
+            if item.ticket != number:
+                item.ticket = number
+                self._do(Joined(item.key, number))
+
+    def _is_larger(self, wanted: Mapping[str, Any], ticket: Ticket) -> bool:
+        """Whether a load with these options would do for everybody whom the ticket would do for."""
+        settled = plan.settle(self._needs[ticket.model], ticket.options)
+        if satisfies(settled, wanted) or not satisfies(wanted, ticket.options):
+            return False
+        context = wanted.get("context_length", "auto")
+        return context == "auto" or bool(context >= settled["context_length"])
+
+    def _promise(self, model: str) -> int:
+        """The number of the ticket that follows the model's present instance."""
+        if model not in self._promised:
+            self._counter += 1
+            self._promised[model] = self._counter
+            self._do(LoadState(self._counter, model, "queued"))
+            self._say("models", "queued", model)
+        return self._promised[model]
+
+    def _keep_promises(self) -> None:
+        """End the jobs of promised tickets that nobody waits for any more."""
+        for model, number in list(self._promised.items()):
+            if any(item.ticket == number for item in self.queues.get(model, ())):
+                continue
+            del self._promised[model]
+            error = _shutting_down() if self._closing else _cancelled()
+            self._do(LoadState(number, model, "cancelled", error))
 
     # ---------------------------------------------------------------- placing loads
 
     def _place_tickets(self, snapshot: Snapshot) -> None:
+        turns = Turns(self._config.max_loaded)
+        yielded = {i.model: i.yield_to for i in self.instances.values()}
         for instance in self.instances.values():
             instance.yield_to = None
         for ticket in sorted(self.tickets.values(), key=lambda t: t.seq):
-            decision = self._decide(self._needs[ticket.model], ticket.options, snapshot)
-            if decision.victims == []:
+            try:
+                decision = self._decide(
+                    self._needs[ticket.model],
+                    ticket.options,
+                    snapshot,
+                    self._idle_models(ticket.seq),
+                    {model for model, seq in yielded.items() if seq == ticket.seq},
+                )
+            except Exception as exc:  # an estimate is a backend's, which may be anybody's code
+                error = errors.LoadFailed(
+                    f"what {ticket.model} needs cannot be worked out ({type(exc).__name__})",
+                    reason="estimate",
+                )
+                self._refuse(ticket, error)
+                continue
+            if decision.hopeless:
+                made = decision.plan
+                self._refuse(ticket, errors.DoesNotFit(why_not(made), plan=made.to_wire()))
+            elif turns.may_start(decision):
                 self._start(ticket, decision.plan)
-            elif decision.victims:
-                for model in decision.victims:
+            elif not turns.someone_waits:
+                turns.promise(decision, len(self.instances) - len(decision.leaving) + 1)
+                for model in decision.victims or ():
                     self._stop(self.instances[model])
-            elif not decision.wait_for:
-                self._refuse(ticket, decision.plan)
-            for model in decision.wait_for:
-                instance = self.instances[model]
-                if instance.yield_to is None:
-                    instance.yield_to = ticket.seq
+                for model in decision.wait_for:
+                    self.instances[model].yield_to = ticket.seq
 
-    def _decide(self, need: plan.Need, wanted: Mapping[str, Any], snapshot: Snapshot) -> Decision:
+    def _decide(
+        self,
+        need: plan.Need,
+        wanted: Mapping[str, Any],
+        snapshot: Snapshot,
+        idle: Collection[str],
+        yielding: Collection[str] = (),
+    ) -> Decision:
         return decide(
             need,
             wanted,
             snapshot,
             [i for i in self.instances.values() if i.model != need.model],
-            idle={i.model for i in self.instances.values() if self._idle(i)},
+            idle=idle,
             max_loaded=self._config.max_loaded,
             now=self._now,
+            yielding=yielding,
         )
 
     def _start(self, ticket: Ticket, made: plan.Plan) -> None:
@@ -407,24 +490,33 @@ class Scheduler:
         self._say("models", "loading", ticket.model)
         self._do(Start(instance.number, ticket.model, made, ticket.number))
 
-    def _refuse(self, ticket: Ticket, made: plan.Plan) -> None:
+    def _refuse(self, ticket: Ticket, error: errors.HybriddError) -> None:
+        """End a ticket and who asked for as much; whoever asked for something else gets another."""
         del self.tickets[ticket.model]
-        error = errors.DoesNotFit(why_not(made), plan=made.to_wire())
         self._do(LoadState(ticket.number, ticket.model, "failed", error))
         self._say("models", "failed", ticket.model, reason=error.message)
-        for item in self.queues.pop(ticket.model, []):
-            self._finish(item, error)
+        queue = self.queues.pop(ticket.model, [])
+        for item in queue:
+            if item.load_options == ticket.options:
+                self._finish(item, error)
+        if kept := [item for item in queue if item.load_options != ticket.options]:
+            self.queues[ticket.model] = kept
 
     # ---------------------------------------------------------------- small things
 
-    def _idle(self, instance: Instance) -> bool:
-        """Ready, nothing running, nobody waiting whom it may still serve."""
+    def _idle(self, instance: Instance, before: float = inf) -> bool:
+        """Ready, nothing running, nobody waiting whom it may still serve.
+
+        Args:
+            before: The seq of a ticket that needs its room: who came later does not count.
+        """
         if instance.state is not State.READY or instance.active:
             return False
-        waiting = self.queues.get(instance.model, [])
-        if instance.yield_to is None:
-            return not waiting
-        return not any(item.seq < instance.yield_to for item in waiting)
+        before = min(before, instance.yield_to or inf)
+        return not any(item.seq < before for item in self.queues.get(instance.model, ()))
+
+    def _idle_models(self, before: float) -> set[str]:
+        return {i.model for i in self.instances.values() if self._idle(i, before)}
 
     def _expiry(self, instance: Instance) -> float:
         if instance.pinned or not self._idle(instance):
@@ -435,14 +527,17 @@ class Scheduler:
         return satisfies(instance.in_force, item.load_options)
 
     def _apply(self, item: Item, instance: Instance) -> None:
-        if item.keepalive is not None:
-            instance.keepalive = item.keepalive
+        # Loads are answered before the requests that came first; the latest of all counts.
+        if item.keepalive is not None and item.seq > instance.keepalive_by:
+            instance.keepalive, instance.keepalive_by = item.keepalive, item.seq
         if item.pin is not None:
             instance.pinned = item.pin
         instance.last_used = self._now
 
     def _stop(self, instance: Instance, *, force: bool = False) -> None:
         if instance.state is State.STOPPING:
+            if force:
+                self._do(Stop(instance.number, force))
             return
         instance.state = move(instance.state, State.STOPPING)
         self._say("models", "unloading", instance.model)
@@ -452,7 +547,6 @@ class Scheduler:
         if self.queues.get(model):
             return
         if ticket := self.tickets.pop(model, None):
-            self._want_sample = True
             self._do(LoadState(ticket.number, model, "cancelled", _cancelled()))
         instance = self.instances.get(model)
         if instance and instance.coming_up:
@@ -467,8 +561,8 @@ class Scheduler:
         if kept := [item for item in queue if only_loads and not item.load]:
             self.queues[model] = kept
 
-    def _finish(self, item: Item, error: errors.HybriddError, *, ended: bool = False) -> None:
-        if not item.load and not ended:
+    def _finish(self, item: Item, error: errors.HybriddError) -> None:
+        if not item.load:
             self._say("requests", "finished", item.model)
         self._do(Finish(item.key, error))
 

@@ -296,5 +296,5 @@ class Manager:
             self._residency.supervisors.get(instance.number),
             self._library.snapshot.models.get(instance.model),
             queued=self._scheduler.queued_requests(instance.model),
-            expires_in_s=self._scheduler.expires_in(instance),
+            expires_in_s=self._scheduler.expires_in(instance, trio.current_time()),
         )
