@@ -262,7 +262,7 @@ def _ambiguous(query: str, matched: Sequence[str]) -> ModelAmbiguous:
 
 def _not_found(query: str, models: Mapping[str, ModelRecord]) -> ModelNotFound:
     near = suggestions(query, models)
-    hint = f"; did you mean {near[0]}?" if near else "; `models.list` shows what there is"
+    hint = f"; did you mean {near[0]}?" if near else "; list the models to see what there is"
     return ModelNotFound(f"there is no model {query!r}{hint}", model=query, suggestions=near)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from hybridd.core.devices import CPU
 from hybridd.core.model import Estimate
+from hybridd.wire.units import format_size
 
 # Under this a context is of no use for a chat, so "auto" goes no lower.
 MIN_AUTO_CONTEXT = 512
@@ -135,8 +136,8 @@ def place(need: Need, options: Mapping[str, Any], available: Mapping[str, int]) 
         return _placed(base, {CPU: total}, 0)
     return replace(
         base,
-        reason=f"it needs {total} bytes; free are "
-        + ", ".join(f"{max(0, n)} on {d}" for d, n in available.items()),
+        reason=f"it needs {format_size(total)}; free: "
+        + ", ".join(f"{format_size(max(0, n))} on {d}" for d, n in available.items()),
     )
 
 

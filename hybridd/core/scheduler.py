@@ -14,6 +14,9 @@ them, so the ticket's wait is bounded by the work that was there before it, and 
 models that do not fit together take turns. Only the first ticket that has to wait makes others
 leave; a later one may start meanwhile where it is not in the first one's way (`placing.Turns`).
 
+A ready model that is wanted with options that it does not satisfy is ended for a load with those,
+behind its running requests, and only if that load has a chance: a refusal costs nobody the model.
+
 A ticket is looked at again whenever the set of instances, or which of them are idle, has changed.
 
 An item ends exactly once: by `Finish` here, by the worker's own reply, or by `Abandon`. A load's
@@ -82,6 +85,7 @@ class Scheduler:
         self._config = Configure(keepalive, max_loaded, max_queue)
         self._counter = 0
         self._promised: dict[str, int] = {}
+        self._reloads: dict[str, Item] = {}  # what wants a ready model with other options
         self._sampling = False
         self._sample_is_old = False
         self._sampled_for: object = None
@@ -177,6 +181,7 @@ class Scheduler:
             # Memory that came back while it was read may be in it twice, or not at all.
             self._sampled_for, self._sample_is_old = None, False
         else:
+            self._weigh_reloads(event.snapshot)
             self._place_tickets(event.snapshot)
 
     def _worker_up(self, event: WorkerUp) -> None:
@@ -304,6 +309,7 @@ class Scheduler:
     # ---------------------------------------------------------------- after every event
 
     def _pump(self) -> None:
+        self._reloads.clear()
         for instance in list(self.instances.values()):
             if not self.tickets:
                 instance.yield_to = None
@@ -319,10 +325,11 @@ class Scheduler:
             else:
                 self._join(model, queue)
         self._keep_promises()
-        if self.tickets and not self._sampling:
+        if (self.tickets or self._reloads) and not self._sampling:
             # Whatever changes this may change what fits, and nothing else does.
             now = (
                 [ticket.number for ticket in self.tickets.values()],
+                [item.key for item in self._reloads.values()],
                 [
                     (i.number, i.state, i.pinned, i.yield_to, self._idle(i))
                     for i in self.instances.values()
@@ -348,7 +355,7 @@ class Scheduler:
             item = queue[0]
             if item.load or not self._satisfied(item, instance):
                 if not instance.active:
-                    self._stop(instance)  # the ticket that follows has the options it wants
+                    self._reloads[instance.model] = item
                 return
             if instance.yield_to is not None and item.seq > instance.yield_to:
                 break
@@ -431,24 +438,15 @@ class Scheduler:
         for instance in self.instances.values():
             instance.yield_to = None
         for ticket in sorted(self.tickets.values(), key=lambda t: t.seq):
-            try:
-                decision = self._decide(
-                    self._needs[ticket.model],
-                    ticket.options,
-                    snapshot,
-                    self._idle_models(ticket.seq),
-                    {model for model, seq in yielded.items() if seq == ticket.seq},
-                )
-            except Exception as exc:  # an estimate is a backend's, which may be anybody's code
-                error = errors.LoadFailed(
-                    f"what {ticket.model} needs cannot be worked out ({type(exc).__name__})",
-                    reason="estimate",
-                )
-                self._refuse(ticket, error)
-                continue
-            if decision.hopeless:
-                made = decision.plan
-                self._refuse(ticket, errors.DoesNotFit(why_not(made), plan=made.to_wire()))
+            decision = self._judge(
+                ticket.model,
+                ticket.options,
+                snapshot,
+                ticket.seq,
+                {model for model, seq in yielded.items() if seq == ticket.seq},
+            )
+            if isinstance(decision, errors.HybriddError):
+                self._refuse(ticket, decision)
             elif turns.may_start(decision):
                 self._start(ticket, decision.plan)
             elif not turns.someone_waits:
@@ -457,6 +455,41 @@ class Scheduler:
                     self._stop(self.instances[model])
                 for model in decision.wait_for:
                     self.instances[model].yield_to = ticket.seq
+
+    def _weigh_reloads(self, snapshot: Snapshot) -> None:
+        """End a ready model for other options only if those have a chance; else it stays."""
+        for model, item in self._reloads.items():
+            decision = self._judge(model, item.load_options, snapshot, item.seq)
+            if not isinstance(decision, errors.HybriddError):
+                self._stop(self.instances[model])  # the ticket that follows has the options
+                continue
+            number = item.ticket
+            if number is not None and self._promised.get(model) == number:
+                del self._promised[model]
+                self._do(LoadState(number, model, "failed", decision))
+            self._finish_alike(model, item.load_options, decision)
+
+    def _judge(
+        self,
+        model: str,
+        wanted: Mapping[str, Any],
+        snapshot: Snapshot,
+        seq: int,
+        yielding: Collection[str] = (),
+    ) -> Decision | errors.HybriddError:
+        """The decision on a load that came at `seq`, or why there is no chance."""
+        try:
+            decision = self._decide(
+                self._needs[model], wanted, snapshot, self._idle_models(seq), yielding
+            )
+        except Exception as exc:  # an estimate is a backend's, which may be anybody's code
+            return errors.LoadFailed(
+                f"what {model} needs cannot be worked out ({type(exc).__name__})",
+                reason="estimate",
+            )
+        if decision.hopeless:
+            return errors.DoesNotFit(why_not(decision.plan), plan=decision.plan.to_wire())
+        return decision
 
     def _decide(
         self,
@@ -495,12 +528,17 @@ class Scheduler:
         del self.tickets[ticket.model]
         self._do(LoadState(ticket.number, ticket.model, "failed", error))
         self._say("models", "failed", ticket.model, reason=error.message)
-        queue = self.queues.pop(ticket.model, [])
+        self._finish_alike(ticket.model, ticket.options, error)
+
+    def _finish_alike(
+        self, model: str, options: Mapping[str, Any], error: errors.HybriddError
+    ) -> None:
+        queue = self.queues.pop(model, [])
         for item in queue:
-            if item.load_options == ticket.options:
+            if item.load_options == options:
                 self._finish(item, error)
-        if kept := [item for item in queue if item.load_options != ticket.options]:
-            self.queues[ticket.model] = kept
+        if kept := [item for item in queue if item.load_options != options]:
+            self.queues[model] = kept
 
     # ---------------------------------------------------------------- small things
 

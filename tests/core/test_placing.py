@@ -104,7 +104,7 @@ def test_does_not_fit_says_what_would() -> None:
     made = decision(80, [], wanted={"context_length": 40_000})
     assert made.hopeless
     text = why_not(made.plan)
-    assert "new does not fit: it needs 120 bytes; free are 100 on cpu" in text
+    assert "new does not fit: it needs 120 B; free: 100 B on cpu" in text
     assert "a context length of 20999 would fit" in text
     assert "no context length would fit" in why_not(decision(101, []).plan)
 

@@ -116,6 +116,19 @@ def test_a_larger_wish_waits_behind_the_running_request_and_loads_anew() -> None
     assert world.jobs[world.tickets[wish]] == ["queued", "loading", "done"]
 
 
+def test_a_wish_that_can_never_fit_is_refused_and_costs_nobody_the_model() -> None:
+    world = World(SMALL)
+    world.load("a")
+    world.ready("a")
+    wish = world.load("a", load_options={"context_length": 1024 * 1024})
+    assert world.ends[wish] == "does_not_fit"
+    assert world.jobs[world.tickets[wish]] == ["queued", "failed"]
+    request = world.ask("a", load_options={"context_length": 1024 * 1024})
+    assert world.ends[request] == "does_not_fit"
+    assert world.state("a") == "ready"
+    assert set(world.running) == {world.ask("a")}, "it serves on"
+
+
 def test_a_detached_wish_for_more_has_a_job_that_is_not_over_yet() -> None:
     world = World(SMALL)
     world.load("a")
