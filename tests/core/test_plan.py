@@ -71,7 +71,7 @@ def test_an_explicit_context_never_shrinks() -> None:
     assert made.load_options["context_length"] == 2000
     assert made.max_context_length == 885
     assert made.reason is not None
-    assert "it needs 2115 bytes" in made.reason
+    assert "it needs 2.1 kB" in made.reason
 
 
 def test_no_context_fits_where_the_weights_do_not() -> None:

@@ -126,7 +126,8 @@ def test_a_wish_that_can_never_fit_is_refused_and_costs_nobody_the_model() -> No
     request = world.ask("a", load_options={"context_length": 1024 * 1024})
     assert world.ends[request] == "does_not_fit"
     assert world.state("a") == "ready"
-    assert set(world.running) == {world.ask("a")}, "it serves on"
+    on = world.ask("a")
+    assert set(world.running) == {on}, "it serves on"
 
 
 def test_a_detached_wish_for_more_has_a_job_that_is_not_over_yet() -> None:
