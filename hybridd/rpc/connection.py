@@ -25,18 +25,23 @@ from hybridd.wire.errors import (
     Busy,
     Cancelled,
     HybriddError,
+    InternalError,
     InvalidRequest,
     LineTooLong,
     ShuttingDown,
     SlowConsumer,
 )
-from hybridd.wire.framing import LineDecoder, decode_line
+from hybridd.wire.framing import LineDecoder, decode_line, encode_line
 
 log = logging.getLogger(__name__)
 
 RECEIVE_BYTES = 64 * 1024
 # After a refused line: how long input is thrown away so that the client can read why.
 DISCARD_S = 1.0
+# When the daemon ends: what a request gets that waits for something else than a worker.
+CLOSE_GRACE_S = 1.0
+# There are five topics; each subscription may hold some thousand events that nobody reads.
+MAX_SUBSCRIPTIONS = 64
 
 
 class Wire(Protocol):
@@ -79,13 +84,11 @@ class Connection:
         self._outbox = Outbox()
         self._decoder = LineDecoder(limits.max_line_bytes)
         self._requests: dict[Id, trio.CancelScope] = {}
-        self._batched: set[Id] = set()
-        self._cancelled: set[Id] = set()
         self._in_flight = 0
         self._wakened = trio.Event()
         self._ended = False  # the client sends no more
         self._closing = False  # nothing is accepted any more
-        self._failure: HybriddError | None = None
+        self._failure: HybriddError | None = None  # why requests end that nobody cancelled
         self._nursery: trio.Nursery | None = None
 
     # ---------------------------------------------------------------- life
@@ -106,9 +109,18 @@ class Connection:
                 await self._wire.aclose()
 
     def close(self) -> None:
-        """The daemon ends: take nothing more, finish what is owed, then close."""
+        """The daemon ends: take nothing more, finish what is owed, then close.
+
+        Workers are gone by now; a request that still waits (for a scan, say) ends after a grace.
+        """
         self._closing = True
+        if self._nursery is not None:
+            self._nursery.start_soon(self._end_late)
         self.wake()
+
+    async def _end_late(self) -> None:
+        await trio.sleep(CLOSE_GRACE_S)
+        self._end_requests(_shutting_down())
 
     # ---------------------------------------------------------------- reading
 
@@ -140,7 +152,17 @@ class Connection:
         with trio.move_on_after(DISCARD_S):
             while await self._wire.receive_some(RECEIVE_BYTES):
                 pass
+        self._end_requests(Cancelled("the connection is closed: a line was too long"))
+
+    def _end_requests(self, why: HybriddError) -> None:
+        """Answer whatever is in flight with `why`, then close; soon, whether it is read or not."""
+        assert self._nursery is not None
+        self._failure = self._failure or why
         self._closing = True
+        for scope in self._requests.values():
+            scope.cancel()
+        deadline = trio.current_time() + DISCARD_S
+        self._nursery.cancel_scope.deadline = min(self._nursery.cancel_scope.deadline, deadline)
         self.wake()
 
     def _take(self, line: bytes) -> None:
@@ -169,7 +191,7 @@ class Connection:
             self._refuse(exc)
             return
         if (refusal := self._no_room(1)) is not None:
-            self._put(protocol.error_response(id, refusal.to_wire()))
+            self._put(_refused(id, refusal))
             return
         self._requests[id] = trio.CancelScope()
         self._in_flight += 1
@@ -181,7 +203,6 @@ class Connection:
         params = message.get("params")
         id = params.get("id") if isinstance(params, dict) else None
         if isinstance(id, (int, str)) and not isinstance(id, bool) and id in self._requests:
-            self._cancelled.add(id)
             self._requests[id].cancel()
 
     def _take_batch(self, batch: list[Any]) -> None:
@@ -192,7 +213,7 @@ class Connection:
                 )
             )
             return
-        responses: list[dict[str, Any]] = []
+        responses: list[bytes] = []
         runnable: list[dict[str, Any]] = []
         for element in batch:
             try:
@@ -202,13 +223,15 @@ class Connection:
                     continue
                 id = self._check_id(element["id"])
                 if (refusal := self._no_room(1)) is not None:
-                    responses.append(protocol.error_response(id, refusal.to_wire()))
+                    responses.append(_refused(id, refusal))
                     continue
                 params = element.get("params")
                 if isinstance(params, dict) and (params.get("stream") or params.get("progress")):
-                    raise InvalidRequest("stream and progress cannot be used inside a batch")
+                    unfit = InvalidRequest("stream and progress cannot be used inside a batch")
+                    responses.append(_refused(id, unfit))
+                    continue
             except HybriddError as exc:
-                responses.append(protocol.error_response(None, exc.to_wire()))
+                responses.append(_refused(None, exc))
                 continue
             self._requests[id] = trio.CancelScope()
             self._in_flight += 1
@@ -240,7 +263,7 @@ class Connection:
 
     def _no_room(self, count: int) -> HybriddError | None:
         if self._closing:
-            return ShuttingDown("hybridd is shutting down; ask again once it is back")
+            return self._failure or _shutting_down()
         if self._in_flight + count > protocol.MAX_IN_FLIGHT:
             return Busy(
                 f"{self._in_flight} requests are in flight on this connection; "
@@ -255,29 +278,26 @@ class Connection:
     async def _run_one(self, message: dict[str, Any], id: Id) -> None:
         try:
             response = await self._answer(message, id, id)
-            self._outbox.finish(id, response)
+            self._check_pending()
+            self._outbox.finish(id, _encoded(response))
         finally:
             self._in_flight -= 1
             self._requests.pop(id, None)
-            self._cancelled.discard(id)
             self.wake()
 
-    async def _run_batch(
-        self, runnable: list[dict[str, Any]], responses: list[dict[str, Any]]
-    ) -> None:
+    async def _run_batch(self, runnable: list[dict[str, Any]], responses: list[bytes]) -> None:
         async def run(element: dict[str, Any]) -> None:
             id = element["id"]
             try:
-                responses.append(await self._answer(element, id, None))
+                responses.append(_encoded(await self._answer(element, id, None)))
             finally:
                 self._in_flight -= 1
                 self._requests.pop(id, None)
-                self._cancelled.discard(id)
 
         async with trio.open_nursery() as nursery:
             for element in runnable:
                 nursery.start_soon(run, element)
-        self._put(responses)
+        self._put(b"[" + b",".join(line[:-1] for line in responses) + b"]\n")
 
     async def _answer(self, message: dict[str, Any], id: Id, own: Id | None) -> dict[str, Any]:
         """The response to a request, also when it is cancelled meanwhile."""
@@ -315,13 +335,8 @@ class Connection:
         """End every request of a client that does not read, and then the connection."""
         if self._failure is not None:
             return
-        self._failure = SlowConsumer(f"the connection is closed: {why}")
         log.warning("a client is disconnected: %s", why)
-        self._closing = True
-        for scope in list(self._requests.values()):
-            scope.cancel()
-        assert self._nursery is not None
-        self._nursery.cancel_scope.deadline = trio.current_time() + DISCARD_S
+        self._end_requests(SlowConsumer(f"the connection is closed: {why}"))
 
     @property
     def _done(self) -> bool:
@@ -348,7 +363,16 @@ class Connection:
         self.wake()
 
     def attach(self, subscription: Subscription) -> None:
-        """Send a subscription's events on this connection."""
+        """Send a subscription's events on this connection.
+
+        Raises:
+            Busy: It has as many as it may have.
+        """
+        if len(self._outbox.subscriptions) >= MAX_SUBSCRIPTIONS:
+            raise Busy(
+                f"a connection has at most {MAX_SUBSCRIPTIONS} subscriptions; one takes all topics",
+                queue_length=MAX_SUBSCRIPTIONS,
+            )
         self._outbox.attach(subscription)
 
     def detach(self, name: str) -> bool:
@@ -362,12 +386,12 @@ class Connection:
     # ---------------------------------------------------------------- small things
 
     def _refuse(self, error: HybriddError) -> None:
-        self._put(protocol.error_response(None, error.to_wire()))
+        self._put(_refused(None, error))
 
-    def _put(self, message: Any) -> None:
+    def _put(self, line: bytes) -> None:
         # One large reply is no sign of a slow reader; what waited before it is.
         self._check_pending()
-        self._outbox.put(message)
+        self._outbox.put(line)
         self.wake()
 
     def _check_pending(self) -> None:
@@ -377,3 +401,21 @@ class Connection:
     def _spawn(self, task: Any, *args: Any) -> None:
         assert self._nursery is not None
         self._nursery.start_soon(task, *args)
+
+
+def _shutting_down() -> HybriddError:
+    return ShuttingDown("hybridd is shutting down; ask again once it is back")
+
+
+def _refused(id: Id | None, error: HybriddError) -> bytes:
+    return encode_line(protocol.error_response(id, error.to_wire()))
+
+
+def _encoded(response: dict[str, Any]) -> bytes:
+    """The response's line; an error in its place if JSON cannot carry it: a bug of its maker."""
+    try:
+        return encode_line(response)
+    except (ValueError, TypeError, RecursionError):
+        log.exception("a result cannot be sent")
+        error = InternalError("the result cannot be sent; hybridd's log has the details")
+        return encode_line(protocol.error_response(response["id"], error.to_wire()))

@@ -7,7 +7,9 @@ taken only when nothing else waits: they may be lost, replies may not.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 from hybridd.service.events import Subscription
@@ -25,10 +27,11 @@ Id = int | str
 class _Deltas:
     """Deltas of one request that wait to be sent as one."""
 
-    __slots__ = ("id", "logprobs", "text", "tokens")
+    __slots__ = ("id", "logprobs", "numbers", "text", "tokens")
 
-    def __init__(self, id: Id) -> None:
+    def __init__(self, id: Id, numbers: Iterator[int]) -> None:
         self.id = id
+        self.numbers = numbers
         self.text: list[str] = []
         self.tokens = 0
         self.logprobs: list[dict[str, Any]] = []
@@ -40,30 +43,31 @@ class Outbox:
     def __init__(self) -> None:
         self._waiting: deque[bytes | _Deltas] = deque()
         self._open: dict[Id, _Deltas] = {}
-        self._seq: dict[Id, int] = {}
+        self._numbers: dict[Id, Iterator[int]] = {}
         self._progress: dict[Id, dict[str, Any]] = {}
         self._subscriptions: dict[str, Subscription] = {}
         self.pending_bytes = 0
 
-    def put(self, message: Any) -> None:
-        """Add a message (encoded at once, so that a bad one fails where it was made)."""
-        line = encode_line(message)
+    def put(self, line: bytes) -> None:
+        """Add an encoded message."""
         self._waiting.append(line)
         self.pending_bytes += len(line)
 
-    def finish(self, id: Id, message: Any) -> None:
-        """Add a request's response; nothing of the request can follow it."""
+    def finish(self, id: Id, line: bytes) -> None:
+        """Add a request's encoded response; nothing of the request can follow it."""
         if (progress := self._progress.pop(id, None)) is not None:
-            self.put(protocol.notification(protocol.PROGRESS, progress))
-        self.put(message)
+            self.put(encode_line(protocol.notification(protocol.PROGRESS, progress)))
+        self.put(line)
+        # Deltas that still wait keep their place; the id is free for another request.
         self._open.pop(id, None)
-        self._seq.pop(id, None)
+        self._numbers.pop(id, None)
 
     def delta(self, id: Id, text: str, tokens: int, logprobs: list[dict[str, Any]] | None) -> None:
         """Add what a step brought for a stream."""
         waiting = self._open.get(id)
         if waiting is None:
-            waiting = self._open[id] = _Deltas(id)
+            numbers = self._numbers.setdefault(id, itertools.count())
+            waiting = self._open[id] = _Deltas(id, numbers)
             self._waiting.append(waiting)
             self.pending_bytes += _ENVELOPE_BYTES
         waiting.text.append(text)
@@ -123,13 +127,14 @@ class Outbox:
     def _encode(self, waiting: _Deltas) -> bytes:
         text = "".join(waiting.text)
         self.pending_bytes -= _ENVELOPE_BYTES * (1 + len(waiting.logprobs)) + len(text)
-        del self._open[waiting.id]
-        seq = self._seq[waiting.id] = self._seq.get(waiting.id, -1) + 1
+        if self._open.get(waiting.id) is waiting:
+            del self._open[waiting.id]
         delta: dict[str, Any] = {}
         if text:
             delta["text"] = text
         if waiting.logprobs:
             delta["logprobs"] = waiting.logprobs
+        seq = next(waiting.numbers)
         params = {"id": waiting.id, "seq": seq, "tokens": waiting.tokens, "delta": delta}
         return encode_line(protocol.notification(protocol.STREAM, params))
 

@@ -32,9 +32,13 @@ class Subscription:
         self._seq = 0
 
     def offer(self, event: dict[str, Any]) -> None:
-        """Take an event, or count it as lost when the reader is too far behind."""
+        """Take an event, or count it as lost when the reader is too far behind.
+
+        What follows a loss is lost too until the reader was told, so that it hears of the gap where
+        the gap is.
+        """
         self._seq += 1
-        if len(self._waiting) >= BACKLOG:
+        if self._lost or len(self._waiting) >= BACKLOG:
             self._lost += 1
         else:
             self._waiting.append({"subscription": self.name, "seq": self._seq, **event})

@@ -130,7 +130,7 @@ class Jobs:
         if stage:
             job.stage, job.done, job.total = stage, done, total
             now = self._clock()
-            if now - job._published >= PROGRESS_INTERVAL_S or done == total:
+            if now - job._published >= PROGRESS_INTERVAL_S:
                 job._published = now
                 self._events.publish("jobs", "progress", kind=job.kind, **job.progress())
         job.wake()

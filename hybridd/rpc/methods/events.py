@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from hybridd.core.fields import Choice, ListOf, Text
 from hybridd.rpc.call import Call
 from hybridd.rpc.registry import method
+from hybridd.wire.errors import Busy
 from hybridd.wire.protocol import TOPICS
 
 
@@ -18,7 +19,11 @@ async def subscribe(
 ) -> dict[str, Any]:
     """Receive `$/event` notifications of these topics from now on."""
     made = call.daemon.events.subscribe(topics, call.client.wake)
-    call.client.attach(made)
+    try:
+        call.client.attach(made)
+    except Busy:
+        call.daemon.events.unsubscribe(made.name)
+        raise
     return {"subscription": made.name, "revision": call.daemon.library.snapshot.revision}
 
 
