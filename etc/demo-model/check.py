@@ -15,19 +15,24 @@ from pathlib import Path
 from random import Random
 
 import torch
-from corpus import Corpus, Message, load_corpus, load_held_out
+from corpus import Corpus, HeldOut, Message, load_corpus, load_held_out
 from export import GGUF_FILE, HF_DIRECTORY
 from network import CONTEXT_LENGTH
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 # An aborting llama.cpp would otherwise start a debugger. Read when it is imported.
 os.environ.setdefault("GGML_NO_BACKTRACE", "1")
 import llama_cpp
 
+disable_progress_bar()
+
 DEFAULT_MODELS = Path(__file__).parents[2] / "hybridd" / "demo"
 
 # More than the longest answer, so that an answer that never ends shows as a missing EOS.
 MAX_TOKENS = 300
+
+SYSTEM: Message = {"role": "system", "content": "You are a helpful assistant."}
 
 # Strings that pre-tokenizers disagree about, if they do about anything.
 ODD_STRINGS = (
@@ -163,29 +168,43 @@ def check(models: Path = DEFAULT_MODELS, dtype: torch.dtype = torch.float32) -> 
     corpus = load_corpus()
     ours = TransformersEngine(models / HF_DIRECTORY, dtype)
     theirs = LlamaCppEngine(models / GGUF_FILE)
-    load_missed = _check_held_out(ours)
-    faults = load_missed + _check_tokens(corpus, ours, theirs) + _check_text(corpus, ours, theirs)
+    faults = _check_held_out(corpus, ours)
+    faults += _check_tokens(corpus, ours, theirs) + _check_text(corpus, ours, theirs)
     print("all well" if not faults else f"{faults} FAULTS")
     return 1 if faults else 0
 
 
-def _check_held_out(engine: TransformersEngine) -> int:
+def _check_held_out(corpus: Corpus, engine: TransformersEngine) -> int:
     """Asks the held-out wordings. Returns how many about loading failed; others may fail."""
-    load_missed = right = asked = 0
-    for topic in load_held_out():
-        hits = 0
-        for question in topic.questions:
-            text = _ask(engine, [{"role": "user", "content": question}]).text
-            if topic.must_contain in text:
-                hits += 1
-            else:
-                print(f"  missed: {question!r} -> {text!r}")
-        print(f"held out, {topic.name}: {hits} of {len(topic.questions)}")
-        right, asked = right + hits, asked + len(topic.questions)
-        if topic.name == "load":
-            load_missed = len(topic.questions) - hits
-    print(f"held out, all topics: {right} of {asked}")
+    answers = {topic.name: topic.answer for topic in corpus.topics}
+    earlier: list[Message] = []
+    for question, name in (("Hello", "hello"), ("Which models are there?", "list")):
+        earlier.append({"role": "user", "content": question})
+        earlier.append({"role": "assistant", "content": answers[name]})
+    load_missed = 0
+    for label, before in (("alone", []), ("after system", [SYSTEM]), ("third turn", earlier)):
+        scores = {
+            topic.name: (_score(engine, before, topic), len(topic.questions))
+            for topic in load_held_out()
+        }
+        right = sum(hits for hits, _ in scores.values())
+        asked = sum(count for _, count in scores.values())
+        each = ", ".join(f"{name} {hits}/{count}" for name, (hits, count) in scores.items())
+        print(f"held out, {label}: {right} of {asked} ({each})")
+        load_missed += scores["load"][1] - scores["load"][0]
     return load_missed
+
+
+def _score(engine: TransformersEngine, before: Sequence[Message], topic: HeldOut) -> int:
+    """How many of a topic's held-out wordings are answered right."""
+    hits = 0
+    for question in topic.questions:
+        text = _ask(engine, [*before, {"role": "user", "content": question}]).text
+        if topic.must_contain in text:
+            hits += 1
+        else:
+            print(f"  missed: {question!r} -> {text!r}")
+    return hits
 
 
 def _check_tokens(corpus: Corpus, ours: TransformersEngine, theirs: LlamaCppEngine) -> int:
@@ -223,7 +242,7 @@ def _check_text(corpus: Corpus, ours: TransformersEngine, theirs: LlamaCppEngine
     margins.sort()
     print(f"greedy text compared over {count} prompts, {faults} differ, {endless} without end")
     for margin, prompt in margins[:5]:
-        print(f"  smallest margin {margin:.4f} logits: {prompt!r}")
+        print(f"  smallest margin {margin:.4f} logits: {prompt[-80:]!r}")
     print(f"  median of the smallest margins {margins[len(margins) // 2][0]:.2f} logits")
     return faults
 
@@ -231,12 +250,11 @@ def _check_text(corpus: Corpus, ours: TransformersEngine, theirs: LlamaCppEngine
 def _prompts(corpus: Corpus, engine: TransformersEngine) -> Iterator[str]:
     """Rendered conversations, and plain texts for `generate`."""
     rng = Random(0)
-    system: Message = {"role": "system", "content": "You are a helpful assistant."}
     questions = [question for topic in load_held_out() for question in topic.questions]
     for question in [*questions, *ODD_STRINGS]:
         user: Message = {"role": "user", "content": question}
         yield engine.render([user])
-        yield engine.render([system, user])
+        yield engine.render([SYSTEM, user])
     for _ in range(60):  # conversations from the corpus, without the last answer
         yield engine.render(corpus.conversation(rng)[:-1])
     for _ in range(20):  # and ones in which every question is held out

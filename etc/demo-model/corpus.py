@@ -11,6 +11,7 @@ import string
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -60,6 +61,7 @@ class Corpus:
     slots: dict[str, tuple[str, ...]]
     before: tuple[str, ...]
     after: tuple[str, ...]
+    fillers: tuple[str, ...]
     systems: tuple[str, ...]
     topics: tuple[Topic, ...]
     plain: tuple[str, ...]
@@ -80,13 +82,17 @@ class Corpus:
                     question = self.expand(rng, wording)
                     yield question
                     yield question[:1].upper() + question[1:] + "?"
-        for text in (*self.systems, *self.plain):
+        for text in (*self.systems, *self.plain, *self.fillers):
             yield text
             yield text
 
     def question(self, rng: Random, topic: Topic) -> str:
         """One question of a topic as a person might type it."""
         text = self.expand(rng, rng.choice(topic.questions))
+        if rng.random() < 0.20:
+            words = text.split(" ")
+            words.insert(rng.randint(1, len(words)), rng.choice(self.fillers))
+            text = " ".join(words)
         if rng.random() < 0.15:
             text = rng.choice(self.before) + text
         if rng.random() < 0.10:
@@ -108,20 +114,29 @@ class Corpus:
         return messages
 
     def passage(self, rng: Random) -> str:
-        """Plain text: one to three sentences."""
-        return " ".join(rng.sample(self.plain, rng.choice((1, 1, 1, 2, 3))))
+        """Plain text: one to three sentences, the earlier ones of the corpus more often."""
+        weights = [1 / (rank + 3) for rank in range(len(self.plain))]
+        drawn = rng.choices(self.plain, weights, k=rng.choice((1, 1, 1, 2, 3)))
+        return " ".join(dict.fromkeys(drawn))
 
     def can_make(self, question: str) -> bool:
         """Whether a question, whatever its marks, capitals and courtesies, is in the corpus."""
         around = {normalise(text) for text in (*self.before, *self.after)}
         candidates = {normalise(question)}
+        # As training puts one filler in, take one out.
+        for filler in self.fillers:
+            for match in re.finditer(
+                rf" {re.escape(normalise(filler))}(?= |$)", normalise(question)
+            ):
+                text = normalise(question)
+                candidates.add(text[: match.start()] + text[match.end() :])
         for extra in around:
             for text in tuple(candidates):
                 candidates.add(text.removeprefix(extra + " "))
                 candidates.add(text.removesuffix(" " + extra))
-        patterns = self._patterns()
-        return any(pattern.fullmatch(text) for text in candidates for pattern in patterns)
+        return any(pattern.fullmatch(text) for text in candidates for pattern in self._patterns)
 
+    @cached_property
     def _patterns(self) -> list[re.Pattern[str]]:
         return [
             re.compile(self._pattern(wording))
@@ -178,6 +193,7 @@ def load_corpus(path: Path = CORPUS) -> Corpus:
         slots=slots,
         before=tuple(around["before"]),
         after=tuple(around["after"]),
+        fillers=tuple(around["fillers"]),
         systems=tuple(around["systems"]),
         topics=topics,
         plain=tuple(data["plain"]["sentences"]),
@@ -217,9 +233,9 @@ def _dress(rng: Random, text: str) -> str:
         text = re.sub(r"\bgguf\b", "GGUF", text)
         text = re.sub(r"\bhugging face\b", "Hugging Face", text)
         text = re.sub(r"\b(gpu|ram|llm|json)\b", lambda match: match[1].upper(), text)
-    elif style < 0.65:
+    elif style < 0.68:
         text = text.upper()
-    elif style < 0.70:
+    elif style < 0.72:
         text = text.title()
     mark = rng.random()
     if mark < 0.55:

@@ -28,6 +28,7 @@ from network import (
     SPECIAL,
 )
 from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils.logging import disable_progress_bar
 
 HF_DIRECTORY = "demo-hf"
 GGUF_FILE = Path("demo-gguf") / "hybridd-demo-F16.gguf"
@@ -50,6 +51,7 @@ LAYER_TENSORS = {
 
 def export(network: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     """Writes `out/demo-hf/` and `out/demo-gguf/hybridd-demo-F16.gguf`, replacing what is there."""
+    disable_progress_bar()
     network.half()
     write_huggingface(network, tokenizer, out / HF_DIRECTORY)
     write_gguf(network, tokenizer, out / GGUF_FILE)

@@ -47,7 +47,8 @@ def main() -> int:
     network = train(corpus, tokenizer, recipe)
     export(network, tokenizer, arguments.out)
     print(f"parameters {sum(p.numel() for p in network.parameters())}")
-    print(f"trained and written in {time.monotonic() - started:.0f} s")
+    wall, processor = time.monotonic() - started, time.process_time()
+    print(f"trained and written in {wall:.0f} s, with {processor:.0f} s of processor time")
     for path in (arguments.out / HF_DIRECTORY / "model.safetensors", arguments.out / GGUF_FILE):
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         print(f"{path.name}  {path.stat().st_size} bytes  sha256 {digest}")
