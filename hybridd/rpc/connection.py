@@ -103,6 +103,7 @@ class Connection:
         except* (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the client went away; its requests were cancelled with the nursery
         finally:
+            self._nursery = None  # `close` may still come while the socket is closed
             for name in self._outbox.subscriptions:
                 self._daemon.events.unsubscribe(name)
             with trio.CancelScope(shield=True), trio.move_on_after(1.0):

@@ -152,8 +152,12 @@ def test_gguf_chunks_of_a_prompt_change_nothing() -> None:
     texts = []
     for options in ({"ubatch_size": 16}, {"mmap": False}, {"flash_attention": False}):
         engine, _ = loaded_demo("gguf", **options)
-        texts.append(ask(engine, prompt="hello " * 50, options={"temperature": 0}).text)
+        # A question it was trained on: its margins are wide, where noise would flip at rounding.
+        messages = [*user("Who are you?"), {"role": "assistant", "content": "I am a demo model."}]
+        messages = [*(messages * 4), *user("How do I load a model?")]
+        texts.append(ask(engine, "chat", messages=messages, options={"temperature": 0}).text)
         engine.close()
+    assert "hybridctl load" in texts[0]
     assert texts[0] == texts[1] == texts[2]
 
 
@@ -244,10 +248,14 @@ def test_code_in_the_directory_is_not_run(copy: Path, tmp_path: Path) -> None:
 
 
 def test_several_ends_of_a_turn(copy: Path) -> None:
-    edit(copy / "generation_config.json", eos_token_id=[2, 271])
     engine = make_engine("huggingface")
     engine.load(spec_for(copy, "huggingface"), ignore_progress)
-    # 271 is what the demo model says first after "hello".
+    said = ask(engine, prompt="hello", options={"temperature": 0, "max_tokens": 1, "logprobs": 1})
+    first = said.logprobs[0]["id"]
+    engine.close()
+    edit(copy / "generation_config.json", eos_token_id=[2, first])
+    engine = make_engine("huggingface")
+    engine.load(spec_for(copy, "huggingface"), ignore_progress)
     answer = ask(engine, prompt="hello", options={"temperature": 0})
     assert (answer.text, answer.result["finish_reason"]) == ("", "stop")
     engine.close()
