@@ -204,8 +204,8 @@ class Manager:
     async def unload(self, query: str, *, force: bool = False) -> dict[str, Any]:
         """Unload one model, or all with "*"; waits until the memory is back."""
         running = self._scheduler.instances
-        models = list(running)
-        if query != "*":
+        models = [query] if query in running else list(running)  # its files may be gone
+        if query != "*" and query not in running:
             found = (await self.find(query)).id
             models = [found] if found in running else []
         waiters = {m: (next(self._keys), Waiter(None)) for m in models}

@@ -7,6 +7,8 @@ is made and when it has to go is the scheduler's business.
 
 from __future__ import annotations
 
+import itertools
+import logging
 import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -28,6 +30,9 @@ TERM_GRACE_S = 2.0
 FORCED_GRACE_S = 1.0
 # Lines of the engine's log that `load_failed` carries.
 DETAIL_LINES = 15
+LOG_LINES = 200
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 MemoryBack = Callable[[int], Awaitable[None] | None]
@@ -76,7 +81,8 @@ class Supervisor:
         self._outgoing, self._frames = trio.open_memory_channel[dict[str, Any]](float("inf"))
         self._told_to_stop = trio.Event()
         self._forced = trio.Event()
-        self._killed_as_hung = False
+        self._killed_for: str | None = None
+        self._refusal: errors.HybriddError | None = None
         self._last_frame = 0.0
 
     # ---------------------------------------------------------------- the manager's calls
@@ -120,6 +126,14 @@ class Supervisor:
                     error, counts = self._death(status)
         except errors.HybriddError as exc:
             self._feed(WorkerRefused(self.number, exc))
+        except Exception:
+            # A bug here costs one model, never the daemon.
+            model = self.spec["model"]
+            log.exception("the supervisor of %s failed", model)
+            if self.worker is not None:
+                self.worker.kill(signal.SIGKILL)
+                await self.worker.wait()
+            error = errors.InternalError(f"{model} was lost to a bug of hybridd; see its log")
         self._feed(WorkerGone(self.number, error, counts))
 
     async def _serve(self, worker: WorkerProcess) -> ExitStatus:
@@ -140,12 +154,19 @@ class Supervisor:
             await self._read(worker)
             status = await worker.wait()
             nursery.cancel_scope.cancel()
+        if self._refusal is not None and self._refusal.kind == "load_failed":
+            # Only now the log is whole.
+            self._refusal.data.setdefault("detail", _detail(worker.log_tail(LOG_LINES)))
         return status
 
     async def _write(self, worker: WorkerProcess) -> None:
         try:
             async for frame in self._frames:
-                await worker.send(frame)
+                try:
+                    await worker.send(frame)
+                except (ValueError, TypeError, RecursionError):
+                    log.exception("a frame for %s cannot be encoded", self.spec["model"])
+                    self._fail_request(frame.get("request", {}).get("id"))
         except trio.BrokenResourceError:
             pass  # the reader learns of the end as well, and knows what to do
 
@@ -154,15 +175,21 @@ class Supervisor:
             while True:
                 frame = await worker.receive()
                 self._last_frame = trio.current_time()
-                self._handle(frame, worker)
+                try:
+                    self._handle(frame)
+                except (LookupError, TypeError, ValueError, AttributeError):
+                    # Native code that reads a hostile file runs there: what comes is not trusted.
+                    log.exception("a frame of %s is bad: %s", self.spec["model"], frame.get("op"))
+                    self._kill(worker, "sent what made no sense and was killed")
+                    return
         except EOFError:
             # Closed but alive: a worker without a channel is of no use to anyone.
             with trio.move_on_after(FORCED_GRACE_S):
                 await worker.wait()
                 return
-            worker.kill(signal.SIGKILL)
+            self._kill(worker, "closed its channel and was killed")
 
-    def _handle(self, frame: dict[str, Any], worker: WorkerProcess) -> None:
+    def _handle(self, frame: dict[str, Any]) -> None:
         match frame.get("op"):
             case "deltas":
                 for item in frame["items"]:
@@ -185,17 +212,22 @@ class Supervisor:
                 self._progress(frame["stage"], frame["done"], frame["total"])
             case "ready":
                 self.load_s = frame.get("load_s")
-                self._feed(WorkerReady(self.number, frame["facts"]))
+                self._feed(WorkerReady(self.number, _checked(frame["facts"])))
             case "failed":
                 # A load that was stopped says so by failing; that is no refusal.
                 if not self._told_to_stop.is_set():
-                    self._feed(WorkerRefused(self.number, self._refusal(frame["error"], worker)))
+                    self._refusal = errors.from_wire(frame["error"])
+                    self._feed(WorkerRefused(self.number, self._refusal))
 
-    def _refusal(self, error: dict[str, Any], worker: WorkerProcess) -> errors.HybriddError:
-        made = errors.from_wire(error)
-        if made.kind == "load_failed" and "detail" not in made.data:
-            made.data["detail"] = worker.log_tail(DETAIL_LINES)
-        return made
+    def _fail_request(self, key: int | None) -> None:
+        if key is not None:
+            if work := self._works.get(key):
+                work.fail(errors.InternalError("the request cannot be passed on to the model"))
+            self._feed(RequestEnded(self.number, key, completed=False))
+
+    def _kill(self, worker: WorkerProcess, why: str) -> None:
+        self._killed_for = why
+        worker.kill(signal.SIGKILL)
 
     def _learn_speed(self, work: Work) -> None:
         self.last_used_at = time.time()
@@ -206,18 +238,17 @@ class Supervisor:
         """The error that its requests get, and whether the death may count against the model."""
         model = self.spec["model"]
         data: dict[str, Any] = {"model": model, "oom": status.oom}
-        if self._killed_as_hung:
-            how = f"made no progress for {HUNG_AFTER_S:.0f} s and was killed"
+        if self._killed_for is not None:
+            how = self._killed_for
             data["signal"] = "SIGKILL"
         elif status.signal is not None:
-            name = signal.Signals(status.signal).name
-            data["signal"] = name
+            data["signal"] = name = _signal_name(status.signal)
             how = "was killed because memory ran out" if status.oom else f"died of {name}"
         else:
             data["exit_code"] = status.exit_code
             how = f"ended with exit code {status.exit_code}"
         outside = status.signal in (signal.SIGTERM, signal.SIGKILL)
-        counts = self._killed_as_hung or status.oom or not outside
+        counts = self._killed_for is not None or status.oom or not outside
         hint = (
             "load it with a smaller context, or a smaller build of it"
             if status.oom
@@ -256,6 +287,32 @@ class Supervisor:
                 ticks, since = used, now
             quiet_since = max(since, self._last_frame)
             if now - quiet_since >= HUNG_AFTER_S:
-                self._killed_as_hung = True
-                worker.kill(signal.SIGKILL)
+                self._kill(worker, f"made no progress for {HUNG_AFTER_S:.0f} s and was killed")
                 return
+
+
+def _checked(facts: Any) -> dict[str, Any]:
+    """The engine's `LoadedFacts`, as far as the daemon relies on them.
+
+    Raises:
+        ValueError: They are none.
+    """
+    numbers = [facts[name] for name in ("context_length", "parallel")]
+    if not all(type(number) is int and number > 0 for number in numbers):
+        raise ValueError("context_length and parallel have to be positive")
+    if not isinstance(facts["load_options"], dict) or not isinstance(facts["memory"], dict):
+        raise ValueError("load_options and memory have to be objects")
+    return dict(facts)
+
+
+def _detail(lines: list[str]) -> list[str]:
+    """The last lines of an engine's log, without the traceback that ends it: it stays here."""
+    told = itertools.takewhile(lambda line: not line.startswith("Traceback ("), lines)
+    return list(told)[-DETAIL_LINES:]
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"SIGRTMIN+{number - signal.SIGRTMIN}"  # real-time signals but two have no name

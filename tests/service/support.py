@@ -26,6 +26,9 @@ from hybridd.service.residency import Residency
 from hybridd.service.state import StateFile
 from hybridd.wire import errors
 
+# By the mock clock: a test that waits for what never comes ends all the same.
+PATIENCE_S = 10_000.0
+
 FACTS: dict[str, Any] = {
     "engine": "fake 1",
     "context_length": 4096,
@@ -301,17 +304,18 @@ async def running(
 ) -> AsyncIterator[tuple[World, Callable[..., Outcome]]]:
     """A running manager, and a way to begin tasks; at the end it is closed and all is over."""
     world = World(directory, *records, room=room)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(world.residency.run)
+    with trio.fail_after(PATIENCE_S):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(world.residency.run)
 
-        def begin(function: Any, *args: Any, **kwargs: Any) -> Outcome:
-            made = Outcome()
-            nursery.start_soon(lambda: made.run(function, *args, **kwargs))
-            return made
+            def begin(function: Any, *args: Any, **kwargs: Any) -> Outcome:
+                made = Outcome()
+                nursery.start_soon(lambda: made.run(function, *args, **kwargs))
+                return made
 
-        yield world, begin
-        await world.residency.close()
-        nursery.cancel_scope.cancel()
+            yield world, begin
+            await world.residency.close()
+            nursery.cancel_scope.cancel()
     assert world.residency.supervisors == {}
     assert world.residency.works == {}
     assert world.residency.waiters == {}
