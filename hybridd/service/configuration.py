@@ -7,6 +7,7 @@ one `Settings` that the daemon runs with.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from hybridd.wire import paths
 from hybridd.wire.errors import InvalidParams
 
 MAX_FILE_BYTES = 1024 * 1024
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
 
 
 class BadConfiguration(Exception):
@@ -158,15 +160,13 @@ class Configuration:
             "HOME": self._environment.get("HOME") or os.path.expanduser("~"),
         }
         made: dict[Path, None] = {}
+        known = {**self._environment, **base}
         for text in self.settings["catalog.model_dirs"]:
             if text == "~" or text.startswith("~/"):
                 text = base["HOME"] + text[1:]
-            for name, value in {**self._environment, **base}.items():
-                text = text.replace("${" + name + "}", value)
-            head, *rest = text.split("/")
-            if head.startswith("$"):
-                head = {**self._environment, **base}.get(head[1:], head)
-            made[Path(os.path.abspath("/".join([head, *rest])))] = None
+            # What is no known variable stays as it is: a directory may be called so.
+            text = _VARIABLE.sub(lambda found: known.get(found[1] or found[2], found[0]), text)
+            made[Path(os.path.abspath(text))] = None
         return list(made)
 
     # ---------------------------------------------------------------- inside
