@@ -88,6 +88,7 @@ class Connection:
         self._wakened = trio.Event()
         self._ended = False  # the client sends no more
         self._closing = False  # nothing is accepted any more
+        self._told_to_close = trio.Event()
         self._failure: HybriddError | None = None  # why requests end that nobody cancelled
         self._nursery: trio.Nursery | None = None
 
@@ -99,11 +100,11 @@ class Connection:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 nursery.start_soon(self._write)
+                nursery.start_soon(self._end_late)
                 await self._read()
         except* (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the client went away; its requests were cancelled with the nursery
         finally:
-            self._nursery = None  # `close` may still come while the socket is closed
             for name in self._outbox.subscriptions:
                 self._daemon.events.unsubscribe(name)
             with trio.CancelScope(shield=True), trio.move_on_after(1.0):
@@ -115,11 +116,12 @@ class Connection:
         Workers are gone by now; a request that still waits (for a scan, say) ends after a grace.
         """
         self._closing = True
-        if self._nursery is not None:
-            self._nursery.start_soon(self._end_late)
+        self._told_to_close.set()
         self.wake()
 
     async def _end_late(self) -> None:
+        # A task of its own from the start: when `close` comes, the nursery may take no more.
+        await self._told_to_close.wait()
         await trio.sleep(CLOSE_GRACE_S)
         self._end_requests(_shutting_down())
 
