@@ -168,7 +168,9 @@ class Scheduler:
                     self._drop_load_without_waiters(model)
                     return
         for instance in self.instances.values():
-            if event.key in instance.active:
+            item = instance.active.get(event.key)
+            if item is not None and not item.left:
+                item.left = True
                 self._do(CancelActive(instance.number, event.key))
             if event.key in instance.unloads:
                 instance.unloads.remove(event.key)
@@ -602,7 +604,8 @@ class Scheduler:
     def _finish(self, item: Item, error: errors.HybriddError) -> None:
         if not item.load:
             self._say("requests", "finished", item.model)
-        self._do(Finish(item.key, error))
+        if not item.left:
+            self._do(Finish(item.key, error))
 
     def _say(self, topic: str, type: str, model: str, **data: Any) -> None:
         self._do(Notify(topic, type, model, data))

@@ -26,6 +26,7 @@ class Item:
         switch: Whether it may cause a load (an explicit load always may).
         seq: Order of arrival, set by the scheduler.
         ticket: The load's ticket that its waiter was told of, set by the scheduler.
+        left: It was abandoned while it ran; its worker has still to let go of it.
     """
 
     key: int
@@ -38,6 +39,7 @@ class Item:
     switch: bool = True
     seq: int = 0
     ticket: int | None = None
+    left: bool = False
 
 
 # ------------------------------------------------------------------ events

@@ -203,6 +203,33 @@ def test_a_wish_that_can_never_be_does_not_take_others_with_it() -> None:
     assert set(world.running) == {plain}
 
 
+def test_a_wish_that_can_never_be_costs_nobody_the_model_that_works() -> None:
+    world = World(BIG)
+    world.load("a")
+    world.ready("a")
+    huge = world.load("a", load_options={"context_length": 1024 * 1024})
+    assert world.ends[huge] == "does_not_fit"
+    assert world.jobs[world.tickets[huge]] == ["queued", "failed"]
+    request = world.ask("a", load_options={"context_length": 1024 * 1024})
+    assert world.ends[request] == "does_not_fit"
+    key = world.ask("a")
+    assert set(world.running) == {key}
+
+
+def test_of_two_wishes_for_more_the_one_that_can_be_is_kept() -> None:
+    world = World(BIG)
+    running = world.ask("a")
+    world.ready("a")
+    huge = world.load("a", load_options={"context_length": 1024 * 1024})
+    large = world.load("a", load_options={"context_length": 16384})
+    world.reply(running)
+    assert world.ends[huge] == "does_not_fit"
+    world.gone("a")
+    world.ready("a")
+    assert world.ends[large] == "ok"
+    assert [states[-1] for states in world.jobs.values()] == ["done", "failed", "done"]
+
+
 # -------------------------------------------------------------------- leaving
 
 
@@ -269,6 +296,17 @@ def test_a_request_that_is_left_while_it_runs_is_taken_back_from_its_worker() ->
     assert second not in world.running, "its slot is free only when the worker says so"
     world.reply(first)
     assert set(world.running) == {second}
+
+
+def test_a_request_that_was_left_ends_no_second_time_with_its_worker() -> None:
+    world = World(SMALL)
+    key = world.ask("a")
+    world.ready("a")
+    world.leave(key)
+    world.feed(work.Abandon(key))
+    world.die("a")
+    assert world.ends == {key: "left"}
+    assert world.said.count(("requests", "finished", "a")) == 1
 
 
 # -------------------------------------------------------------------- unloading
