@@ -168,9 +168,9 @@ class Scheduler:
                     self._drop_load_without_waiters(model)
                     return
         for instance in self.instances.values():
-            item = instance.active.get(event.key)
-            if item is not None and not item.left:
-                item.left = True
+            running = instance.active.get(event.key)
+            if running is not None and not running.left:
+                running.left = True
                 self._do(CancelActive(instance.number, event.key))
             if event.key in instance.unloads:
                 instance.unloads.remove(event.key)
