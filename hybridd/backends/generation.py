@@ -5,6 +5,7 @@ The engine decides which token comes next; this decides what is sent of it and w
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any, Literal
@@ -14,6 +15,15 @@ from hybridd.wire.errors import ContextExceeded
 from .api import Output
 from .options import GenerationOptions
 from .text import TextStream
+
+
+# JSON has no infinity; clients know this number from other servers for "cannot come".
+IMPOSSIBLE_LOGPROB = -9999.0
+
+
+def finite(logprob: float) -> float:
+    """A log probability as JSON can carry it."""
+    return round(logprob, 6) if math.isfinite(logprob) else IMPOSSIBLE_LOGPROB
 
 
 def check_prompt(prompt_tokens: int, context_length: int) -> None:

@@ -138,11 +138,16 @@ class FilesChanged:
 
 @dataclass(frozen=True, slots=True)
 class Configure:
-    """Settings that the scheduler keeps to."""
+    """Settings that the scheduler keeps to.
+
+    Attributes:
+        room: Whatever else decides what fits; when it changes, waiting loads are looked at again.
+    """
 
     keepalive: float
     max_loaded: int
     max_queue: int
+    room: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,6 +134,8 @@ class Connection:
                 if line is None:
                     data = await self._wire.receive_some(RECEIVE_BYTES)
                     if not data:
+                        # `printf | socat` ends its half without a last newline.
+                        self._take(self._decoder.rest())
                         break
                     self._decoder.feed(data)
                     continue

@@ -121,7 +121,9 @@ class Configuration:
         if persist:
             self._persist({**self._persisted, **layer.values})
         self._layers["runtime"].values = {**runtime, **layer.values}
-        return self._apply()
+        # A flag of this start goes before: the value is kept, and counts from the next start on.
+        overridden = sorted(n for n in layer.values if n in self._layers["flag"].values)
+        return {**self._apply(), **({"overridden_by_flag": overridden} if overridden else {})}
 
     def unset(self, keys: Iterable[str]) -> dict[str, Any]:
         """Forget values that were set at run time.

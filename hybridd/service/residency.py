@@ -35,7 +35,16 @@ log = logging.getLogger(__name__)
 
 # NVML may show an ended process's memory for a moment.
 GPU_MEMORY_BACK_S = 5.0
-LIVE_LIMITS = frozenset({"models.keepalive", "limits.max_loaded", "limits.max_queue"})
+LIVE_LIMITS = frozenset(
+    {
+        "models.keepalive",
+        "models.auto_context",
+        "limits.max_loaded",
+        "limits.max_queue",
+        "limits.ram_max",
+        "limits.vram_max",
+    }
+)
 
 
 class Residency:
@@ -100,7 +109,12 @@ class Residency:
         if changed & LIVE_LIMITS:
             c = self._configuration
             self.feed(
-                work.Configure(c["models.keepalive"], c["limits.max_loaded"], c["limits.max_queue"])
+                work.Configure(
+                    c["models.keepalive"],
+                    c["limits.max_loaded"],
+                    c["limits.max_queue"],
+                    (c["limits.ram_max"], c["limits.vram_max"], c["models.auto_context"]),
+                )
             )
 
     # ---------------------------------------------------------------- for the manager
@@ -165,8 +179,8 @@ class Residency:
     async def _sample_now(self) -> None:
         try:
             snapshot = (await self.measure()).snapshot
-        except OSError as exc:
-            log.error("the memory cannot be read: %s", exc)
+        except Exception:  # a driver may raise what it likes; the daemon goes on without room
+            log.exception("the memory cannot be read")
             snapshot = Snapshot()
         self.feed(work.Sampled(snapshot))
 

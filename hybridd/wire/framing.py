@@ -64,6 +64,11 @@ class LineDecoder:
         self._searched = 0
         return line
 
+    def rest(self) -> bytes:
+        """Take out what is left without a newline, once no more bytes will come."""
+        left, self._buffer, self._searched = bytes(self._buffer), bytearray(), 0
+        return left
+
     @property
     def pending_bytes(self) -> int:
         """Bytes held back until their line is complete."""

@@ -68,18 +68,14 @@ def load_failure(exc: BaseException, model: str) -> HybriddError:
             f"there was not enough memory to load {model}; unload another model or load it with "
             "a smaller context_length",
             reason="out_of_memory",
-            detail=first_line(exc),
         )
     if isinstance(exc, OSError) and exc.errno:
         # Not the exception's own text, which names the file and where it lies.
         reason = os.strerror(exc.errno)
-        return LoadFailed(
-            f"{model} could not be read: {reason}", reason="unreadable", detail=reason
-        )
+        return LoadFailed(f"{model} could not be read: {reason}", reason="unreadable")
     return LoadFailed(
         f"{model} could not be loaded: {first_line(exc)}",
         reason="engine_error",
-        detail=type(exc).__name__,
     )
 
 

@@ -898,3 +898,14 @@ def test_nobody_starves_while_others_keep_coming(seed: int) -> None:
         oldest = min((born[key] for key in world.waiting()), default=step)
         assert step - oldest < 600, f"{world.waiting()} wait since {oldest}"
     assert sum(end == "reply" for end in world.ends.values()) > 100
+
+
+def test_a_raised_limit_lets_a_waiting_load_start() -> None:
+    world = World({"a": 60, "b": 60})
+    world.ask("a")
+    world.ready("a")
+    world.load("b")
+    assert world.state("b") is None, "it waits for the busy one"
+    world.room = 200
+    world.configure()
+    assert world.state("b") == "starting"

@@ -178,7 +178,8 @@ class World:
     def configure(self, **settings: Any) -> None:
         self.settings.update(settings)
         s = self.settings
-        self.feed(work.Configure(s["keepalive"], s["max_loaded"], s["max_queue"]))
+        room = (self.room,)
+        self.feed(work.Configure(s["keepalive"], s["max_loaded"], s["max_queue"], room))
 
     def close(self) -> None:
         self.asked_to_go |= {worker.model for worker in self.workers.values()}

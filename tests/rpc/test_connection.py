@@ -273,6 +273,15 @@ async def test_half_close_still_gets_its_replies() -> None:
         assert await client.receive() is None, "and then it closes"
 
 
+async def test_a_last_line_needs_no_newline() -> None:
+    """`printf '{…}' | socat` is a fair client."""
+    async with connected() as client:
+        client.wire.feed(json.dumps(request(1)).encode())
+        client.wire.shutdown_write()
+        assert (await client.receive())["id"] == 1
+        assert await client.receive() is None
+
+
 async def test_half_close_keeps_a_subscription() -> None:
     async with connected() as client:
         client.call("events.subscribe", topics=["models"])

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np  # noqa: TID253 - worker side, where it may be imported
 
+from hybridd.backends.generation import finite
 from hybridd.backends.options import GenerationOptions
 
 from .library import llama
@@ -73,7 +74,7 @@ class Sampler:
             "id": token,
             "token": piece.decode("utf-8", "replace"),
             "bytes": list(piece),
-            "logprob": round(float(values[token]), 6),
+            "logprob": finite(float(values[token])),
         }
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from hybridd.backends.generation import finite
 from hybridd.wire.errors import LoadFailed, ModelInvalid
 
 from .library import AutoTokenizer
@@ -123,7 +124,7 @@ class Vocabulary:
             "id": token,
             "token": piece.decode("utf-8", "replace"),
             "bytes": list(piece),
-            "logprob": round(logprob, 6),
+            "logprob": finite(logprob),
         }
 
     @cached_property
