@@ -16,7 +16,6 @@ from .api import Output
 from .options import GenerationOptions
 from .text import TextStream
 
-
 # JSON has no infinity; clients know this number from other servers for "cannot come".
 IMPOSSIBLE_LOGPROB = -9999.0
 
