@@ -36,7 +36,7 @@ class Backend(Protocol):
     engine: str  # "llama.cpp", "transformers", "echo"
     extra: str | None  # the optional dependency group that brings the engine
     distributions: tuple[str, ...]  # packages whose presence makes the engine available
-    engine_factory: str  # "package.module:callable", imported in a worker only
+    engine_factory: str  # "package.module:callable", imported in a worker only; "": none yet
     preload: tuple[str, ...]  # heavy modules that a template imports before it forks
     suffixes: tuple[str, ...]  # a file that ends so (lower case, with the dot) is a candidate
     tagged: bool  # whether ids name the quantization, as in `publisher/repo:Q4_K_M`
@@ -47,7 +47,19 @@ class Backend(Protocol):
         ...
 
     def claims(self, names: Set[str]) -> bool:
-        """Whether a directory that holds files of these names is a candidate."""
+        """Whether a directory with these names in it is a candidate; directories end in `/`."""
+        ...
+
+    def companions(self, names: Sequence[str], loose: bool) -> Mapping[str, Sequence[str]]:
+        """Which candidate files of one directory are no models but belong to others of them.
+
+        Args:
+            names: Of the files that have one of `suffixes`, of shards the first.
+            loose: Whether the directory is a store's root, where files of any models lie.
+
+        Returns:
+            Model -> the files that belong to it, the best first, which is the one in use.
+        """
         ...
 
     def inspect(self, path: Path) -> Facts:

@@ -61,6 +61,21 @@ def read_file(path: Path, limit: int) -> bytes:
         return read_at(descriptor, 0, size)
 
 
+def names_in(path: Path) -> tuple[set[str], set[str]]:
+    """The names in a directory, and those that are symlinks to nothing.
+
+    Raises:
+        OSError: It went away or cannot be read.
+    """
+    there: set[str] = set()
+    nowhere: set[str] = set()
+    with os.scandir(path) as entries:
+        for entry in entries:
+            dangling = entry.is_symlink() and not os.path.exists(entry.path)
+            (nowhere if dangling else there).add(entry.name)
+    return there, nowhere
+
+
 def read_at(descriptor: int, offset: int, count: int) -> bytes:
     """`count` bytes from `offset`, fewer only where the file ends."""
     parts = []

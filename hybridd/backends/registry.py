@@ -79,6 +79,9 @@ def load_backends(enabled: Collection[str] | None = None) -> dict[str, Backend]:
 
 def availability(backend: Backend) -> FormatInfo:
     """Whether the engine of a format is installed, without importing it."""
+    if not backend.engine_factory:
+        reason = f"models of the format {backend.name} are recognised, but there is no engine yet"
+        return FormatInfo(backend.name, available=False, engine=backend.engine, reason=reason)
     versions: dict[str, str] = {}
     for distribution in backend.distributions:
         version = version_of(distribution)
@@ -108,7 +111,7 @@ def _problem(name: str, backend: Any) -> str | None:
     for attribute in ("tagged", "splits_layers"):
         if not isinstance(getattr(backend, attribute, None), bool):
             return f"its {attribute} is no boolean"
-    for attribute in ("uses_gpu", "claims", "inspect", "estimate"):
+    for attribute in ("uses_gpu", "claims", "companions", "inspect", "estimate"):
         if not callable(getattr(backend, attribute, None)):
             return f"it has no {attribute}"
     return None if backend.name == name else f"it calls itself {backend.name!r}"

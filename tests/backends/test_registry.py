@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from hybridd.backends import echo, installed, registry
+from hybridd.backends import echo, installed, onnx, registry
 from hybridd.backends.registry import FormatInfo, availability, load_backends
+
+ROOT = Path(__file__).parents[2]
 
 
 def _points(monkeypatch: pytest.MonkeyPatch, *values: tuple[str, str]) -> None:
@@ -20,7 +25,15 @@ def _points(monkeypatch: pytest.MonkeyPatch, *values: tuple[str, str]) -> None:
 
 
 def test_the_built_in_ones_register_like_anybodys() -> None:
-    assert list(load_backends()) == ["echo", "gguf", "huggingface"]
+    points = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
+    listed = {
+        name: value.removesuffix(":BACKEND") for name, value in points[registry.GROUP].items()
+    }
+    assert sorted(listed) == ["echo", "gguf", "huggingface", "onnx"]
+    for name, module in listed.items():
+        assert registry._problem(name, importlib.import_module(module).BACKEND) is None
+    # An editable install knows the names of the day it was made.
+    assert set(listed) >= set(load_backends()) >= {"echo", "gguf", "huggingface"}
     assert list(load_backends({"echo", "unknown"})) == ["echo"]
     assert load_backends(set()) == {}
 
@@ -44,7 +57,9 @@ def test_broken_backends_are_left_out_and_said(
 
 
 def _backend(*distributions: str, extra: str | None = "some") -> Any:
-    return SimpleNamespace(name="x", engine="y", extra=extra, distributions=distributions)
+    return SimpleNamespace(
+        name="x", engine="y", extra=extra, distributions=distributions, engine_factory="m:f"
+    )
 
 
 def test_availability_by_installed_packages() -> None:
@@ -63,6 +78,12 @@ def test_availability_by_installed_packages() -> None:
     other = availability(_backend("no-such-distribution", extra=None))
     assert other.reason is not None
     assert other.reason.endswith("pip install 'no-such-distribution'")
+
+
+def test_a_format_without_an_engine() -> None:
+    found = availability(onnx.BACKEND)
+    assert not found.available
+    assert "no engine yet" in str(found.reason)
 
 
 def test_files_of_a_package_without_importing_it() -> None:

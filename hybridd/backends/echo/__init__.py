@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Sequence, Set
 
 from ..api import Backend
 from .estimate import estimate
@@ -31,6 +31,10 @@ class EchoBackend:
     def claims(self, names: Set[str]) -> bool:
         """A model of this format is a file, never a directory."""
         return False
+
+    def companions(self, names: Sequence[str], loose: bool) -> Mapping[str, Sequence[str]]:
+        """Each file is a model of its own."""
+        return {}
 
 
 BACKEND: Backend = EchoBackend()

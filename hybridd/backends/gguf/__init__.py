@@ -8,6 +8,7 @@ from .. import installed
 from ..api import Backend
 from .estimate import estimate
 from .inspect import FORMAT, inspect
+from .projector import companions
 
 _GPU_LIBRARIES = ("libggml-cuda", "libggml-hip", "libggml-vulkan", "libggml-sycl", "libggml-musa")
 
@@ -26,6 +27,7 @@ class GGUFBackend:
     tagged = True
     inspect = staticmethod(inspect)
     estimate = staticmethod(estimate)
+    companions = staticmethod(companions)
 
     def uses_gpu(self) -> bool:
         """Whether llama.cpp was built with a GPU backend: each is a library of its own."""

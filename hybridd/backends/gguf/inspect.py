@@ -15,9 +15,11 @@ from typing import Any
 from hybridd.core.model import Facts
 from hybridd.core.naming import SHARD
 
-from ..bounded import invalid, plain, sampling_default, template_capabilities, valid_text, whole
+from ..bounded import invalid, plain, sampling_default, valid_text, whole
+from ..card import ADAPTER, CARD, PROJECTOR
+from .card import base_models, capabilities, describe, kind
 from .reader import Header, read_header
-from .types import ENCODERS, FILE_TYPE_GUESSED, FILE_TYPES, POOLING_NAMES
+from .types import FILE_TYPE_GUESSED, FILE_TYPES
 
 FORMAT = "gguf"
 # llama.cpp's own limit is 999 shards by the name's width; real ones have up to some 50.
@@ -30,14 +32,11 @@ _SAMPLING = {
     "general.sampling.min_p": "min_p",
     "general.sampling.penalty_repeat": "repeat_penalty",
 }
-_FILL_IN_THE_MIDDLE = (
-    ("fim_pre_token_id", "fim_suf_token_id", "fim_mid_token_id"),
-    ("prefix_token_id", "suffix_token_id", "middle_token_id"),  # before the names changed
-)
 _NO_MODEL = {
-    "mmproj": "a multimodal projector (mmproj): it belongs to the model beside it",
-    "adapter": "a LoRA adapter: it is used with a model, by load_options.adapters",
+    PROJECTOR: "a multimodal projector (mmproj): it belongs to the model beside it",
+    ADAPTER: "a LoRA adapter: it is used with a model, by load_options.adapters",
     "imatrix": "an importance matrix (imatrix): it only helps to quantize a model",
+    "control vector": "a control vector: it only changes how a model speaks",
 }
 
 
@@ -85,14 +84,9 @@ def _reason(files: Sequence[Path], headers: Sequence[Header]) -> str | None:
     """Why these files are no usable model, though their headers can be read."""
     first = headers[0]
     meta = first.metadata
-    kind = str(meta.get("general.type") or "")
-    architecture = meta.get("general.architecture")
-    if architecture == "clip":
-        kind = "mmproj"
-    if any(name.endswith(".lora_a") for name in first.names):
-        kind = "adapter"
-    if kind in _NO_MODEL:
-        return _NO_MODEL[kind]
+    what, architecture = kind(first), meta.get("general.architecture")
+    if what in _NO_MODEL:
+        return _NO_MODEL[what]
     for file, header in zip(files, headers, strict=False):
         if header.end > header.size:
             which = "" if len(files) == 1 else f"{file.name} is "
@@ -127,19 +121,21 @@ def _facts(files: tuple[Path, ...], headers: Sequence[Header]) -> Facts:
     template = _template(meta)
     parameters = sum(header.parameters for header in headers)
     weights = sum(header.tensor_bytes for header in headers)
+    rules = capabilities(first, template)
+    bases = base_models(meta)
     shape = _Shape(first, architecture or "")
     return Facts(
         format=FORMAT,
         files=files,
         size_bytes=sum(header.size for header in headers),
         name=_text(meta.get("general.name")),
-        base=_base(meta),
+        base=bases[0] if len(bases) == 1 else None,  # a merge of several is a build of none
         architecture=architecture,
         parameters=parameters or None,
         quantization=_quantization(meta, headers),
         bits_per_weight=round(weights * 8 / parameters, 3) if parameters else None,
         context_length=shape.number("context_length", 1),
-        capabilities=_capabilities(meta, architecture or "", template, shape),
+        capabilities=() if kind(first) in _NO_MODEL else tuple(rules),
         weights_bytes=weights,
         layers=shape.number("block_count", 1),
         heads=shape.heads,
@@ -149,7 +145,7 @@ def _facts(files: tuple[Path, ...], headers: Sequence[Header]) -> Facts:
         vocab_size=shape.vocab_size,
         embedding_length=shape.number("embedding_length", 1),
         feed_forward_length=shape.feed_forward,
-        metadata=_metadata(headers),
+        metadata={**_metadata(headers), CARD: describe(first, parameters, rules)},
         chat_template=template,
         defaults=_defaults(meta),
     )
@@ -230,17 +226,6 @@ def _template(meta: dict[str, Any]) -> str | None:
     return sys.intern(valid_text(template))
 
 
-def _base(meta: dict[str, Any]) -> str | None:
-    url = _text(meta.get("general.base_model.0.repo_url"))
-    if url:
-        parts = [part for part in url.split("/") if part]
-        if len(parts) >= 4:  # scheme, host, publisher, name
-            return "/".join(parts[2:4])
-    name = _text(meta.get("general.base_model.0.name"))
-    publisher = _text(meta.get("general.base_model.0.organization"))
-    return f"{publisher}/{name}" if name and publisher else name
-
-
 def _quantization(meta: dict[str, Any], headers: Sequence[Header]) -> str | None:
     file_type = whole(meta.get("general.file_type"))
     if file_type is not None:
@@ -249,25 +234,9 @@ def _quantization(meta: dict[str, Any], headers: Sequence[Header]) -> str | None
             return named
     total: dict[str, int] = {}
     for header in headers:
-        for kind, size in header.by_type.items():
-            total[kind] = total.get(kind, 0) + size
-    return max(total, key=lambda kind: total[kind], default=None)
-
-
-def _capabilities(
-    meta: dict[str, Any], architecture: str, template: str | None, shape: _Shape
-) -> tuple[str, ...]:
-    pooling = POOLING_NAMES.get(whole(shape.value("pooling_type")) or 0, "none")
-    if pooling == "rank":
-        return ("reranking",)
-    if pooling != "none" or architecture in ENCODERS:
-        return ("embedding",)
-    found = ["completion"]
-    if template is not None:
-        found += ["chat", *template_capabilities(template)]
-    if any(all(f"tokenizer.ggml.{key}" in meta for key in keys) for keys in _FILL_IN_THE_MIDDLE):
-        found.append("infill")
-    return tuple(found)
+        for name, size in header.by_type.items():
+            total[name] = total.get(name, 0) + size
+    return max(total, key=lambda name: total[name], default=None)
 
 
 def _defaults(meta: dict[str, Any]) -> dict[str, Any]:
@@ -291,8 +260,8 @@ def _metadata(headers: Sequence[Header]) -> dict[str, Any]:
     long = {f"{key}.count": n for key, n in first.counts.items() if key not in shown}
     types: dict[str, int] = {}
     for header in headers:
-        for kind, size in header.by_type.items():
-            types[kind] = types.get(kind, 0) + size
+        for name, size in header.by_type.items():
+            types[name] = types.get(name, 0) + size
     return {
         **shown,
         **long,

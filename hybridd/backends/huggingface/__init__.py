@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from .. import installed
 from ..api import Backend
 from .estimate import estimate
@@ -28,6 +30,10 @@ class HuggingFaceBackend:
         """Whether torch is a build with GPU support: only those without say so."""
         version = installed.version_of("torch")
         return version is not None and "+cpu" not in version
+
+    def companions(self, names: Sequence[str], loose: bool) -> Mapping[str, Sequence[str]]:
+        """A model of this format is a directory, never a file."""
+        return {}
 
 
 BACKEND: Backend = HuggingFaceBackend()

@@ -8,7 +8,6 @@ imports nothing heavy.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import replace
@@ -20,6 +19,7 @@ from hybridd.wire.errors import ModelInvalid
 
 from ..bounded import (
     invalid,
+    names_in,
     plain,
     read_file,
     read_json,
@@ -75,8 +75,12 @@ def claims(names: Set[str]) -> bool:
         return True
     if any(name.lower().endswith(".gguf") for name in names):
         return False
+    if "genai_config.json" in names or any(name.endswith(".onnx") for name in names):
+        return False
     if INDEX in names or any(name.endswith(PICKLES) for name in names):
         return True
+    if "onnx/" in names:
+        return False
     return not names.isdisjoint((*TOKENIZERS, "tokenizer_config.json"))
 
 
@@ -91,7 +95,7 @@ def inspect(path: Path) -> Facts:
         OSError: A file went away or cannot be read.
     """
     config = read_json(path / "config.json", MAX_CONFIG_BYTES)
-    names = set(os.listdir(path))
+    names, _ = names_in(path)
     facts = _config_facts(path, config, names)
     try:
         weights = read_weights(path, config)

@@ -7,13 +7,12 @@ them and not as the file stores them.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..bounded import invalid, read_json, whole
+from ..bounded import invalid, names_in, read_json, whole
 from .safetensors import DTYPE_BITS, Tensors, read_tensors
 
 SINGLE = "model.safetensors"
@@ -95,7 +94,7 @@ def read_weights(path: Path, config: Mapping[str, Any]) -> Weights:
 
 
 def _files(path: Path) -> tuple[Path, ...]:
-    names = set(os.listdir(path))
+    names, nowhere = names_in(path)
     if SINGLE in names:
         return (path / SINGLE,)
     if INDEX in names:
@@ -106,6 +105,9 @@ def _files(path: Path) -> tuple[Path, ...]:
         return (path / found[0],)
     if found:
         raise invalid(f"incomplete: {len(found)} safetensors files, but no {INDEX}")
+    waiting = sorted(name for name in nowhere if name.endswith((".safetensors", *PICKLES)))
+    if waiting:
+        raise invalid(f"incomplete: {waiting[0]} is a link to a file that is not there")
     pickles = sorted(name for name in names if name.endswith(PICKLES))
     if pickles:
         raise invalid(
