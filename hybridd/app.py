@@ -29,6 +29,7 @@ from hybridd.rpc.connection import Limits
 from hybridd.rpc.dispatch import Dispatcher
 from hybridd.rpc.listener import Listener
 from hybridd.rpc.registry import REGISTRY
+from hybridd.service import stores
 from hybridd.service.configuration import BadConfiguration, Configuration
 from hybridd.service.events import EventHub
 from hybridd.service.information import Information
@@ -52,6 +53,7 @@ CLOSE_S = 6.0
 _FORMAT_KEYS = {
     "formats.gguf": "gguf",
     "formats.huggingface": "huggingface",
+    "formats.onnx": "onnx",
     "formats.echo": "echo",
 }
 
@@ -109,6 +111,7 @@ class App:
         environment: Mapping[str, str],
     ) -> None:
         self.configuration = configuration
+        self._environment = environment
         self.events = events
         self.endpoint = endpoint
         self.notifier = Notifier(dict(environment))
@@ -124,6 +127,7 @@ class App:
             self._enabled_backends(),
             model_dirs=configuration.model_dirs(),
             demo=configuration["catalog.demo"],
+            external=stores.external(configuration.__getitem__, environment),
             settle_s=configuration["catalog.settle_seconds"],
             reconcile_s=configuration["catalog.reconcile_minutes"] * 60,
             publish=self._publish_catalog,
@@ -260,6 +264,7 @@ class App:
                 backends=self._enabled_backends(),
                 model_dirs=c.model_dirs(),
                 demo=c["catalog.demo"],
+                external=stores.external(c.__getitem__, self._environment),
                 settle_s=c["catalog.settle_seconds"],
                 reconcile_s=c["catalog.reconcile_minutes"] * 60,
             )

@@ -134,6 +134,8 @@ class ModelRecord:
         identity: One `FileIdentity` per element of `files`; equal ones mean unchanged files.
         aliases: Other names that `models.resolve` takes.
         base: What builds of this model have in common; never empty.
+        digest: What a store records of the content: `sha256:…` of one file, `files-sha256:…` of
+            several.
     """
 
     id: str
@@ -150,6 +152,7 @@ class ModelRecord:
     identity: tuple[FileIdentity, ...]
     aliases: tuple[str, ...] = ()
     base: str = ""
+    digest: str | None = None
 
     @property
     def format(self) -> str:
@@ -185,6 +188,7 @@ class ModelRecord:
             "source": Location(self.store, self.path).to_wire(),
             "locations": [place.to_wire() for place in self.locations],
             "modified_at": self.modified_at,
+            "digest": self.digest,
         }
         return {key: value for key, value in made.items() if value is not None}
 

@@ -8,12 +8,28 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hybridd.wire.errors import ModelAmbiguous, ModelNotFound
 
+from .grouping import bare, family
 from .model import ModelRecord, printable
+
+__all__ = [
+    "SHARD",
+    "Found",
+    "Name",
+    "assign",
+    "bare",
+    "family",
+    "natural_name",
+    "resolve",
+    "segments",
+    "suggestions",
+    "without_tag",
+]
 
 SHARD = re.compile(
     r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.[A-Za-z0-9]+)$", re.DOTALL
@@ -24,6 +40,8 @@ MAX_CANDIDATES = 20
 # difflib compares every name with the query; more than this many would hold the loop too long.
 _MAX_COMPARED = 2000
 _MAX_QUERY = 512
+# As git shows commits.
+_REVISION_DIGITS = 7
 
 # A folder named only by a quantization (`Q4_K_M`, `UD-Q4_K_XL`, `BF16`) is no repository.
 _TAG_FOLDER = re.compile(r"^(UD-)?(I?Q\d\w*|TQ\d_0|B?F16|F32|MXFP4\w*)$", re.IGNORECASE)
@@ -43,7 +61,8 @@ class Found:
         is_file: Whether the model is a file (named by its repository and a tag) or a directory.
         tag: The quantization by the header, for formats whose ids carry one.
         tagged: Whether ids of this format carry a tag.
-        fixed: The id that it has whatever it is called on disk (the packaged models).
+        fixed: The id that it has whatever it is called on disk (the packaged models, Ollama's).
+        revision: Which of the revisions that its store keeps it is, where one keeps several.
     """
 
     key: str
@@ -54,6 +73,7 @@ class Found:
     tag: str | None = None
     tagged: bool = False
     fixed: str | None = None
+    revision: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +90,8 @@ def natural_name(found: Found) -> Name:
     """The name by PROTOCOL's rules alone, before collisions."""
     if found.fixed is not None:
         publisher, _, name = found.fixed.rpartition("/")
-        return Name(found.fixed, found.fixed, publisher or None, name)
+        publisher = publisher.rpartition("/")[2]  # without the host of a registry
+        return Name(found.fixed, found.fixed, publisher or None, bare(name))
     folders, stem = [printable(f) for f in _layout(found)], printable(found.stem)
     if not found.is_file:
         publisher = folders[-2] if len(folders) > 1 else ""
@@ -93,7 +114,8 @@ def _layout(found: Found) -> tuple[str, ...]:
     folders = found.folders if found.is_file else (*found.folders, found.stem)
     for at, folder in enumerate(folders[:-2]):
         if folder.startswith("models--") and folders[at + 1] == "snapshots":
-            return (*folders[:at], *folder.removeprefix("models--").split("--"), *folders[at + 3 :])
+            inside = () if found.is_file else folders[at + 3 :]  # files belong to the repository
+            return (*folders[:at], *folder.removeprefix("models--").split("--"), *inside)
     return folders
 
 
@@ -130,11 +152,14 @@ def assign(listing: Iterable[Found], previous: Mapping[str, Name]) -> dict[str, 
             taken[last.id] = model.store
         else:
             fresh.append((model, name))
-    count: dict[tuple[str, str], int] = {}
+    count: dict[tuple[str, str, str | None], int] = {}
     for model, name in fresh:
-        count[model.store, name.id] = count.get((model.store, name.id), 0) + 1
+        same = model.store, name.id, model.revision
+        count[same] = count.get(same, 0) + 1
     for model, name in fresh:
-        crowded = count[model.store, name.id] > 1 or taken.get(name.id) == model.store
+        crowded = count[model.store, name.id, model.revision] > 1 or (
+            taken.get(name.id) == model.store and model.revision is None
+        )
         made = _free(model, name, crowded, taken)
         taken[made] = model.store
         names[model.key] = Name(made, name.natural, name.publisher, name.name)
@@ -142,13 +167,15 @@ def assign(listing: Iterable[Found], previous: Mapping[str, Name]) -> dict[str, 
 
 
 def _free(model: Found, name: Name, crowded: bool, taken: Mapping[str, str]) -> str:
-    """An id that nobody has: with `+stem`, then `@store`, then a number."""
+    """An id that nobody has: with `+stem`, then `@store`, `@revision`, then a number."""
     wanted = name.id
     stem = printable(model.stem)
     if crowded and model.is_file and stem not in (wanted, name.name) and model.fixed is None:
         wanted = f"{wanted}+{stem}" if ":" in wanted else f"{wanted}:+{stem}"
     if wanted in taken and taken[wanted] != model.store:
         wanted = f"{wanted}@{model.store}"
+    if wanted in taken and model.revision is not None:
+        wanted = f"{wanted}@{printable(model.revision)[:_REVISION_DIGITS]}"
     made, number = wanted, 2
     while made in taken:
         made, number = f"{wanted}~{number}", number + 1
@@ -158,20 +185,16 @@ def _free(model: Found, name: Name, crowded: bool, taken: Mapping[str, str]) -> 
 # ---------------------------------------------------------------- from a query to an id
 
 
-def bare(model_id: str) -> str:
-    """An id without its tag: `publisher/repo` of `publisher/repo:Q4_K_M`."""
-    return model_id.partition(":")[0]
-
-
-def family(model_id: str) -> str:
-    """What builds of one model share by their ids: the name without publisher, format and tag."""
-    name = bare(model_id).rpartition("/")[2].partition("@")[0].casefold()
-    return re.sub(r"[-_.](gguf|hf|safetensors)$", "", name) or name
-
-
 def segments(text: str) -> tuple[str, ...]:
     """The pieces that a partial match compares as a whole."""
-    return tuple(part for part in _SEPARATORS.split(text.casefold()) if part)
+    return tuple(part for part in _SEPARATORS.split(_folded(text)) if part)
+
+
+def _folded(text: str) -> str:
+    """Text as far as a person tells it apart: without case, composed (é as one character)."""
+    if text.isascii():
+        return text.casefold()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
 
 
 def resolve(
@@ -214,13 +237,13 @@ def resolve(
 
 def _steps(query: str, models: Mapping[str, ModelRecord]) -> Sequence[Callable[[str], bool]]:
     """The ways to match, the strictest first; each maps an id to whether it is meant."""
-    folded, wanted = query.casefold(), segments(query)
+    folded, wanted = _folded(query), segments(query)
     pieces = {key: segments(key) for key in models}
     return (
         lambda key: query == key or query in models[key].aliases,
         lambda key: query == bare(key),
-        lambda key: folded == key.casefold() or folded in map(str.casefold, models[key].aliases),
-        lambda key: folded == bare(key).casefold(),
+        lambda key: folded == _folded(key) or folded in map(_folded, models[key].aliases),
+        lambda key: folded == _folded(bare(key)),
         lambda key: bool(wanted) and _adjacent(wanted, pieces[key]),
         lambda key: bool(wanted) and _in_order(wanted, pieces[key]),
     )

@@ -89,6 +89,31 @@ _ALL = (
     ),
     Key("catalog.demo", Bool(), True, "List the two small demo models that come with hybridd."),
     Key(
+        "catalog.lmstudio",
+        Bool(),
+        True,
+        "List LM Studio's models (~/.lmstudio/models, ~/.cache/lm-studio/models).",
+    ),
+    Key(
+        "catalog.hub",
+        Bool(),
+        True,
+        "List the models in the Hugging Face hub's cache (HF_HUB_CACHE, HF_HOME, "
+        "~/.cache/huggingface/hub).",
+    ),
+    Key(
+        "catalog.llamacpp",
+        Bool(),
+        True,
+        "List the models that llama.cpp downloaded (LLAMA_CACHE, ~/.cache/llama.cpp).",
+    ),
+    Key(
+        "catalog.ollama",
+        Bool(),
+        True,
+        "List Ollama's models (OLLAMA_MODELS, ~/.ollama/models, /usr/share/ollama/.ollama/models).",
+    ),
+    Key(
         "catalog.settle_seconds",
         Float(0, 3600),
         1.0,
@@ -102,6 +127,7 @@ _ALL = (
     ),
     Key("formats.gguf", Bool(), True, "Serve GGUF models (llama.cpp). Also ENABLE_GGUF_MODELS."),
     Key("formats.huggingface", Bool(), True, "Serve Hugging Face models (transformers and torch)."),
+    Key("formats.onnx", Bool(), True, "List ONNX models; there is no engine for them yet."),
     Key(
         "formats.echo",
         Bool(),

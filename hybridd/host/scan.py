@@ -2,20 +2,26 @@
 
 Walks and takes `stat`s; opens no file and knows no format, which is what backends are asked for
 by file suffix and by a directory's names. The walk ends whatever it meets: symlinked
-directories are followed once each, depth is bounded, what is no regular file is passed over, and
-what cannot be read is reported and passed over. Runs in a thread, outside trio.
+directories are followed once each, depth is bounded, and what is no regular file or cannot be
+read is reported and passed over. A store with a layout of its own brings its own `lister`, which
+is given the walk to use. Runs in a thread, outside trio.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import stat
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from hybridd.core.model import FileIdentity, Location, printable
 from hybridd.core.naming import SHARD
+
+from .candidate import Addition, Candidate, Root, merged
+
+__all__ = ["Addition", "Candidate", "Directory", "Format", "Listing", "Root", "Walk", "scan"]
 
 # Publisher and repository need two; hub caches and hand-made sorting a few more.
 MAX_DEPTH = 16
@@ -32,25 +38,12 @@ UNFINISHED = (
     ".temp",
     ".lock",
     ".download",
+    ".downloadinprogress",
     ".crdownload",
     ".aria2",
 )
 # Not part of what a model is, so that editing them changes no model.
 _BESIDE = (".md", ".png", ".jpg", ".jpeg", ".gif", ".pdf")
-
-
-class Root(NamedTuple):
-    """A place to look in.
-
-    Attributes:
-        path: A directory.
-        store: What the models in it are said to come from.
-        fixed: Folder name -> id, for a store whose models have fixed ids; None for others.
-    """
-
-    path: Path
-    store: str
-    fixed: Mapping[str, str] | None = None
 
 
 class Format(Protocol):
@@ -62,39 +55,12 @@ class Format(Protocol):
         ...
 
     def claims(self, names: frozenset[str]) -> bool:
-        """Whether a directory with files of these names is a candidate."""
+        """Whether a directory with these names in it is a candidate; directories end in `/`."""
         ...
 
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """Something that could be a model.
-
-    Attributes:
-        key: What stays while the file stays: the path, of shards that of the first.
-        format: Which backend is to inspect it.
-        path: The file or directory to inspect.
-        root: Where it was found.
-        folders: Folder names between the root and it.
-        stem: The name without suffix and shard number.
-        is_file: Whether it is a file (or shards) or a directory.
-        files: The files whose state makes it up.
-        identity: One for each of `files`.
-        locations: Where the same files were seen, this place first.
-        unfinished: The name of a file beside it that says that a download is under way.
-    """
-
-    key: str
-    format: str
-    path: Path
-    root: Root
-    folders: tuple[str, ...]
-    stem: str
-    is_file: bool
-    files: tuple[Path, ...]
-    identity: tuple[FileIdentity, ...]
-    locations: tuple[Location, ...]
-    unfinished: str | None = None
+    def companions(self, names: Sequence[str], loose: bool) -> Mapping[str, Sequence[str]]:
+        """Which candidates of one directory are no models but belong to others of them."""
+        ...
 
 
 @dataclass(slots=True)
@@ -114,10 +80,18 @@ class Listing:
     finished: bool = True
 
 
-class _Directory(NamedTuple):
+class Directory(NamedTuple):
+    """Where a walk is.
+
+    Attributes:
+        path: The directory.
+        folders: Folder names between the root and it, itself last.
+        claimed: Whether it is inside a directory that is a model itself.
+    """
+
     path: str
-    folders: tuple[str, ...]
-    claimed: bool  # inside a directory that is a model itself
+    folders: tuple[str, ...] = ()
+    claimed: bool = False
 
 
 def scan(
@@ -126,10 +100,22 @@ def scan(
     stop: Callable[[], bool] = lambda: False,
 ) -> Listing:
     """Walk the roots; `stop` is asked between directories. Raises nothing for what it meets."""
-    return _Walk(formats, stop).run(roots)
+    walk = Walk(formats, stop)
+    found: list[Candidate] = []
+    for root in roots:
+        if root.lister is None:
+            found += walk.tree(root, [Directory(os.fspath(root.path))])
+        else:
+            found += root.lister(walk, root)
+        if not walk.listing.finished:
+            break
+    walk.listing.candidates = merged(found)
+    return walk.listing
 
 
-class _Walk:
+class Walk:
+    """One look at all roots: what was visited, what was wrong. For `scan` and the listers."""
+
     def __init__(self, formats: Mapping[str, Format], stop: Callable[[], bool]) -> None:
         self.formats = formats
         self.stop = stop
@@ -138,56 +124,69 @@ class _Walk:
         self.visited: set[tuple[int, int]] = set()
         self.listing = Listing()
 
-    def run(self, roots: Sequence[Root]) -> Listing:
-        for root in roots:
-            found: list[Candidate] = []
-            # What symlinks lead to comes last, so that a model is named by where it really lies.
-            real = [_Directory(os.fspath(root.path), (), claimed=False)]
-            linked: list[_Directory] = []
-            while real or linked:
-                if self.stop():
-                    self.listing.finished = False
-                    return self.listing
-                here = real.pop() if real else linked.pop(0)
-                through_link, below = self.look(root, here, found)
-                real.extend(below)
-                linked.extend(through_link)
-            found.sort(key=lambda candidate: candidate.key)
-            self.listing.candidates.extend(found)
-        self.listing.candidates = _merged(self.listing.candidates)
-        return self.listing
+    def tree(self, root: Root, starts: Sequence[Directory]) -> list[Candidate]:
+        """Candidates in these directories and below, sorted by path."""
+        found: list[Candidate] = []
+        # What symlinks lead to comes last, so that a model is named by where it really lies.
+        real = list(reversed(starts))
+        linked: list[Directory] = []
+        while real or linked:
+            if self.stopped():
+                break
+            here = real.pop() if real else linked.pop(0)
+            through_link, below = self.look(root, here, found)
+            real.extend(below)
+            linked.extend(through_link)
+        return sorted(found, key=lambda candidate: candidate.key)
+
+    def stopped(self) -> bool:
+        """Whether to end without having seen everything."""
+        if self.stop():
+            self.listing.finished = False
+        return not self.listing.finished
+
+    def entries(self, path: str) -> list[os.DirEntry[str]]:
+        """A directory's visible entries by name; what cannot be read is reported, and empty."""
+        try:
+            with os.scandir(path) as entries:
+                children = [entry for entry in entries if not entry.name.startswith(".")]
+        except (FileNotFoundError, NotADirectoryError):
+            return []  # a root that is not there yet, or deleted while we look
+        except OSError as error:
+            self.problem(path, error)
+            return []
+        return sorted(children, key=lambda entry: entry.name)
 
     def look(
-        self, root: Root, here: _Directory, found: list[Candidate]
-    ) -> tuple[list[_Directory], list[_Directory]]:
+        self, root: Root, here: Directory, found: list[Candidate]
+    ) -> tuple[list[Directory], list[Directory]]:
         """One directory: add its candidates; returns subdirectories, linked ones apart."""
         files: dict[str, os.stat_result] = {}
-        linked: list[_Directory] = []
-        below: list[_Directory] = []
+        linked: list[Directory] = []
+        below: list[Directory] = []
         try:
             status = os.stat(here.path)
-            if (status.st_dev, status.st_ino) in self.visited:
-                return [], []
-            self.visited.add((status.st_dev, status.st_ino))
-            with os.scandir(here.path) as entries:
-                children = [entry for entry in entries if not entry.name.startswith(".")]
-            children.sort(key=lambda entry: entry.name)  # of two links the same one wins always
         except FileNotFoundError:
-            return [], []  # a root that is not there yet, or deleted while we look
+            return [], []
         except OSError as error:
             self.problem(here.path, error)
             return [], []
+        if (status.st_dev, status.st_ino) in self.visited:
+            return [], []
+        self.visited.add((status.st_dev, status.st_ino))
         names: set[str] = set()
-        for entry in children:
+        for entry in self.entries(here.path):  # sorted: of two links the same one wins always
             try:
                 self.sort(entry, here, files, below, linked)
                 names.add(entry.name)
             except FileNotFoundError:
-                continue  # deleted while we look, or a symlink to nothing
+                continue  # deleted while we look
             except OSError as error:
                 self.problem(entry.path, error)
-        claimed = self.candidates(root, here, files, frozenset(names), found)
+        found += self.of_suffix(root, here, files, names)
+        claimed = self.claim(root, here, files, [*below, *linked])
         if claimed is not None:
+            found.append(claimed)
             below = [directory._replace(claimed=True) for directory in below]
             linked = [directory._replace(claimed=True) for directory in linked]
         if len(here.folders) >= MAX_DEPTH:
@@ -197,13 +196,13 @@ class _Walk:
     def sort(
         self,
         entry: os.DirEntry[str],
-        here: _Directory,
+        here: Directory,
         files: dict[str, os.stat_result],
-        below: list[_Directory],
-        linked: list[_Directory],
+        below: list[Directory],
+        linked: list[Directory],
     ) -> None:
         if entry.is_dir():
-            inner = _Directory(entry.path, (*here.folders, entry.name), here.claimed)
+            inner = Directory(entry.path, (*here.folders, entry.name), here.claimed)
             if entry.is_symlink():
                 linked.append(inner)
                 self.listing.linked.append(Path(entry.path))
@@ -211,16 +210,18 @@ class _Walk:
                 below.append(inner)
         elif entry.is_file():
             files[entry.name] = entry.stat()
+        elif entry.name.lower().endswith(self.suffixes):
+            # FIFOs, sockets and devices are never opened: that could block, or do something.
+            self.report(entry.path, _kind(entry))
 
-    def candidates(
+    def of_suffix(
         self,
         root: Root,
-        here: _Directory,
+        here: Directory,
         files: Mapping[str, os.stat_result],
-        names: frozenset[str],
-        found: list[Candidate],
-    ) -> str | None:
-        """Add what this directory holds; returns the format that claims the directory itself."""
+        names: Set[str],
+    ) -> list[Candidate]:
+        """The files (or shards) in one directory that could be models by their suffixes."""
         groups: dict[str, list[str]] = {}
         for name in files:
             if name.lower().endswith(self.suffixes):
@@ -229,29 +230,54 @@ class _Walk:
                 if shard is not None:
                     first = f"{shard['stem']}-00001-of-{shard['count']}{shard['suffix']}"
                 groups.setdefault(first, []).append(name)
-        for first, members in groups.items():
-            found.append(self.of_files(root, here, first, sorted(members), files, names))
+        belonging: dict[str, Sequence[str]] = {}
+        for name, made in self.formats.items():
+            mine = [f for f in groups if self.format_of(f) == name and f in files]
+            if len(mine) > 1:
+                belonging.update(made.companions(mine, loose=not here.folders))
+        companions = {name for some in belonging.values() for name in some}
+        return [
+            self.of_files(
+                root, here, first, sorted(members), files, names, belonging.get(first, ())[:1]
+            )
+            for first, members in groups.items()
+            if first not in companions
+        ]
+
+    def format_of(self, name: str) -> str:
+        """The format of a file by its name, which has one of the suffixes."""
+        return next(f for s, f in self.by_suffix.items() if name.lower().endswith(s))
+
+    def claim(
+        self,
+        root: Root,
+        here: Directory,
+        files: Mapping[str, os.stat_result],
+        below: Sequence[Directory],
+    ) -> Candidate | None:
+        """The directory itself, if a format takes it for a model."""
         if here.claimed:
             return None
-        regular = frozenset(files)
+        names = frozenset(files) | {f"{directory.folders[-1]}/" for directory in below}
         for name, made in self.formats.items():
-            if made.claims(regular):
-                found.append(self.of_directory(root, here, name, files))
-                return name
+            if made.claims(names):
+                return self.of_directory(root, here, name, files)
         return None
 
     def of_files(
         self,
         root: Root,
-        here: _Directory,
+        here: Directory,
         first: str,
         members: Sequence[str],
         files: Mapping[str, os.stat_result],
-        names: frozenset[str],
+        names: Set[str],
+        companions: Sequence[str] = (),
     ) -> Candidate:
         suffix = next(s for s in self.suffixes if first.lower().endswith(s))
         shard = SHARD.match(first)
-        paths = tuple(Path(here.path, member) for member in members)
+        everything = (*members, *companions)
+        paths = tuple(Path(here.path, member) for member in everything)
         beside = (f"{member}.aria2" for member in members)  # aria2 allocates the whole file first
         return Candidate(
             key=os.path.join(here.path, first),
@@ -262,13 +288,14 @@ class _Walk:
             stem=shard["stem"] if shard else first[: -len(suffix)] or first,
             is_file=True,
             files=paths,
-            identity=tuple(_identity(files[member]) for member in members),
+            identity=tuple(identity_of(files[member]) for member in everything),
             locations=(Location(root.store, paths[0]),),
             unfinished=next((name for name in beside if name in names), None),
+            additions=tuple(Addition("projector", path) for path in paths[len(members) :]),
         )
 
     def of_directory(
-        self, root: Root, here: _Directory, name: str, files: Mapping[str, os.stat_result]
+        self, root: Root, here: Directory, name: str, files: Mapping[str, os.stat_result]
     ) -> Candidate:
         ignored = (*UNFINISHED, *self.suffixes, *_BESIDE)
         members = sorted(n for n in files if not n.lower().endswith(ignored))
@@ -283,29 +310,32 @@ class _Walk:
             stem=here.folders[-1] if here.folders else path.name,
             is_file=False,
             files=tuple(path / member for member in members),
-            identity=tuple(_identity(files[member]) for member in members),
+            identity=tuple(identity_of(files[member]) for member in members),
             locations=(Location(root.store, path),),
         )
 
     def problem(self, path: str, error: OSError) -> None:
+        """Note what the system said of a path."""
+        self.report(path, error.strerror or type(error).__name__)
+
+    def report(self, path: str, reason: str) -> None:
+        """Note what could not be looked at."""
         if len(self.listing.problems) < MAX_PROBLEMS:
-            reason = error.strerror or type(error).__name__
             self.listing.problems.append(f"{printable(path)}: {reason}")
 
 
-def _identity(status: os.stat_result) -> FileIdentity:
+def identity_of(status: os.stat_result) -> FileIdentity:
+    """What tells this state of a file from every other."""
     return FileIdentity(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-def _merged(candidates: Iterable[Candidate]) -> list[Candidate]:
-    """One candidate where the same files (hard links, symlinks) were seen at several places."""
-    merged: dict[tuple[str, tuple[FileIdentity, ...]], Candidate] = {}
-    places: dict[tuple[str, tuple[FileIdentity, ...]], list[Location]] = {}
-    for candidate in candidates:
-        same = (candidate.format, tuple(sorted(candidate.identity)))
-        merged.setdefault(same, candidate)
-        places.setdefault(same, []).extend(candidate.locations)
-    return [
-        candidate if len(places[same]) == 1 else replace(candidate, locations=tuple(places[same]))
-        for same, candidate in merged.items()
-    ]
+def _kind(entry: os.DirEntry[str]) -> str:
+    """What an entry is that is neither a directory nor a regular file."""
+    try:
+        mode = entry.stat().st_mode
+    except FileNotFoundError:
+        return "a symlink to nothing"
+    for what, test in (("FIFO", stat.S_ISFIFO), ("socket", stat.S_ISSOCK)):
+        if test(mode):
+            return f"a {what}, no regular file"
+    return "a device, no regular file"

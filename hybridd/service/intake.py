@@ -15,10 +15,13 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from hybridd.backends.api import Backend, Facts
+from hybridd.core.grouping import base_name
 from hybridd.core.model import AVAILABLE, INVALID, FileIdentity, ModelRecord, printable
-from hybridd.core.naming import Found, Name, assign, family
+from hybridd.core.naming import Found, Name, assign
 from hybridd.host.scan import Candidate
 from hybridd.wire.errors import ModelInvalid
+
+from .examine import examine
 
 _log = logging.getLogger(__name__)
 
@@ -155,7 +158,7 @@ class Inspections:
             return known
         facts, reason = None, "unknown"
         try:
-            facts = backend.inspect(candidate.path)
+            facts = examine(candidate, backend)
         except ModelInvalid as error:
             reason = str(error.data.get("reason") or error.message)
         except FileNotFoundError:
@@ -208,7 +211,7 @@ def make_records(
     kept = [c.key for c in waiting if c.key in previous]
     # Held records keep their names, so nobody else may take them meanwhile.
     order += [
-        Found(c.key, c.root.store, c.folders, c.stem, c.is_file, tagged=True)
+        Found(c.key, c.root.store, c.folders, c.stem, c.is_file, tagged=True, fixed=c.given)
         for c in waiting
         if c.key in previous
     ]
@@ -223,7 +226,7 @@ def make_records(
 
 
 def _found(candidate: Candidate, facts: Facts, tagged: bool) -> Found:
-    fixed = None
+    fixed = candidate.given
     if candidate.root.fixed is not None:
         fixed = candidate.root.fixed.get((*candidate.folders, candidate.stem)[0])
     return Found(
@@ -235,6 +238,7 @@ def _found(candidate: Candidate, facts: Facts, tagged: bool) -> Found:
         tag=facts.quantization if tagged else None,
         tagged=tagged,
         fixed=fixed,
+        revision=candidate.revision,
     )
 
 
@@ -262,6 +266,12 @@ def _record(
         modified_at=newest / 1e9,
         files=candidate.files,
         identity=candidate.identity,
-        aliases=aliases.get(name.id, ()),
-        base=facts.base or family(name.id),
+        aliases=_aliases(name.id, aliases.get(name.id, ()), candidate.aliases),
+        base=base_name(name.id, facts.base),
+        digest=candidate.digest,
     )
+
+
+def _aliases(own: str, *several: tuple[str, ...]) -> tuple[str, ...]:
+    """All other names once: the user's first, then those of the stores."""
+    return tuple(dict.fromkeys(alias for some in several for alias in some if alias != own))

@@ -83,6 +83,7 @@ class Library:
         backends: The formats to look for, by name.
         model_dirs: Where to look; need not exist yet.
         demo: Whether to list the packaged demo models.
+        external: The stores of other programs.
         settle_s: How long a file has to rest before it is inspected.
         reconcile_s: How often to look without any hint.
         publish: Told `("models", "added" | "changed" | "removed", id=…, revision=…, …)`, after
@@ -103,6 +104,7 @@ class Library:
         settle_s: float,
         reconcile_s: float,
         publish: Publish,
+        external: Sequence[Root] = (),
         look: Callable[..., Listing] = scan,
         watcher: Callable[[Callable[[], None]], _Watching] = Watcher,
         in_thread: _InThread | None = None,
@@ -112,6 +114,7 @@ class Library:
         self._backends = dict(backends)
         self._model_dirs = tuple(model_dirs)
         self._demo = demo
+        self._external = tuple(external)
         self._settling = Settling(settle_s)
         self._reconcile_s = reconcile_s
         self._publish = publish
@@ -156,6 +159,7 @@ class Library:
         backends: Mapping[str, Backend] | None = None,
         model_dirs: Sequence[Path] | None = None,
         demo: bool | None = None,
+        external: Sequence[Root] | None = None,
         settle_s: float | None = None,
         reconcile_s: float | None = None,
     ) -> None:
@@ -166,6 +170,8 @@ class Library:
             self._model_dirs = tuple(model_dirs)
         if demo is not None:
             self._demo = demo
+        if external is not None:
+            self._external = tuple(external)
         if settle_s is not None:
             self._settling.settle_s = settle_s
         if reconcile_s is not None:
@@ -265,7 +271,8 @@ class Library:
     async def _look_once(self) -> None:
         callers, self._callers = self._callers, []
         self._wake = trio.Event()
-        backends, roots = self._backends, stores.roots(self._model_dirs, demo=self._demo)
+        backends = self._backends
+        roots = stores.roots(self._model_dirs, demo=self._demo, external=self._external)
         try:
             # Watched before it is walked, or what comes between the two is seen by neither.
             await self._watch(roots, self._linked)

@@ -1,0 +1,57 @@
+"""Which models are builds of one: by the names that quantizers and converters give them.
+
+Pure text. A build is the same model in another format or precision; its name says so at its end
+(`-GGUF`, `-AWQ`, `.Q4_K_M`), and those words are what is left out here.
+"""
+
+from __future__ import annotations
+
+import re
+
+# Words at the end of a name that say how a model is stored, not which it is.
+_BUILD = re.compile(
+    r"[-_.](?:"
+    r"gguf|ggml|gptq|awq|exl2|hf|safetensors|onnx|mlx|bnb|quantized|imatrix|i1|qat|"
+    r"nf4|fp4|fp8|fp16|bf16|f16|f32|fp32|int4|int8|[48]-?bits?|w\d+a\d+(?:-?\w{1,3})?|"
+    r"(?:ud-)?i?q\d+(?:[-_](?:\d|[ksmlx]{1,3}|nl))*|mxfp4|fp8-dynamic"
+    r")$"
+)
+_SPACES = re.compile(r"[\s_]+")
+
+
+def bare(model_id: str) -> str:
+    """An id without its tag: `publisher/repo` of `publisher/repo:Q4_K_M`."""
+    return model_id.partition(":")[0]
+
+
+def family(model_id: str) -> str:
+    """What builds of one model share by their ids: the name without publisher, format and tag."""
+    return normal(bare(model_id).rpartition("/")[2].partition("@")[0])
+
+
+def normal(name: str) -> str:
+    """A model's name in small letters, without the words that say how it is stored."""
+    made = _SPACES.sub("-", name.strip().casefold())
+    while (shorter := _BUILD.sub("", made)) != made and shorter:
+        made = shorter
+    return made
+
+
+def base_name(own: str, stated: str | None) -> str:
+    """The name that builds of one model share.
+
+    What the files state as the model that they were made from is it, unless their own name is
+    the same up to words at its end: an instruction-tuned model states the bare one that it was
+    trained from, and is no build of that.
+
+    Args:
+        own: The model's id or name.
+        stated: `publisher/name` or `name` of the base model, as the files say.
+    """
+    mine = family(own)
+    if stated is None or not stated.strip():
+        return mine
+    theirs = family(stated)
+    words, others = mine.split("-"), theirs.split("-")
+    count = min(len(words), len(others))
+    return mine if words[:count] == others[:count] else theirs or mine
