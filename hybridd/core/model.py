@@ -195,7 +195,11 @@ class ModelRecord:
     def details(self) -> dict[str, Any]:
         """What `models.show` adds to `to_wire`, as far as the files say it."""
         shown: dict[str, Any] = {
-            "metadata": {**self.facts.metadata, "defaults": dict(self.facts.defaults)},
+            "metadata": {
+                **self.facts.metadata,
+                **_shape(self.facts),
+                "defaults": dict(self.facts.defaults),
+            },
             "files": [
                 {"path": printable(str(path)), "size_bytes": identity.size}
                 for path, identity in zip(self.files, self.identity, strict=True)
@@ -204,6 +208,27 @@ class ModelRecord:
         if self.facts.chat_template is not None:
             shown["chat_template"] = self.facts.chat_template
         return shown
+
+
+_SHAPE = (
+    "layers",
+    "heads",
+    "kv_heads",
+    "head_dim_k",
+    "head_dim_v",
+    "vocab_size",
+    "embedding_length",
+    "feed_forward_length",
+)
+
+
+def _shape(facts: Facts) -> dict[str, Any]:
+    """The sizes of the model's graph, by the same names for every format."""
+    found = {name: getattr(facts, name) for name in _SHAPE}
+    known = {name: value for name, value in found.items() if value is not None}
+    if "kv_heads" in known:
+        known["kv_heads"] = list(known["kv_heads"])
+    return {"shape": known} if known else {}
 
 
 def printable(text: str) -> str:

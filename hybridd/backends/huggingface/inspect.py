@@ -17,6 +17,7 @@ from typing import Any
 from hybridd.core.model import Facts
 from hybridd.wire.errors import ModelInvalid
 
+from .. import card
 from ..bounded import (
     invalid,
     names_in,
@@ -26,8 +27,11 @@ from ..bounded import (
     sampling_default,
     template_capabilities,
     valid_text,
-    whole,
 )
+from . import adapter
+from .adapter import CONFIG, is_adapter
+from .card import base_of, capabilities, describe, read_processor
+from .config import architectures, first, model_type, text_config
 from .weights import INDEX, PICKLES, Weights, read_weights
 
 FORMAT = "huggingface"
@@ -59,8 +63,6 @@ _SAMPLING = {
     "repetition_penalty": "repeat_penalty",
 }
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
-_GENERATIVE = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForImageTextToText")
-_PARTS = ("text_config", "llm_config", "language_config", "decoder")
 
 
 def claims(names: Set[str]) -> bool:
@@ -70,7 +72,7 @@ def claims(names: Set[str]) -> bool:
     the one of the model that they were made from.
     """
     if "config.json" not in names:
-        return False
+        return CONFIG in names
     if any(name.endswith(".safetensors") or name.startswith("pytorch_model") for name in names):
         return True
     if any(name.lower().endswith(".gguf") for name in names):
@@ -94,9 +96,12 @@ def inspect(path: Path) -> Facts:
         ModelInvalid: The configuration cannot be read.
         OSError: A file went away or cannot be read.
     """
-    config = read_json(path / "config.json", MAX_CONFIG_BYTES)
     names, _ = names_in(path)
-    facts = _config_facts(path, config, names)
+    if is_adapter(names):
+        return adapter.inspect(path, names, FORMAT)
+    config = read_json(path / "config.json", MAX_CONFIG_BYTES)
+    rules = capabilities(config, names, processor := read_processor(path, names))
+    facts = _config_facts(path, config, rules)
     try:
         weights = read_weights(path, config)
     except ModelInvalid as error:
@@ -104,50 +109,63 @@ def inspect(path: Path) -> Facts:
     facts = _with_weights(facts, weights)
     try:
         tokenizer = _tokenizer_config(path, names)
-        template = _template(path, names, tokenizer)
+        templates = _templates(path, names, tokenizer)
         defaults = _defaults(path, names)
         reason = _reason(config, tokenizer, names, facts)
     except ModelInvalid as error:
         return replace(facts, reason=str(error.data.get("reason")))
-    capabilities = facts.capabilities
-    if template is not None and "completion" in capabilities:
-        capabilities += ("chat", *template_capabilities(template))
+    template = templates.get("default") or next(iter(templates.values()), None)
+    if template is not None and "completion" in rules:
+        rules["chat"] = "it has a chat template"
+        for made in template_capabilities(template):
+            rules[made] = f"its chat template handles {made}"
+    base, said = base_of(path, "quantization_config" in config)
+    shown = {
+        **describe(config, facts.parameters, tokenizer),
+        **said,
+        **card.filled(rules=rules, chat_templates=list(templates), processor=processor),
+    }
     return replace(
         facts,
+        base=base,
         chat_template=template,
         defaults=defaults,
-        capabilities=capabilities,
+        capabilities=tuple(rules),
+        metadata={**facts.metadata, card.CARD: shown},
         reason=reason,
     )
 
 
-def _config_facts(path: Path, config: Mapping[str, Any], names: set[str]) -> Facts:
-    text = _text_config(config)
-    heads = _first(text, "num_attention_heads", "n_head", "num_heads")
-    embedding = _first(text, "hidden_size", "n_embd", "d_model")
-    head = _first(text, "head_dim") or (embedding // heads if embedding and heads else None)
-    latent = _first(text, "kv_lora_rank")
-    kv_heads = _first(text, "num_key_value_heads", "num_kv_heads") or heads
+def _config_facts(path: Path, config: Mapping[str, Any], rules: Mapping[str, str]) -> Facts:
+    text = text_config(config)
+    heads = first(text, "num_attention_heads", "n_head", "num_heads")
+    embedding = first(text, "hidden_size", "n_embd", "d_model")
+    head = first(text, "head_dim") or (embedding // heads if embedding and heads else None)
+    latent = first(text, "kv_lora_rank")
+    kv_heads = first(text, "num_key_value_heads", "num_kv_heads") or heads
     if text.get("multi_query") is True:
         kv_heads = 1
-    feed_forward = _first(text, "intermediate_size", "n_inner", "ffn_dim", "d_ff")
+    feed_forward = first(text, "intermediate_size", "n_inner", "ffn_dim", "d_ff")
     return Facts(
         format=FORMAT,
         files=(path / "config.json",),
         name=None,
-        architecture=_model_type(config),
-        context_length=_first(text, *_CONTEXT_KEYS),
-        capabilities=_capabilities(config, names),
-        layers=_first(text, "num_hidden_layers", "n_layer", "num_layers"),
+        architecture=model_type(config),
+        context_length=first(text, *_CONTEXT_KEYS),
+        capabilities=tuple(rules),
+        layers=first(text, "num_hidden_layers", "n_layer", "num_layers"),
         heads=heads,
         kv_heads=None if kv_heads is None else (kv_heads,),
         # Latent attention is kept uncompressed by transformers: query and value sizes per head.
         head_dim_k=(_mla_key(text) or head) if latent else head,
-        head_dim_v=(_first(text, "v_head_dim") or head) if latent else head,
-        vocab_size=_first(text, "vocab_size"),
+        head_dim_v=(first(text, "v_head_dim") or head) if latent else head,
+        vocab_size=first(text, "vocab_size"),
         embedding_length=embedding,
         feed_forward_length=feed_forward or (4 * embedding if embedding else None),
-        metadata={"config": plain(dict(config))},
+        metadata={
+            "config": plain(dict(config)),
+            card.CARD: {**describe(config, None, {}), **card.filled(rules=dict(rules))},
+        },
     )
 
 
@@ -185,8 +203,10 @@ def _reason(
             if "attn_implementation" in key and isinstance(value, str) and value not in _ATTENTION:
                 return f"{what} names attention code from elsewhere ({key}), which is not run"
     if not facts.capabilities:
-        made = ", ".join(_architectures(config)) or "no architecture"
+        made = ", ".join(architectures(config)) or "no architecture"
         return f"no language model: config.json names {made[:200]}"
+    if config.get("is_encoder_decoder") is True:
+        return f"an encoder-decoder model ({facts.architecture}), which no engine here serves"
     if not names.intersection(TOKENIZERS):
         return "no tokenizer: the directory has none of " + ", ".join(TOKENIZERS[:4])
     return None
@@ -206,61 +226,9 @@ def _walk(value: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
                 yield from _walk(inner, depth + 1)
 
 
-def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The language model's part of a configuration that joins several."""
-    for key in _PARTS:
-        part = config.get(key)
-        if isinstance(part, dict) and any(k in part for k in ("hidden_size", "num_hidden_layers")):
-            return {**config, **part}
-    return config
-
-
-def _first(config: Mapping[str, Any], *keys: str) -> int | None:
-    for key in keys:
-        found = whole(config.get(key), 1)
-        if found is not None:
-            return found
-    return None
-
-
 def _mla_key(config: Mapping[str, Any]) -> int | None:
-    turned, rest = _first(config, "qk_rope_head_dim"), _first(config, "qk_nope_head_dim")
+    turned, rest = first(config, "qk_rope_head_dim"), first(config, "qk_nope_head_dim")
     return turned + rest if turned and rest else None
-
-
-def _model_type(config: Mapping[str, Any]) -> str | None:
-    found = config.get("model_type")
-    if not isinstance(found, str) or not found:
-        found = next(iter(_architectures(config)), None)
-    return None if found is None else valid_text(found[:128])
-
-
-def _architectures(config: Mapping[str, Any]) -> list[str]:
-    found = config.get("architectures")
-    found = found[:8] if isinstance(found, list) else []
-    return [valid_text(name[:128]) for name in found if isinstance(name, str)]
-
-
-def _capabilities(config: Mapping[str, Any], names: set[str]) -> tuple[str, ...]:
-    architectures = _architectures(config)
-    if "modules.json" in names or "config_sentence_transformers.json" in names:
-        return ("embedding",)
-    if any(name.endswith(_GENERATIVE) for name in architectures):
-        found = ["completion"]
-        if isinstance(config.get("vision_config"), dict):
-            found.append("vision")
-        if isinstance(config.get("audio_config"), dict):
-            found.append("audio")
-        return tuple(found)
-    if any(name.endswith("ForSequenceClassification") for name in architectures):
-        labels = config.get("id2label")
-        one = config.get("num_labels") == 1 or (isinstance(labels, dict) and len(labels) == 1)
-        return ("reranking",) if one else ()
-    text = _text_config(config)
-    encoder = ("BertModel", "Model", "ForMaskedLM")
-    if "vocab_size" in text and any(name.endswith(encoder) for name in architectures):
-        return ("embedding",)
-    return ()
 
 
 def _tokenizer_config(path: Path, names: set[str]) -> Mapping[str, Any]:
@@ -269,7 +237,8 @@ def _tokenizer_config(path: Path, names: set[str]) -> Mapping[str, Any]:
     return read_json(path / "tokenizer_config.json", MAX_TOKENIZER_CONFIG_BYTES)
 
 
-def _template(path: Path, names: set[str], tokenizer: Mapping[str, Any]) -> str | None:
+def _templates(path: Path, names: set[str], tokenizer: Mapping[str, Any]) -> dict[str, str]:
+    """Name -> Jinja source, of all chat templates; one without a name is `default`."""
     found: Any = None
     if "chat_template.jinja" in names:
         raw = read_file(path / "chat_template.jinja", MAX_TEMPLATE_BYTES)
@@ -278,13 +247,15 @@ def _template(path: Path, names: set[str], tokenizer: Mapping[str, Any]) -> str 
         found = read_json(path / "chat_template.json", MAX_TEMPLATE_BYTES).get("chat_template")
     else:
         found = tokenizer.get("chat_template")
-    if isinstance(found, list):  # named templates: [{"name": "default", "template": …}, …]
-        named = {t.get("name"): t.get("template") for t in found[:16] if _is_named(t)}
-        found = named.get("default") or next(iter(named.values()), None)
-    if not isinstance(found, str) or not found.strip() or len(found) > MAX_TEMPLATE_BYTES:
-        return None
+    named: dict[str, Any] = {"default": found}
+    if isinstance(found, list):  # [{"name": "default", "template": …}, …]
+        named = {t["name"][:64]: t.get("template") for t in found[:16] if _is_named(t)}
     # Thousands of models share a few dozen templates.
-    return sys.intern(valid_text(found))
+    return {
+        valid_text(name): sys.intern(valid_text(source))
+        for name, source in named.items()
+        if isinstance(source, str) and source.strip() and len(source) <= MAX_TEMPLATE_BYTES
+    }
 
 
 def _is_named(entry: Any) -> bool:

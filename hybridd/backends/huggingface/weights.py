@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..bounded import invalid, names_in, read_json, whole
+from .config import part
 from .safetensors import DTYPE_BITS, Tensors, read_tensors
 
 SINGLE = "model.safetensors"
@@ -78,8 +79,7 @@ def read_weights(path: Path, config: Mapping[str, Any]) -> Weights:
     """
     files = _files(path)
     made = Weights(files)
-    quantized = config.get("quantization_config")
-    quantized = quantized if isinstance(quantized, dict) else {}
+    quantized = part(config, "quantization_config", "compression_config")
     packed = _packing(quantized)
     seen: set[str] = set()
     for file in files:
@@ -115,8 +115,6 @@ def _files(path: Path) -> tuple[Path, ...]:
             "code, so they are not loaded; convert them: model.save_pretrained(directory) of "
             "transformers writes safetensors"
         )
-    if any(name.startswith("adapter_") for name in names):
-        raise invalid("a PEFT adapter without its model's weights")
     raise invalid("no weights: the directory has a config.json but no safetensors file")
 
 
@@ -171,16 +169,17 @@ def _packing(quantized: Mapping[str, Any]) -> tuple[str, int] | None:
     if method == "mxfp4":
         return "U8", 4
     if method == "compressed-tensors":
-        return "I32", _compressed_bits(quantized) or 32
+        return "I32", _compressed(quantized, "num_bits") or 32
     return "", 8  # scales are left out, everything else counts as it is
 
 
-def _compressed_bits(quantized: Mapping[str, Any]) -> int | None:
-    groups = quantized.get("config_groups")
-    for group in groups.values() if isinstance(groups, dict) else ():
-        weights = group.get("weights") if isinstance(group, dict) else None
-        if isinstance(weights, dict):
-            return whole(weights.get("num_bits"), 1, 32)
+def _compressed(quantized: Mapping[str, Any], key: str) -> Any:
+    """What compressed-tensors says of the weights in its first group: `num_bits`, `type`."""
+    for group in part(quantized, "config_groups").values():
+        weights = part(group, "weights") if isinstance(group, dict) else {}
+        if weights:
+            found = weights.get(key)
+            return whole(found, 1, 32) if key == "num_bits" else found
     return None
 
 
@@ -190,9 +189,11 @@ def _name(quantized: Mapping[str, Any], by_dtype: Mapping[str, int]) -> str | No
         bits = whole(quantized.get("bits"), 1, 32)
         if method == "bitsandbytes":
             bits = 4 if quantized.get("load_in_4bit") is True else 8
+        kind = "int"
         if method == "compressed-tensors":
-            bits = _compressed_bits(quantized)
-        return method if bits is None else f"{method}-int{bits}"
+            bits = _compressed(quantized, "num_bits")
+            kind = "fp" if _compressed(quantized, "type") == "float" else kind
+        return method if bits is None else f"{method}-{kind}{bits}"
     most = max(by_dtype, key=lambda dtype: by_dtype[dtype], default=None)
     if most in _EIGHT_BIT_FLOATS:
         return "FP8"
