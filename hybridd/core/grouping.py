@@ -29,6 +29,19 @@ def family(model_id: str) -> str:
     return normal(bare(model_id).rpartition("/")[2].partition("@")[0])
 
 
+def store_name(given: str, header: str | None) -> str:
+    """The name of a model that a store calls `name:tag`, where the tag says which of several.
+
+    Args:
+        given: As the store calls it (`llama3.1:8b-instruct-q4_K_M`).
+        header: What the files call themselves, for the tag `latest`, which says nothing.
+    """
+    name, _, tag = given.rpartition("/")[2].partition(":")
+    if tag in ("", "latest"):
+        return header or name
+    return f"{name}-{tag}"
+
+
 def normal(name: str) -> str:
     """A model's name in small letters, without the words that say how it is stored."""
     made = _SPACES.sub("-", name.strip().casefold())

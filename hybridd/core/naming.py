@@ -143,21 +143,20 @@ def assign(listing: Iterable[Found], previous: Mapping[str, Name]) -> dict[str, 
     names: dict[str, Name] = {}
     taken: dict[str, str] = {}  # id -> store
     fresh: list[tuple[Found, Name]] = []
+    count: dict[tuple[str, str, str | None], int] = {}  # how many would have the same id
     for model in found:
         name, last = natural_name(model), previous.get(model.key)
         # An unreadable file has no tag to go by; what it was called before still stands.
         unread = model.tagged and model.tag is None
         if last is not None and last.id not in taken and (unread or last.natural == name.natural):
-            names[model.key] = last
+            name = names[model.key] = last
             taken[last.id] = model.store
         else:
             fresh.append((model, name))
-    count: dict[tuple[str, str, str | None], int] = {}
-    for model, name in fresh:
-        same = model.store, name.id, model.revision
+        same = model.store, name.natural, model.revision
         count[same] = count.get(same, 0) + 1
     for model, name in fresh:
-        crowded = count[model.store, name.id, model.revision] > 1 or (
+        crowded = count[model.store, name.natural, model.revision] > 1 or (
             taken.get(name.id) == model.store and model.revision is None
         )
         made = _free(model, name, crowded, taken)

@@ -319,9 +319,10 @@ class Walk:
         self.report(path, error.strerror or type(error).__name__)
 
     def report(self, path: str, reason: str) -> None:
-        """Note what could not be looked at."""
-        if len(self.listing.problems) < MAX_PROBLEMS:
-            self.listing.problems.append(f"{printable(path)}: {reason}")
+        """Note, once, what could not be looked at."""
+        problem, problems = f"{printable(path)}: {reason}", self.listing.problems
+        if len(problems) < MAX_PROBLEMS and problem not in problems:
+            problems.append(problem)
 
 
 def identity_of(status: os.stat_result) -> FileIdentity:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from hybridd.backends.api import Backend, Facts
-from hybridd.core.grouping import base_name
+from hybridd.core.grouping import base_name, store_name
 from hybridd.core.model import AVAILABLE, INVALID, FileIdentity, ModelRecord, printable
 from hybridd.core.naming import Found, Name, assign
 from hybridd.host.scan import Candidate
@@ -267,7 +267,10 @@ def _record(
         files=candidate.files,
         identity=candidate.identity,
         aliases=_aliases(name.id, aliases.get(name.id, ()), candidate.aliases),
-        base=base_name(name.id, facts.base),
+        base=base_name(
+            name.id if candidate.given is None else store_name(candidate.given, facts.name),
+            facts.base,
+        ),
         digest=candidate.digest,
     )
 
