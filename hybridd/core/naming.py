@@ -39,7 +39,9 @@ MAX_SUGGESTIONS = 5
 MAX_CANDIDATES = 20
 # difflib compares every name with the query; more than this many would hold the loop too long.
 _MAX_COMPARED = 2000
-_MAX_QUERY = 512
+_MAX_GUESSED = 512
+# Three names of 255 bytes, each written as %XX.
+_MAX_QUERY = 4096
 # As git shows commits.
 _REVISION_DIGITS = 7
 
@@ -295,5 +297,7 @@ def suggestions(query: str, models: Mapping[str, ModelRecord]) -> list[str]:
         if model.available and len(spelled) < _MAX_COMPARED:
             for spelling in (key, bare(key), family(key), *model.aliases):
                 spelled.setdefault(spelling.casefold(), key)
-    near = difflib.get_close_matches(query.casefold(), spelled, n=MAX_SUGGESTIONS * 2, cutoff=0.5)
+    near = difflib.get_close_matches(
+        query[:_MAX_GUESSED].casefold(), spelled, n=MAX_SUGGESTIONS * 2, cutoff=0.5
+    )
     return list(dict.fromkeys(spelled[spelling] for spelling in near))[:MAX_SUGGESTIONS]

@@ -16,7 +16,8 @@ from hybridd.rpc.registry import method
 from hybridd.service.jobs import Job
 from hybridd.wire.errors import InvalidParams
 
-MODEL = Text(1, 1024)
+# Three names of 255 bytes, each written as %XX, with their tags.
+MODEL = Text(1, 4096)
 # Right after the start a list waits this long for the first scan, so that a person's first look is
 # not an empty one; with a huge collection it then shows what was found so far.
 FIRST_SCAN_WAIT_S = 2.0
