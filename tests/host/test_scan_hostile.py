@@ -213,7 +213,7 @@ def test_what_may_not_be_read(tmp_path: Path) -> None:
         "shut": "cannot be read: Permission denied",
         "model": "cannot be read: Permission denied",
         "m:1": None,
-        "m:2": "its manifest cannot be read (Permission denied)",
+        "m:2": "cannot be read: Permission denied",
     }
     assert problems == [
         "local/inner: Permission denied",

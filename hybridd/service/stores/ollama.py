@@ -94,8 +94,11 @@ def _candidate(root: Root, path: str, parts: tuple[str, ...]) -> Candidate | Non
         files, states = _blobs(root.path, layers)
     except FileNotFoundError:
         return None
-    except (ModelInvalid, OSError) as error:
-        reason = f"its manifest cannot be read ({_said(error)})"
+    except OSError as error:
+        # Asked for its facts it fails in the same way, which is said and not remembered.
+        return _made(root, manifest, parts, (Path(error.filename or manifest),), (state,))
+    except ModelInvalid as error:
+        reason = f"its manifest cannot be read ({error.data.get('reason')})"
         return _made(root, manifest, parts, (manifest,), (state,), reason=reason)
     missing = [layer for layer, known in zip(layers, states, strict=True) if known is None]
     if missing:
@@ -201,12 +204,6 @@ def _blobs(
         except FileNotFoundError:
             states.append(None)
     return tuple(paths), tuple(states)
-
-
-def _said(error: ModelInvalid | OSError) -> str:
-    if isinstance(error, OSError):
-        return error.strerror or type(error).__name__
-    return str(error.data.get("reason"))
 
 
 STORE = Store("ollama", "catalog.ollama", places, look)
