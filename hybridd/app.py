@@ -18,7 +18,7 @@ from typing import Any
 import trio
 
 import hybridd.rpc.methods  # noqa: F401  registers the methods
-from hybridd.backends.registry import availability, load_backends
+from hybridd.backends.registry import availability, fingerprint, load_backends
 from hybridd.core import settings as core_settings
 from hybridd.host import journal, sockets
 from hybridd.host.gpu import Gpus
@@ -32,6 +32,7 @@ from hybridd.rpc.registry import REGISTRY
 from hybridd.service import stores
 from hybridd.service.configuration import BadConfiguration, Configuration
 from hybridd.service.events import EventHub
+from hybridd.service.facts_database import DATABASE, FactsDatabase
 from hybridd.service.information import Information
 from hybridd.service.jobs import Jobs
 from hybridd.service.library import Library
@@ -131,6 +132,9 @@ class App:
             settle_s=configuration["catalog.settle_seconds"],
             reconcile_s=configuration["catalog.reconcile_minutes"] * 60,
             publish=self._publish_catalog,
+            facts=FactsDatabase(
+                Path(paths.cache_dir(environment), DATABASE), fingerprint(self._all_backends)
+            ),
         )
         self.residency = Residency(
             configuration,

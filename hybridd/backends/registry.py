@@ -7,10 +7,13 @@ engine is installed is read from the packages' metadata, since the daemon never 
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Collection
+import sys
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from hybridd import __version__
@@ -98,6 +101,23 @@ def availability(backend: Backend) -> FormatInfo:
     own = versions.get(backend.engine)  # the engine may be one package of several
     version = own or next(iter(versions.values()), __version__)
     return FormatInfo(backend.name, available=True, engine=backend.engine, version=version)
+
+
+def fingerprint(backends: Mapping[str, Backend]) -> str:
+    """What tells these readers of model files from others, so that no other's facts are believed.
+
+    Source files' sizes and times stand for what they do.
+    """
+    made = hashlib.blake2b(__version__.encode(), digest_size=16)
+    sources = set(Path(__file__).parents[1].rglob("*.py"))
+    for name, backend in sorted(backends.items()):
+        made.update(f"{name}\n".encode())
+        module = sys.modules.get(type(backend).__module__)
+        sources.update(map(Path, filter(None, [getattr(module, "__file__", None)])))
+    for path in sorted(sources):
+        status = path.stat()
+        made.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return made.hexdigest()
 
 
 def _problem(name: str, backend: Any) -> str | None:

@@ -8,16 +8,19 @@ the slow part in one.
 
 from __future__ import annotations
 
+import enum
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Protocol
 
 from hybridd.backends.api import Backend, Facts
 from hybridd.core.grouping import base_name, store_name
 from hybridd.core.model import AVAILABLE, INVALID, FileIdentity, ModelRecord, printable
 from hybridd.core.naming import Found, Name, assign
+from hybridd.core.packed import Packed
 from hybridd.host.scan import Candidate
 from hybridd.wire.errors import ModelInvalid
 
@@ -31,40 +34,69 @@ SLICE_S = 0.2
 
 
 class FactsStore(Protocol):
-    """Where inspections are remembered; a database that outlives the daemon fits in here."""
+    """Where inspections and names are remembered across restarts."""
+
+    def open(self) -> None:
+        """Begin; called once, in the thread that uses it."""
+        ...
+
+    def close(self) -> None:
+        """Write what was put, and end."""
+        ...
 
     def get(self, path: str, identity: tuple[FileIdentity, ...]) -> Facts | None:
         """The facts of these very files, if they were seen before."""
         ...
 
     def put(self, path: str, identity: tuple[FileIdentity, ...], facts: Facts) -> None:
-        """Remember them."""
+        """Remember them, at the latest with the next `flush`."""
+        ...
+
+    def flush(self) -> None:
+        """Write what was put."""
         ...
 
     def keep_only(self, paths: Iterable[str]) -> None:
-        """Forget everything else."""
+        """Everything else may be forgotten."""
+        ...
+
+    def names(self) -> dict[str, Name]:
+        """How models were called, by key."""
+        ...
+
+    def keep_names(self, names: Mapping[str, Name]) -> None:
+        """Remember how these are called."""
         ...
 
 
-class MemoryFactsStore:
-    """Remembers as long as the daemon runs."""
+class NoFactsStore:
+    """Remembers nothing: every start inspects everything."""
 
-    def __init__(self) -> None:
-        self._facts: dict[str, tuple[tuple[FileIdentity, ...], Facts]] = {}
+    def open(self) -> None:
+        """See `FactsStore`."""
+
+    def close(self) -> None:
+        """See `FactsStore`."""
 
     def get(self, path: str, identity: tuple[FileIdentity, ...]) -> Facts | None:
         """See `FactsStore`."""
-        known = self._facts.get(path)
-        return known[1] if known is not None and known[0] == identity else None
+        return None
 
     def put(self, path: str, identity: tuple[FileIdentity, ...], facts: Facts) -> None:
         """See `FactsStore`."""
-        self._facts[path] = (identity, facts)
+
+    def flush(self) -> None:
+        """See `FactsStore`."""
 
     def keep_only(self, paths: Iterable[str]) -> None:
         """See `FactsStore`."""
-        kept = set(paths)
-        self._facts = {path: known for path, known in self._facts.items() if path in kept}
+
+    def names(self) -> dict[str, Name]:
+        """See `FactsStore`."""
+        return {}
+
+    def keep_names(self, names: Mapping[str, Name]) -> None:
+        """See `FactsStore`."""
 
 
 class Settling:
@@ -126,11 +158,8 @@ class Inspections:
     """Asks the backends, and remembers. Called from one thread at a time."""
 
     def __init__(self, store: FactsStore | None = None) -> None:
-        self.store: FactsStore = MemoryFactsStore() if store is None else store
-
-    def known(self, candidate: Candidate) -> Facts | None:
-        """What is remembered of these very files."""
-        return self.store.get(candidate.key, candidate.identity)
+        self.store: FactsStore = NoFactsStore() if store is None else store
+        self._known: dict[str, Inspected] = {}
 
     def inspect(
         self, candidates: Sequence[Candidate], backends: Mapping[str, Backend]
@@ -149,30 +178,73 @@ class Inspections:
                 and done[-1].candidate.path.parent != candidate.path.parent
             ):
                 break
-            done.append(Inspected(candidate, self._one(candidate, backends[candidate.format])))
+            done.append(self._one(candidate, backends[candidate.format]))
+        self.store.flush()
         return done
 
-    def _one(self, candidate: Candidate, backend: Backend) -> Facts | None:
-        known = self.known(candidate)
-        if known is not None:
-            return known
-        facts, reason = None, "unknown"
-        try:
-            facts = examine(candidate, backend)
-        except ModelInvalid as error:
-            reason = str(error.data.get("reason") or error.message)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            # Not remembered: what cannot be read now may be readable at the next look.
-            why = error.strerror or type(error).__name__
-            return _unread(candidate, f"cannot be read: {why}")
-        except Exception as error:  # a third party's backend must not end the catalog
-            _log.exception("the backend %s failed on %s", candidate.format, candidate.key)
-            reason = f"the backend failed on it ({type(error).__name__})"
-        if facts is None:
-            facts = _unread(candidate, reason)
-        self.store.put(candidate.key, candidate.identity, facts)
+    def keep_only(self, keys: Iterable[str]) -> None:
+        """Forget everything else."""
+        kept = set(keys)
+        self._known = {key: made for key, made in self._known.items() if key in kept}
+        self.store.keep_only(kept)
+
+    def _one(self, candidate: Candidate, backend: Backend) -> Inspected:
+        known = self._known.get(candidate.key)
+        if known is not None and _same_files(known.candidate, candidate):
+            if known.candidate == candidate:
+                return known
+            made = Inspected(candidate, known.facts)
+        elif facts := self.store.get(candidate.key, candidate.identity):
+            made = Inspected(candidate, _slim(facts, candidate))
+        else:
+            facts, lasting = _asked(candidate, backend)
+            if facts is None or lasting is _Lasting.NOT:
+                return Inspected(candidate, facts)
+            facts = _slim(facts, candidate)
+            if lasting is _Lasting.WITH_THE_FILES:
+                self.store.put(candidate.key, candidate.identity, facts)
+            made = Inspected(candidate, facts)
+        self._known[candidate.key] = made
+        return made
+
+
+class _Lasting(enum.Enum):
+    """How long an answer holds while the files stay as they are."""
+
+    NOT = enum.auto()
+    WITH_THE_DAEMON = enum.auto()
+    WITH_THE_FILES = enum.auto()
+
+
+def _asked(candidate: Candidate, backend: Backend) -> tuple[Facts | None, _Lasting]:
+    """What the backend says; None when the files went away."""
+    try:
+        return examine(candidate, backend), _Lasting.WITH_THE_FILES
+    except ModelInvalid as error:
+        reason = str(error.data.get("reason") or error.message)
+        return _unread(candidate, reason), _Lasting.WITH_THE_FILES
+    except FileNotFoundError:
+        return None, _Lasting.NOT
+    except OSError as error:
+        # What cannot be read now may be readable at the next look.
+        why = error.strerror or type(error).__name__
+        return _unread(candidate, f"cannot be read: {why}"), _Lasting.NOT
+    except Exception as error:  # a third party's backend must not end the catalog
+        _log.exception("the backend %s failed on %s", candidate.format, candidate.key)
+        reason = f"the backend failed on it ({type(error).__name__})"
+        return _unread(candidate, reason), _Lasting.WITH_THE_DAEMON
+
+
+def _same_files(one: Candidate, other: Candidate) -> bool:
+    return one.identity == other.identity and one.format == other.format
+
+
+def _slim(facts: Facts, candidate: Candidate) -> Facts:
+    """The same facts in less room: ten thousand of them are held."""
+    files = candidate.files if facts.files == candidate.files else facts.files
+    try:
+        return replace(facts, files=files, metadata=Packed.of(facts.metadata))
+    except (TypeError, ValueError):  # a third party's
         return facts
 
 
@@ -188,6 +260,7 @@ def make_records(
     previous: Mapping[str, ModelRecord],
     names: Mapping[str, Name],
     aliases: Mapping[str, tuple[str, ...]],
+    to_come: Iterable[Candidate] = (),
 ) -> tuple[list[ModelRecord], dict[str, Name]]:
     """Records for a listing.
 
@@ -199,9 +272,10 @@ def make_records(
         previous: The last listing's records, by key.
         names: The last listing's names, by key.
         aliases: By id.
+        to_come: Candidates that were not inspected yet; their names are kept for them.
 
     Returns:
-        The records, and their names by key for the next time.
+        The records, and the names by key for the next time.
     """
     listed = [(made.candidate, made.facts) for made in inspected if made.facts is not None]
     order = [
@@ -212,8 +286,8 @@ def make_records(
     # Held records keep their names, so nobody else may take them meanwhile.
     order += [
         Found(c.key, c.root.store, c.folders, c.stem, c.is_file, tagged=True, fixed=c.given)
-        for c in waiting
-        if c.key in previous
+        for c in chain((c for c in waiting if c.key in previous), to_come)
+        if c.key in names
     ]
     assigned = assign(order, names)
     records = [_record(candidate, facts, assigned, aliases) for candidate, facts in listed]

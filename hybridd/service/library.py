@@ -19,15 +19,17 @@ from typing import Any, Protocol, TypeVar
 import trio
 
 from hybridd.backends.api import Backend
-from hybridd.core.catalog import ADDED, CHANGED, REMOVED, Change, Snapshot, advance, compare
+from hybridd.core.catalog import ADDED, CHANGED, REMOVED, Change, Snapshot, compare
 from hybridd.core.model import ModelRecord
-from hybridd.core.naming import Name, resolve
+from hybridd.core.naming import resolve
+from hybridd.host import collector
 from hybridd.host.scan import Candidate, Listing, Root, scan
 from hybridd.host.watch import Watcher
 from hybridd.wire.errors import ModelNotFound
 
 from . import stores
-from .intake import FactsStore, Inspected, Inspections, Settling, make_records
+from .intake import FactsStore, Inspected
+from .survey import Survey
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -43,6 +45,10 @@ POLL_S = 5.0
 _SWITCH_INTERVAL_S = 0.0005
 # Timers and file times come from different clocks.
 _CLOCK_SLACK_S = 0.02
+# During the first look what is known is listed whenever it has grown by this factor.
+_GROWTH = 1.5
+# How long the end waits for the thread, which notices it between two directories or models.
+_CLOSE_S = 3.0
 # While telling of thousands of changes, other tasks get their turn after this many.
 _EVENTS_AT_A_TIME = 256
 
@@ -115,19 +121,14 @@ class Library:
         self._model_dirs = tuple(model_dirs)
         self._demo = demo
         self._external = tuple(external)
-        self._settling = Settling(settle_s)
+        self._survey = Survey(settle_s, look, facts, wall)
         self._reconcile_s = reconcile_s
         self._publish = publish
-        self._look = look
         self._watcher = watcher(self.hint)
         self._limiter = trio.CapacityLimiter(1)
         self._in_thread: _InThread = in_thread or self._beside
-        self._wall = wall
-        self._inspections = Inspections(facts)
         self._snapshot = Snapshot()
         self._aliases: dict[str, tuple[str, ...]] = {}
-        self._names: dict[str, Name] = {}
-        self._by_key: dict[str, ModelRecord] = {}
         self._callers: list[_Caller] = []
         self._wake = trio.Event()
         self._completed = trio.Event()
@@ -173,7 +174,7 @@ class Library:
         if external is not None:
             self._external = tuple(external)
         if settle_s is not None:
-            self._settling.settle_s = settle_s
+            self._survey.settling.settle_s = settle_s
         if reconcile_s is not None:
             self._reconcile_s = reconcile_s
         self._wake.set()
@@ -234,7 +235,7 @@ class Library:
         Raises:
             ModelNotFound, ModelAmbiguous: As `core.naming.resolve`.
         """
-        deadline = trio.current_time() + self._settling.settle_s + 1.0
+        deadline = trio.current_time() + self._survey.settling.settle_s + 1.0
         while True:
             models = self._snapshot.models
             if not self._snapshot.complete and query not in models:
@@ -265,6 +266,8 @@ class Library:
         finally:
             self._stopped = True
             sys.setswitchinterval(interval)
+            with trio.CancelScope(shield=True), trio.move_on_after(_CLOSE_S):
+                await self._in_thread(self._survey.close)  # after what still runs in the thread
 
     # ------------------------------------------------------------ one look
 
@@ -277,17 +280,16 @@ class Library:
             # Watched before it is walked, or what comes between the two is seen by neither.
             await self._watch(roots, self._linked)
             listing = await self._in_thread(
-                partial(self._look, roots, backends, lambda: self._stopped)
+                partial(self._survey.walk, roots, backends, lambda: self._stopped)
             )
             if listing.linked != self._linked:
                 self._linked = listing.linked
                 await self._watch(roots, self._linked)
                 self.hint()
             settled, waiting, due = await self._in_thread(
-                partial(self._settling.sort, listing.candidates, self._wall(), trio.current_time())
+                partial(self._survey.sort, listing.candidates, trio.current_time())
             )
             inspected = await self._inspect(settled, waiting, backends, callers)
-            self._inspections.store.keep_only([c.key for c in listing.candidates])
             await self._advance(inspected, waiting, backends, listing)
         finally:
             # Whoever joined after the walk began has to wait for the next one.
@@ -297,7 +299,7 @@ class Library:
         now = trio.current_time()
         for caller in callers:
             if caller.deadline is None:
-                caller.deadline = now + self._settling.settle_s + _CLOCK_SLACK_S
+                caller.deadline = now + self._survey.settling.settle_s + _CLOCK_SLACK_S
             if not waiting or now >= caller.deadline:
                 caller.done.set()
                 self._callers.remove(caller)
@@ -316,17 +318,20 @@ class Library:
     ) -> list[Inspected]:
         """Ask the backends for all of `settled`, a slice of time after the other.
 
-        During the first look of all, what is known is listed as it comes.
+        During the first look of all, what is known is listed as it comes, at growing intervals:
+        each time takes as long as there are models.
         """
         done: list[Inspected] = []
+        shown = 0
         while len(done) < len(settled):
             rest = settled[len(done) :]
-            done += await self._in_thread(partial(self._inspections.inspect, rest, backends))
+            done += await self._in_thread(partial(self._survey.inspect, rest, backends))
             for caller in callers:
                 if caller.progress is not None:
                     caller.progress("inspect", len(done), len(settled))
-            if not self._snapshot.complete and len(done) < len(settled):
-                await self._advance(done, waiting, backends, None)
+            if not self._snapshot.complete and shown * _GROWTH <= len(done) < len(settled):
+                shown = len(done)
+                await self._advance(done, waiting, backends, None, settled[shown:])
         return done
 
     async def _advance(
@@ -335,25 +340,23 @@ class Library:
         waiting: Sequence[Candidate],
         backends: Mapping[str, Backend],
         listing: Listing | None,
+        to_come: Sequence[Candidate] = (),
     ) -> None:
         """Replace the snapshot and tell of the changes; `listing` is None for a partial one."""
-        before, aliases = self._snapshot, dict(self._aliases)
-
-        def make() -> tuple[Snapshot, list[Change], dict[str, Name], dict[str, ModelRecord]]:
-            records, names = make_records(
-                inspected, waiting, backends, self._by_key, self._names, aliases
-            )
-            after, changes = advance(
-                before,
-                records,
-                complete=before.complete or listing is not None,
-                scanned_at=before.scanned_at if listing is None else self._wall(),
-                problems=before.problems if listing is None else tuple(listing.problems),
-            )
-            return after, changes, names, {key: after.models[n.id] for key, n in names.items()}
-
+        before = self._snapshot
         # Ten thousand models take a tenth of a second, which is not the loop's to spend.
-        self._snapshot, changes, self._names, self._by_key = await self._in_thread(make)
+        self._snapshot, changes = await self._in_thread(
+            partial(
+                self._survey.advance,
+                before,
+                inspected,
+                waiting,
+                backends,
+                dict(self._aliases),
+                listing,
+                to_come,
+            )
+        )
         for problem in self._snapshot.problems:
             if problem not in before.problems:
                 _log.warning("cannot look at %s", problem)
@@ -402,6 +405,9 @@ class Library:
 
     async def _beside(self, function: Callable[[], _T], /) -> _T:
         """Run in the one thread; when cancelled, leave it to notice that it was stopped."""
-        return await trio.to_thread.run_sync(
-            function, limiter=self._limiter, abandon_on_cancel=True
-        )
+
+        def run() -> _T:
+            with collector.paused():
+                return function()
+
+        return await trio.to_thread.run_sync(run, limiter=self._limiter, abandon_on_cancel=True)

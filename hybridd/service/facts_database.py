@@ -1,0 +1,361 @@
+"""What inspections found and how models were called, in SQLite, across restarts.
+
+Facts are good for the very files (device, inode, size, time of change) that they were read from, by
+the very readers that this daemon has. The database is a cache: one that is broken, of a later
+version or not writable is put aside and made anew, and where that fails too the daemon does
+without. Nothing here raises for the state of the disk. Used from one thread at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import sqlite3
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hybridd.core.model import Facts, FileIdentity
+from hybridd.core.naming import Name
+from hybridd.core.packed import Packed
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+DATABASE = "catalog.sqlite3"  # in the cache directory
+SCHEMA = 1
+_APPLICATION = 0x68796272  # "hybr": no other program's database is taken for ours
+# What was not seen for so long is forgotten; a disk that is away for a week comes back known.
+KEPT_DAYS = 30
+_BUSY_S = 1.0  # another daemon of this user may be writing; its transactions are short
+_DAY_S = 86_400
+
+_TABLES = """
+CREATE TABLE about (readers TEXT NOT NULL);
+CREATE TABLE facts (key BLOB PRIMARY KEY, identity BLOB NOT NULL, facts BLOB NOT NULL,
+    metadata BLOB NOT NULL, template BLOB, checksum INTEGER NOT NULL, seen INTEGER NOT NULL);
+CREATE TABLE templates (digest BLOB PRIMARY KEY, text BLOB NOT NULL);
+CREATE TABLE names (key BLOB PRIMARY KEY, name BLOB NOT NULL, seen INTEGER NOT NULL);
+"""
+# Another daemon is writing: this once it goes without.
+_PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED")
+# The disk's trouble, which another file would have too.
+_HOPELESS = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_NOMEM")
+
+# How a field of `Facts` is read back from JSON, which knows neither tuples nor paths.
+_APART = ("metadata", "chat_template")
+_PLAIN = tuple(f for f in fields(Facts) if f.name not in _APART)
+_TUPLES = frozenset(f.name for f in _PLAIN if str(f.type).startswith("tuple"))
+_PATHS = frozenset(f.name for f in _PLAIN if "Path" in str(f.type))
+
+
+class FactsDatabase:
+    """A `FactsStore` on disk.
+
+    Args:
+        path: The database; its directory is made.
+        readers: What tells these readers from others, see `backends.registry.fingerprint`.
+        today: Days since the epoch.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        readers: str,
+        today: Callable[[], int] = lambda: int(time.time() // _DAY_S),
+    ) -> None:
+        self._path = path
+        self._readers = readers
+        self._today = today
+        self._pending: list[tuple[Any, ...]] = []
+        self._templates: dict[bytes, str] = {}
+        self._names: dict[str, Name] = {}
+        self._swept: int | None = None
+        self._connection: sqlite3.Connection | None = None
+        self._remade = False
+
+    @property
+    def usable(self) -> bool:
+        """Whether anything is remembered on disk."""
+        return self._connection is not None
+
+    def open(self) -> None:
+        """Open or make the database; afterwards it is `usable`, or the log says why not."""
+        try:
+            self._connection = self._opened()
+        except (sqlite3.Error, OSError, _Unusable) as error:
+            self._failed(error)
+
+    def close(self) -> None:
+        """Write what waits and close; nothing is remembered afterwards."""
+        self.flush()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(sqlite3.Error):
+                connection.close()
+
+    # ------------------------------------------------------------ facts
+
+    def get(self, path: str, identity: tuple[FileIdentity, ...]) -> Facts | None:
+        """See `FactsStore`."""
+        row = self._try(
+            lambda connection: connection.execute(
+                "SELECT identity, facts, metadata, template, checksum FROM facts WHERE key = ?",
+                (os.fsencode(path),),
+            ).fetchone()
+        )
+        if row is None or row[0] != _digest(repr(identity).encode()):
+            return None
+        _, facts, metadata, template, checksum = row
+        try:
+            if _checksum(facts, metadata) != checksum:
+                return None
+            text = None if template is None else self._template(template)
+            if template is not None and text is None:
+                return None
+            return _decode(facts, metadata, text)
+        except (ValueError, TypeError):  # of another time, though it says otherwise
+            return None
+
+    def put(self, path: str, identity: tuple[FileIdentity, ...], facts: Facts) -> None:
+        """See `FactsStore`; written with the next `flush`."""
+        if self._connection is None:
+            return
+        try:
+            encoded, metadata = _encode(facts)
+        except (ValueError, TypeError) as error:  # a third party's backend
+            _log.debug("facts of %s cannot be remembered: %s", path, error)
+            return
+        digest = None
+        if facts.chat_template is not None:
+            raw = facts.chat_template.encode("utf-8", "surrogatepass")
+            digest = _digest(raw)
+            self._templates.setdefault(digest, facts.chat_template)
+        self._pending.append(
+            (
+                os.fsencode(path),
+                _digest(repr(identity).encode()),
+                encoded,
+                metadata,
+                digest,
+                _checksum(encoded, metadata),
+                self._today(),
+            )
+        )
+
+    def flush(self) -> None:
+        """Write what was put since the last time, in one transaction."""
+        if not self._pending:
+            return
+        rows, self._pending = self._pending, []
+        texts = {row[4]: self._templates[row[4]] for row in rows if row[4] is not None}
+
+        def write(connection: sqlite3.Connection) -> None:
+            with _Transaction(connection):
+                connection.executemany(
+                    "INSERT OR IGNORE INTO templates VALUES (?, ?)",
+                    ((d, t.encode("utf-8", "surrogatepass")) for d, t in texts.items()),
+                )
+                connection.executemany(
+                    "INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?, ?, ?, ?)", rows
+                )
+
+        self._try(write)
+
+    def keep_only(self, paths: Iterable[str]) -> None:
+        """Once a day: note what is still there, and forget what was away for long."""
+        today = self._today()
+        if self._connection is None or self._swept == today:
+            return
+        self._swept = today
+        keys = [(today, os.fsencode(path)) for path in paths]
+        old = (today - KEPT_DAYS,)
+
+        def sweep(connection: sqlite3.Connection) -> None:
+            with _Transaction(connection):
+                for table in ("facts", "names"):
+                    connection.executemany(f"UPDATE {table} SET seen = ? WHERE key = ?", keys)
+                    connection.execute(f"DELETE FROM {table} WHERE seen < ?", old)
+                connection.execute(
+                    "DELETE FROM templates WHERE digest NOT IN "
+                    "(SELECT template FROM facts WHERE template IS NOT NULL)"
+                )
+
+        self._try(sweep)
+
+    # ------------------------------------------------------------ names
+
+    def names(self) -> dict[str, Name]:
+        """How models were called, by key."""
+        rows = self._try(lambda c: c.execute("SELECT key, name FROM names").fetchall()) or []
+        found = {}
+        for key, raw in rows:
+            with suppress(ValueError, TypeError):
+                found[os.fsdecode(key)] = Name(*json.loads(raw))
+        self._names = dict(found)
+        return found
+
+    def keep_names(self, names: Mapping[str, Name]) -> None:
+        """Remember these beside the others."""
+        today = self._today()
+        new = [(key, name) for key, name in names.items() if self._names.get(key) != name]
+        if not new or self._connection is None:
+            return
+        self._names.update(new)
+        rows = [(os.fsencode(key), _name(name), today) for key, name in new]
+
+        def write(connection: sqlite3.Connection) -> None:
+            with _Transaction(connection):
+                connection.executemany("INSERT OR REPLACE INTO names VALUES (?, ?, ?)", rows)
+
+        self._try(write)
+
+    # ------------------------------------------------------------ inside
+
+    def _template(self, digest: bytes) -> str | None:
+        known = self._templates.get(digest)
+        if known is None:
+            row = self._try(
+                lambda c: c.execute(
+                    "SELECT text FROM templates WHERE digest = ?", (digest,)
+                ).fetchone()
+            )
+            if row is None or _digest(row[0]) != digest:
+                return None
+            known = sys.intern(row[0].decode("utf-8", "surrogatepass"))
+            self._templates[digest] = known
+        return known
+
+    def _opened(self) -> sqlite3.Connection:
+        os.makedirs(self._path.parent, mode=0o700, exist_ok=True)
+        connection = sqlite3.connect(
+            self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
+        )
+        try:
+            # Readable beside a writer, and whole after a crash of either.
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            with _Transaction(connection):
+                self._check(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _check(self, connection: sqlite3.Connection) -> None:
+        """Have our tables and no other readers' facts.
+
+        Raises:
+            _Unusable: It is another program's, or of a later version.
+        """
+        application = connection.execute("PRAGMA application_id").fetchone()[0]
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if (application, version) == (0, 0):
+            for statement in _TABLES.split(";"):
+                connection.execute(statement)
+            connection.execute("INSERT INTO about VALUES (?)", (self._readers,))
+            connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+            connection.execute(f"PRAGMA user_version = {SCHEMA}")
+        elif (application, version) != (_APPLICATION, SCHEMA):
+            raise _Unusable(f"it has schema {version} of application {application:#x}")
+        elif connection.execute("SELECT readers FROM about").fetchone() != (self._readers,):
+            connection.execute("DELETE FROM facts")
+            connection.execute("DELETE FROM templates")
+        # Also when it says so already: where this fails nothing can be written.
+        connection.execute("UPDATE about SET readers = ?", (self._readers,))
+
+    def _try(self, act: Callable[[sqlite3.Connection], _T]) -> _T | None:
+        """Do something with the database, or without when it fails."""
+        connection = self._connection
+        if connection is None:
+            return None
+        try:
+            return act(connection)
+        except sqlite3.Error as error:
+            if not _is(error, _PASSING):
+                self._connection = None
+                with suppress(sqlite3.Error):
+                    connection.close()
+                self._failed(error)
+            return None
+
+    def _failed(self, error: Exception) -> None:
+        """Put the file aside and make another, once; or do without."""
+        if self._remade or _is(error, (*_PASSING, *_HOPELESS)):
+            _log.warning("inspections are not remembered: %s: %s", self._path, error)
+            return
+        self._remade = True
+        self._swept, self._names = None, {}
+        _log.warning("%s cannot be used and is put aside: %s", self._path, error)
+        with suppress(OSError):
+            os.replace(self._path, f"{self._path}.broken")
+        for suffix in ("-wal", "-shm"):
+            with suppress(OSError):
+                os.unlink(f"{self._path}{suffix}")
+        self.open()
+
+
+class _Unusable(Exception):
+    """The file is a database, but not ours to use."""
+
+
+class _Transaction:
+    """All of a block's changes or none."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        if failed is None:
+            self._connection.execute("COMMIT")
+        else:
+            with suppress(sqlite3.Error):
+                self._connection.execute("ROLLBACK")
+
+
+def _is(error: Exception, kinds: tuple[str, ...]) -> bool:
+    return getattr(error, "sqlite_errorname", "").startswith(kinds)
+
+
+def _digest(raw: bytes) -> bytes:
+    return hashlib.blake2b(raw, digest_size=16).digest()
+
+
+def _checksum(facts: bytes, metadata: bytes) -> int:
+    """SQLite does not notice a flipped bit in a row."""
+    return zlib.crc32(metadata, zlib.crc32(facts))
+
+
+def _name(name: Name) -> bytes:
+    return json.dumps([getattr(name, f.name) for f in fields(Name)]).encode("ascii")
+
+
+def _encode(facts: Facts) -> tuple[bytes, bytes]:
+    values: list[Any] = []
+    for field in _PLAIN:
+        value = getattr(facts, field.name)
+        if field.name in _PATHS and value is not None:
+            value = [os.fspath(path) for path in value]
+        values.append(dict(value) if isinstance(value, Mapping) else value)
+    encoded = json.dumps(values, separators=(",", ":"), allow_nan=False).encode("ascii")
+    return encoded, Packed.of(facts.metadata).raw
+
+
+def _decode(raw: bytes, metadata: bytes, template: str | None) -> Facts:
+    made: dict[str, Any] = {"metadata": Packed(metadata), "chat_template": template}
+    for field, value in zip(_PLAIN, json.loads(raw), strict=True):
+        name = field.name
+        if name in _PATHS:
+            value = map(Path, value)
+        made[name] = tuple(value) if name in _TUPLES and value is not None else value
+    return Facts(**made)
