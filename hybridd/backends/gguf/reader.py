@@ -48,8 +48,9 @@ _READ = 1024 * 1024
 
 _U32 = Struct("<I")
 _U64 = Struct("<Q")
-_TENSOR_TAIL = Struct("<IQ")
-_DIMENSIONS = tuple(Struct(f"<{n}Q") for n in range(MAX_DIMENSIONS + 1))
+# What follows a tensor's rank: its dimensions, its type and where its data begins.
+_TENSOR_TAILS = tuple(Struct(f"<{n}QIQ") for n in range(MAX_DIMENSIONS + 1))
+_MAX_TENSOR_BYTES = 8 + MAX_TENSOR_NAME_BYTES + 4 + _TENSOR_TAILS[-1].size
 _STRING, _ARRAY = 8, 9
 # Strings that one match of `_run` steps over; fewer would cost more calls.
 _RUN = 256
@@ -132,6 +133,15 @@ class _Cursor:
                 raise self.truncated(what)
         self.offset = offset + count
         return offset
+
+    def ahead(self, count: int) -> tuple[bytes, int]:
+        """The buffer and the offset in it, with the next `count` bytes or all that are left."""
+        if self.offset + count > len(self.buffer) and self.left:
+            self.start += self.offset
+            self.offset = 0
+            wanted = min(max(count, _READ), self.size - self.start)
+            self.buffer = read_at(self.descriptor, self.start, wanted)
+        return self.buffer, self.offset
 
     def skip(self, count: int, what: str) -> None:
         """Step over bytes without reading them."""
@@ -326,23 +336,29 @@ class _Reader:
             header.end = -(-cursor.position // alignment) * alignment + last
 
     def read_tensor(self, alignment: int) -> int:
-        """Add one entry of the tensor table; returns where its data ends, from the data's start."""
-        header, cursor, what = self.header, self.cursor, "the tensor table"
-        length = cursor.unpack(_U64, what)
-        if length > MAX_TENSOR_NAME_BYTES:
-            raise invalid(f"a tensor's name claims {length} bytes")
+        """Add one entry of the tensor table; returns where its data ends, from the data's start.
+
+        Most headers have hundreds of these and little else, so the bytes are had at once.
+        """
+        header, cursor = self.header, self.cursor
+        buffer, offset = cursor.ahead(_MAX_TENSOR_BYTES)
+        try:
+            (length,) = _U64.unpack_from(buffer, offset)
+            if length > MAX_TENSOR_NAME_BYTES:
+                raise invalid(f"a tensor's name claims {length} bytes")
+            offset += 8 + length
+            (rank,) = _U32.unpack_from(buffer, offset)
+            name = buffer[offset - length : offset].decode("utf-8", "replace")
+            if rank > MAX_DIMENSIONS:
+                raise invalid(f"the tensor {name[:80]!r} claims {rank} dimensions")
+            tail = _TENSOR_TAILS[rank]
+            *dimensions, kind, at = tail.unpack_from(buffer, offset + 4)
+        except error:
+            raise cursor.truncated("the tensor table") from None
+        cursor.offset = offset + 4 + tail.size
         self.keep(length)
-        name = cursor.raw(length, what).decode("utf-8", "replace")
         if name in header.names:
             raise invalid(f"the tensor {name[:80]!r} occurs twice")
-        rank = cursor.unpack(_U32, what)
-        if rank > MAX_DIMENSIONS:
-            raise invalid(f"the tensor {name[:80]!r} claims {rank} dimensions")
-        sizes = _DIMENSIONS[rank]
-        offset = cursor.need(sizes.size, what)
-        dimensions = sizes.unpack_from(cursor.buffer, offset)
-        offset = cursor.need(_TENSOR_TAIL.size, what)
-        kind, at = _TENSOR_TAIL.unpack_from(cursor.buffer, offset)
         made = TENSOR_TYPES.get(kind)
         if made is None:
             raise invalid(f"the tensor {name[:80]!r} has the type {kind}, unknown or given up")
@@ -354,7 +370,7 @@ class _Reader:
         if at % alignment:
             raise invalid(f"the tensor {name[:80]!r} is not aligned to {alignment} bytes")
         size = elements // made.block * made.bytes
-        header.names[name] = dimensions
+        header.names[name] = tuple(dimensions)
         header.parameters += elements
         header.tensor_bytes += size
         header.by_type[made.name] = header.by_type.get(made.name, 0) + size
