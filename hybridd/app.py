@@ -132,6 +132,7 @@ class App:
             settle_s=configuration["catalog.settle_seconds"],
             reconcile_s=configuration["catalog.reconcile_minutes"] * 60,
             publish=self._publish_catalog,
+            departed=lambda record: self.manager.departed(record),
             facts=FactsDatabase(
                 Path(paths.cache_dir(environment), DATABASE), fingerprint(self._all_backends)
             ),
@@ -256,7 +257,8 @@ class App:
 
     def _publish_catalog(self, topic: str, type: str, **data: Any) -> None:
         self.events.publish(topic, type, **data)
-        if type in ("changed", "removed"):
+        # What else changed of a model (an alias, a place where it is seen too) is not in memory.
+        if type == "removed" or "files" in data.get("changed", ()):
             self.manager.files_changed(data["id"])
 
     def _reconfigure(self, changed: set[str]) -> None:

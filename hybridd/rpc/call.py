@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from hybridd.rpc.encoded import EncodedModels
 from hybridd.service.configuration import Configuration
 from hybridd.service.events import EventHub, Subscription
 from hybridd.service.jobs import Job, Jobs
@@ -29,6 +30,7 @@ class Daemon:
     configuration: Configuration
     information: Information
     shutdown: Callable[[], None]
+    encoded: EncodedModels = field(default_factory=EncodedModels)
 
 
 class Client(Protocol):

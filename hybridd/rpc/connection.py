@@ -17,6 +17,7 @@ import trio
 
 from hybridd.rpc.call import Call, Daemon
 from hybridd.rpc.dispatch import Dispatcher
+from hybridd.rpc.encoded import encode_error, encode_response
 from hybridd.rpc.outbox import Id, Outbox
 from hybridd.service.events import Subscription
 from hybridd.service.requests import Sink
@@ -25,13 +26,12 @@ from hybridd.wire.errors import (
     Busy,
     Cancelled,
     HybriddError,
-    InternalError,
     InvalidRequest,
     LineTooLong,
     ShuttingDown,
     SlowConsumer,
 )
-from hybridd.wire.framing import LineDecoder, decode_line, encode_line
+from hybridd.wire.framing import LineDecoder, decode_line
 
 log = logging.getLogger(__name__)
 
@@ -196,7 +196,7 @@ class Connection:
             self._refuse(exc)
             return
         if (refusal := self._no_room(1)) is not None:
-            self._put(_refused(id, refusal))
+            self._put(encode_error(id, refusal))
             return
         self._requests[id] = trio.CancelScope()
         self._in_flight += 1
@@ -228,15 +228,15 @@ class Connection:
                     continue
                 id = self._check_id(element["id"])
                 if (refusal := self._no_room(1)) is not None:
-                    responses.append(_refused(id, refusal))
+                    responses.append(encode_error(id, refusal))
                     continue
                 params = element.get("params")
                 if isinstance(params, dict) and (params.get("stream") or params.get("progress")):
                     unfit = InvalidRequest("stream and progress cannot be used inside a batch")
-                    responses.append(_refused(id, unfit))
+                    responses.append(encode_error(id, unfit))
                     continue
             except HybriddError as exc:
-                responses.append(_refused(None, exc))
+                responses.append(encode_error(None, exc))
                 continue
             self._requests[id] = trio.CancelScope()
             self._in_flight += 1
@@ -284,7 +284,7 @@ class Connection:
         try:
             response = await self._answer(message, id, id)
             self._check_pending()
-            self._outbox.finish(id, _encoded(response))
+            self._outbox.finish(id, encode_response(response))
         finally:
             self._in_flight -= 1
             self._requests.pop(id, None)
@@ -294,7 +294,7 @@ class Connection:
         async def run(element: dict[str, Any]) -> None:
             id = element["id"]
             try:
-                responses.append(_encoded(await self._answer(element, id, None)))
+                responses.append(encode_response(await self._answer(element, id, None)))
             finally:
                 self._in_flight -= 1
                 self._requests.pop(id, None)
@@ -391,7 +391,7 @@ class Connection:
     # ---------------------------------------------------------------- small things
 
     def _refuse(self, error: HybriddError) -> None:
-        self._put(_refused(None, error))
+        self._put(encode_error(None, error))
 
     def _put(self, line: bytes) -> None:
         # One large reply is no sign of a slow reader; what waited before it is.
@@ -410,17 +410,3 @@ class Connection:
 
 def _shutting_down() -> HybriddError:
     return ShuttingDown("hybridd is shutting down; ask again once it is back")
-
-
-def _refused(id: Id | None, error: HybriddError) -> bytes:
-    return encode_line(protocol.error_response(id, error.to_wire()))
-
-
-def _encoded(response: dict[str, Any]) -> bytes:
-    """The response's line; an error in its place if JSON cannot carry it: a bug of its maker."""
-    try:
-        return encode_line(response)
-    except (ValueError, TypeError, RecursionError):
-        log.exception("a result cannot be sent")
-        error = InternalError("the result cannot be sent; hybridd's log has the details")
-        return encode_line(protocol.error_response(response["id"], error.to_wire()))

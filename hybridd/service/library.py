@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeVar
 import trio
 
 from hybridd.backends.api import Backend
-from hybridd.core.catalog import ADDED, CHANGED, REMOVED, Change, Snapshot, compare
+from hybridd.core.catalog import Change, Snapshot
 from hybridd.core.model import ModelRecord
 from hybridd.core.naming import resolve
 from hybridd.host import collector
@@ -29,6 +29,7 @@ from hybridd.wire.errors import ModelNotFound
 
 from . import stores
 from .intake import FactsStore, Inspected
+from .rescans import Caller, Callers, Progress
 from .survey import Survey
 
 _log = logging.getLogger(__name__)
@@ -45,15 +46,16 @@ POLL_S = 5.0
 _SWITCH_INTERVAL_S = 0.0005
 # Timers and file times come from different clocks.
 _CLOCK_SLACK_S = 0.02
-# During the first look what is known is listed whenever it has grown by this factor.
+# During the first look what is known is listed whenever it has grown by this factor and this
+# time has passed.
 _GROWTH = 1.5
+_PARTIAL_S = 0.5
 # How long the end waits for the thread, which notices it between two directories or models.
 _CLOSE_S = 3.0
 # While telling of thousands of changes, other tasks get their turn after this many.
 _EVENTS_AT_A_TIME = 256
 
 Publish = Callable[..., None]
-Progress = Callable[[str, int, int], None]
 
 
 class _InThread(Protocol):
@@ -67,21 +69,6 @@ class _Watching(Protocol):
     def update(self, roots: Sequence[Path], linked: Sequence[Path], /) -> None: ...
 
 
-class _Caller:
-    """Somebody who waits for a look that begins after they asked."""
-
-    def __init__(self, before: Mapping[str, ModelRecord], progress: Progress | None) -> None:
-        self.before = before
-        self.progress = progress
-        self.done = trio.Event()
-        self.deadline: float | None = None  # set once a look begun after the call is in
-
-    @property
-    def new(self) -> bool:
-        """Whether no look begun after the call is in the catalog yet."""
-        return self.deadline is None
-
-
 class Library:
     """Finds the models of this machine and keeps the list true.
 
@@ -92,6 +79,7 @@ class Library:
         external: The stores of other programs.
         settle_s: How long a file has to rest before it is inspected.
         reconcile_s: How often to look without any hint.
+        departed: Told the last record of a model that is not listed any more, before `publish`.
         publish: Told `("models", "added" | "changed" | "removed", id=…, revision=…, …)`, after
             the snapshot was replaced; must not block.
         look: Walks the disk; tests bring their own.
@@ -111,6 +99,7 @@ class Library:
         reconcile_s: float,
         publish: Publish,
         external: Sequence[Root] = (),
+        departed: Callable[[ModelRecord], None] = lambda _: None,
         look: Callable[..., Listing] = scan,
         watcher: Callable[[Callable[[], None]], _Watching] = Watcher,
         in_thread: _InThread | None = None,
@@ -124,12 +113,13 @@ class Library:
         self._survey = Survey(settle_s, look, facts, wall)
         self._reconcile_s = reconcile_s
         self._publish = publish
+        self._departed = departed
         self._watcher = watcher(self.hint)
         self._limiter = trio.CapacityLimiter(1)
         self._in_thread: _InThread = in_thread or self._beside
         self._snapshot = Snapshot()
         self._aliases: dict[str, tuple[str, ...]] = {}
-        self._callers: list[_Caller] = []
+        self._callers = Callers()
         self._wake = trio.Event()
         self._completed = trio.Event()
         self._looked = trio.Event()  # replaced after every look
@@ -202,24 +192,15 @@ class Library:
             time of the call.
         """
         started = trio.current_time()
-        caller = _Caller(self._snapshot.models, progress)
-        self._callers.append(caller)
+        caller = Caller(self._snapshot.models, progress)
+        self._callers.add(caller)
         self._wake.set()
         try:
             await caller.done.wait()
         finally:
-            if caller in self._callers:
-                self._callers.remove(caller)
-        after = self._snapshot.models
-        changes = compare(caller.before, after)
-        return {
-            **{
-                kind: sum(change.type == kind for change in changes)
-                for kind in (ADDED, CHANGED, REMOVED)
-            },
-            "total": sum(record.available for record in after.values()),
-            "seconds_s": round(trio.current_time() - started, 3),
-        }
+            self._callers.remove(caller)
+        taken_s = trio.current_time() - started
+        return {**caller.result(self._snapshot.models), "seconds_s": round(taken_s, 3)}
 
     async def find(
         self,
@@ -272,7 +253,7 @@ class Library:
     # ------------------------------------------------------------ one look
 
     async def _look_once(self) -> None:
-        callers, self._callers = self._callers, []
+        self._callers.begin()
         self._wake = trio.Event()
         backends = self._backends
         roots = stores.roots(self._model_dirs, demo=self._demo, external=self._external)
@@ -289,20 +270,17 @@ class Library:
             settled, waiting, due = await self._in_thread(
                 partial(self._survey.sort, listing.candidates, trio.current_time())
             )
-            inspected = await self._inspect(settled, waiting, backends, callers)
+            inspected = await self._inspect(settled, waiting, backends)
             await self._advance(inspected, waiting, backends, listing)
-        finally:
-            # Whoever joined after the walk began has to wait for the next one.
-            self._callers = callers + self._callers
+            await self._in_thread(partial(self._survey.remember, listing))
+        except BaseException:
+            self._callers.fail()
+            raise
         self._waiting = len(waiting)
-        self._due = None if due is None else trio.current_time() + due + _CLOCK_SLACK_S
         now = trio.current_time()
-        for caller in callers:
-            if caller.deadline is None:
-                caller.deadline = now + self._survey.settling.settle_s + _CLOCK_SLACK_S
-            if not waiting or now >= caller.deadline:
-                caller.done.set()
-                self._callers.remove(caller)
+        self._due = None if due is None else now + due + _CLOCK_SLACK_S
+        patience_s = self._survey.settling.settle_s + _CLOCK_SLACK_S
+        self._callers.finish(now, patience_s, waiting=bool(waiting))
         self._looked.set()
         self._looked = trio.Event()
 
@@ -314,7 +292,6 @@ class Library:
         settled: Sequence[Candidate],
         waiting: Sequence[Candidate],
         backends: Mapping[str, Backend],
-        callers: Sequence[_Caller],
     ) -> list[Inspected]:
         """Ask the backends for all of `settled`, a slice of time after the other.
 
@@ -322,15 +299,17 @@ class Library:
         each time takes as long as there are models.
         """
         done: list[Inspected] = []
-        shown = 0
+        shown, next_s = 0, trio.current_time() + _PARTIAL_S
         while len(done) < len(settled):
             rest = settled[len(done) :]
             done += await self._in_thread(partial(self._survey.inspect, rest, backends))
-            for caller in callers:
-                if caller.progress is not None:
-                    caller.progress("inspect", len(done), len(settled))
-            if not self._snapshot.complete and shown * _GROWTH <= len(done) < len(settled):
-                shown = len(done)
+            self._callers.progress(len(done), len(settled))
+            if (
+                not self._snapshot.complete
+                and shown * _GROWTH <= len(done) < len(settled)
+                and trio.current_time() >= next_s
+            ):
+                shown, next_s = len(done), trio.current_time() + _PARTIAL_S
                 await self._advance(done, waiting, backends, None, settled[shown:])
         return done
 
@@ -360,19 +339,20 @@ class Library:
         for problem in self._snapshot.problems:
             if problem not in before.problems:
                 _log.warning("cannot look at %s", problem)
-        await self._tell(changes, self._snapshot)
+        await self._tell(changes, before, self._snapshot)
         if self._snapshot.complete:
             self._completed.set()
         elif listing is None:
             self._looked.set()
             self._looked = trio.Event()
 
-    async def _tell(self, changes: Sequence[Change], snapshot: Snapshot) -> None:
+    async def _tell(self, changes: Sequence[Change], before: Snapshot, snapshot: Snapshot) -> None:
         for number, change in enumerate(changes, 1):
             more: dict[str, Any] = {}
-            record = snapshot.models.get(change.id)
-            if record is not None:
+            if (record := snapshot.models.get(change.id)) is not None:
                 more["status"] = record.status
+            elif (last := before.models.get(change.id)) is not None:
+                self._departed(last)
             if change.fields:
                 more["changed"] = list(change.fields)
             self._publish("models", change.type, id=change.id, revision=snapshot.revision, **more)
@@ -393,9 +373,7 @@ class Library:
             until = min(until, self._trailing)
         with trio.move_on_at(max(until, earliest)):
             await self._wake.wait()
-        while (
-            not any(c.new for c in self._callers) and (left := earliest - trio.current_time()) > 0
-        ):
+        while not self._callers.urgent and (left := earliest - trio.current_time()) > 0:
             # Hints came too fast: they are answered together.
             self._wake = trio.Event()
             with trio.move_on_after(left):

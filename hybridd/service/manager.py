@@ -6,6 +6,7 @@ its own. Knows no JSON-RPC and no socket.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from hybridd.core import work
 from hybridd.core.instance import Instance
 from hybridd.core.lifecycle import State
 from hybridd.core.model import ModelRecord
+from hybridd.core.naming import resolve
 from hybridd.core.options import complete_sampling
 from hybridd.core.plan import Need
 from hybridd.host.processes import ProcessHost
@@ -58,6 +60,11 @@ class Manager:
         self._scheduler = residency.scheduler
         self._jobs = jobs
         self._keys = itertools.count(1)
+        self._departed: dict[str, ModelRecord] = {}
+
+    def departed(self, record: ModelRecord) -> None:
+        """A model's files are gone; while it is loaded it goes on serving."""
+        self._departed[record.id] = record
 
     def files_changed(self, model: str) -> None:
         """The catalog says that the model's files were replaced or went away."""
@@ -76,7 +83,15 @@ class Manager:
         Raises:
             ModelNotFound, ModelAmbiguous: With suggestions or candidates.
         """
-        return await self._library.find(query, loaded_ids=set(self._scheduler.instances))
+        gone = self._still_loaded()
+        if query in gone:
+            return gone[query]
+        try:
+            return await self._library.find(query, loaded_ids=set(self._scheduler.instances))
+        except errors.ModelNotFound:
+            with contextlib.suppress(errors.ModelNotFound, errors.ModelAmbiguous):
+                return gone[resolve(query, gone)]
+            raise
 
     async def load(
         self,
@@ -246,11 +261,19 @@ class Manager:
         """Read the machine's memory now."""
         return await self._residency.measure()
 
-    def status_of(self, record: ModelRecord) -> views.Overlay:
-        """What the running state adds to a model of the catalog."""
-        instance = self._scheduler.instances.get(record.id)
-        held = self._scheduler.quarantine.check(record.id, trio.current_time())
-        return views.overlay(instance, record.id in self._scheduler.tickets, held)
+    def listed(self) -> Mapping[str, ModelRecord]:
+        """The catalog's models, sorted by id, and those that serve though their files are gone."""
+        gone, models = self._still_loaded(), self._library.snapshot.models
+        return dict(sorted({**gone, **models}.items())) if gone else models
+
+    def overlay(self, model: str) -> views.Overlay | None:
+        """What the running state adds to a model of the catalog; None for most."""
+        instance = self._scheduler.instances.get(model)
+        held = self._scheduler.quarantine.check(model, trio.current_time())
+        queued = model in self._scheduler.tickets
+        if instance is None and held is None and not queued:
+            return None
+        return views.overlay(instance, queued, held)
 
     @property
     def loaded_models(self) -> Sequence[str]:
@@ -260,9 +283,20 @@ class Manager:
 
     # ---------------------------------------------------------------- inside
 
+    def _still_loaded(self) -> Mapping[str, ModelRecord]:
+        """Models that are loaded and not in the catalog any more."""
+        models = self._library.snapshot.models
+        self._departed = {
+            id: record
+            for id, record in self._departed.items()
+            if id in self._scheduler.instances and id not in models
+        }
+        return self._departed
+
     async def _loadable(self, query: str) -> ModelRecord:
         record = await self.find(query)
-        if not record.available:
+        # While new files are written over a loaded model's, it goes on serving.
+        if not record.available and record.id not in self._scheduler.instances:
             raise errors.ModelInvalid(
                 f"{record.id} is no usable model: {record.reason}",
                 model=record.id,
@@ -294,7 +328,7 @@ class Manager:
         return views.loaded(
             instance,
             self._residency.supervisors.get(instance.number),
-            self._library.snapshot.models.get(instance.model),
+            self.listed().get(instance.model),
             queued=self._scheduler.queued_requests(instance.model),
             expires_in_s=self._scheduler.expires_in(instance, trio.current_time()),
         )

@@ -112,11 +112,13 @@ class Survey:
             for key, name in names.items()
             if (record := after.models.get(name.id)) is not None
         }
-        if listing is not None:
-            self._inspections.keep_only([candidate.key for candidate in listing.candidates])
-            self._inspections.store.keep_names(names)
         self._grown += len(changes)
         if self._grown >= _MANY:
             self._grown = 0
             collector.keep()
         return after, changes
+
+    def remember(self, listing: Listing) -> None:
+        """Write down what a complete look found, and forget what is gone."""
+        self._inspections.keep_only([candidate.key for candidate in listing.candidates])
+        self._inspections.store.keep_names(self._names)

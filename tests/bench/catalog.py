@@ -129,7 +129,7 @@ def first_scan(daemon: RealDaemon, cached: bool) -> None:
     taken = time.perf_counter() - began
     say(
         "restart, with the cache" if cached else "first scan, without a cache",
-        f"{taken:.1f} s ({ready:.1f} to READY, {cpu_s(daemon):.1f} of CPU), {info['models']} models",
+        f"{taken:.1f} s ({ready:.1f} to READY, {cpu_s(daemon):.1f} of CPU), {info['models']} found",
     )
     if cached:
         with daemon.client() as client:

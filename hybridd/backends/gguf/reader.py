@@ -44,7 +44,8 @@ DEFAULT_ALIGNMENT = 32
 MAX_ALIGNMENT = 65_536
 
 _FIRST_READ = 64 * 1024
-_READ = 1024 * 1024
+# Larger buffers are mapped anew for every read, which took as long as reading.
+_READ = 256 * 1024
 
 _U32 = Struct("<I")
 _U64 = Struct("<Q")
