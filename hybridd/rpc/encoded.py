@@ -57,8 +57,8 @@ def encode_response(response: dict[str, Any]) -> bytes:
     try:
         result = response.get("result")
         if isinstance(result, EncodedList):
-            envelope = encode_line({**response, "result": []})
-            return envelope.removesuffix(b"[]}\n") + result.encode() + b"}\n"
+            envelope = encode_line({k: v for k, v in response.items() if k != "result"})
+            return envelope.removesuffix(b"}\n") + b',"result":' + result.encode() + b"}\n"
         return encode_line(response)
     except (ValueError, TypeError, RecursionError):
         log.exception("a result cannot be sent")

@@ -35,7 +35,7 @@ def test_an_encoded_list_is_the_json_of_its_parts(
     items: list[bytes], fields: dict[str, object]
 ) -> None:
     result = EncodedList(fields, "models", items)
-    line = encode_response({"jsonrpc": "2.0", "id": 'x"[]}', "result": result})
+    line = encode_response({"jsonrpc": "2.0", "result": result, "id": 'x"[]}'})
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1
     assert json.loads(line) == {
