@@ -1,8 +1,8 @@
 """Hints from the kernel that something under the watched directories may have changed.
 
-watchdog's events say that it is time to look again, never what is there: it loses events in
-bursts, follows no symlinks and does not notice a root that was replaced. So every event is the
-same hint, debounced; the scan is the truth. `update` is told after each scan what to watch.
+watchdog's events say where it is time to look again, never what is there: it loses events in
+bursts, follows no symlinks and does not notice a root that was replaced. So events are hints,
+debounced; the scan is the truth. `update` is told after each scan what to watch.
 
 `Watcher.run` owns watchdog's threads and ends them. Where inotify has no room for all
 directories, `polling` says so and whoever scans has to look more often.
@@ -53,9 +53,20 @@ _EVENTS: list[type[FileSystemEvent]] = [
     DirDeletedEvent,
     DirMovedEvent,
 ]
-_NO_ROOM = (errno.ENOSPC, errno.EMFILE, errno.ENFILE)
+# More touched paths than this are no help in looking at less.
+MAX_TOUCHED = 256
+# What would make room, by what there is none of.
+_ROOM = {
+    errno.ENOSPC: "fs.inotify.max_user_watches",
+    errno.EMFILE: "fs.inotify.max_user_instances",
+    errno.ENFILE: "fs.file-max",
+}
+
+# Says of each event which paths it touched, below real directories; None for anywhere.
+Hint = Callable[[frozenset[str] | None], None]
 
 _log = logging.getLogger(__name__)
+_watchdog_log = logging.getLogger("watchdog")
 
 
 class _Target(NamedTuple):
@@ -71,23 +82,32 @@ class Watcher:
     """Calls `on_hint` in trio's thread, at most once per debounce time, after any change.
 
     `update` may be called from any thread; everything else belongs to trio's.
+
+    Attributes:
+        polling: Whether not everything is watched, so that somebody has to look often.
+        remedy: The sysctl that would make room; None where that would not help.
     """
 
-    def __init__(self, on_hint: Callable[[], None], *, debounce_s: float = DEBOUNCE_S) -> None:
+    def __init__(self, on_hint: Hint, *, debounce_s: float = DEBOUNCE_S) -> None:
         self._on_hint = on_hint
         self._debounce_s = debounce_s
         self._hinted = trio.Event()
+        self._touched: set[str] | None = set()
+        self._gathering = threading.Lock()
         self._observer: BaseObserver | None = None
         self._token: trio.lowlevel.TrioToken | None = None
         self._watches: dict[_Target, ObservedWatch] = {}
         self._updating = threading.Lock()  # an abandoned `update` must not outlive the end
         self._ended = False
         self.polling = False
+        self.remedy: str | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Watch until cancelled; all of watchdog's threads have ended when this returns."""
         self._token = trio.lowlevel.current_trio_token()
         self._ended = False
+        overflow = _Overflow(self.hint)
+        _watchdog_log.addHandler(overflow)
         self._start()
         try:
             task_status.started()
@@ -95,8 +115,11 @@ class Watcher:
                 await self._hinted.wait()
                 await trio.sleep(self._debounce_s)
                 self._hinted = trio.Event()
-                self._on_hint()
+                with self._gathering:
+                    touched, self._touched = self._touched, set()
+                self._on_hint(None if touched is None else frozenset(touched))
         finally:
+            _watchdog_log.removeHandler(overflow)
             with trio.CancelScope(shield=True), trio.move_on_after(STOP_S):
                 await trio.to_thread.run_sync(self._end, abandon_on_cancel=True)
 
@@ -116,7 +139,7 @@ class Watcher:
         wanted = list(dict.fromkeys(_targets(roots, linked)))
         for gone in self._watches.keys() - set(wanted):
             _quietly(observer, self._watches.pop(gone))
-        polling = False
+        remedy = None
         for target in wanted:
             if target in self._watches:
                 continue
@@ -128,18 +151,23 @@ class Watcher:
                     event_filter=_EVENTS,
                 )
             except (OSError, RuntimeError) as error:  # RuntimeError: no room for another thread
-                if getattr(error, "errno", errno.ENOSPC) in _NO_ROOM:
-                    polling = True
                 # Otherwise it vanished or is closed to us: the next scan says so.
-        if polling and not self.polling:
+                remedy = _ROOM.get(getattr(error, "errno", errno.ENOSPC), remedy)
+        if remedy and not self.polling:
             _log.warning(
-                "inotify has no room for all model directories: they are polled; raise "
-                "fs.inotify.max_user_watches (sysctl) to be told of changes at once"
+                "inotify has no room for all model directories: they are polled; raise %s (sysctl) "
+                "to be told of changes at once",
+                remedy,
             )
-        self.polling = polling
+        self.polling, self.remedy = remedy is not None, remedy
 
-    def hint(self) -> None:
-        """Say that something may have changed; callable from any thread, never blocks."""
+    def hint(self, *touched: str) -> None:
+        """Say what was touched; nothing for anything. Callable from any thread, never blocks."""
+        with self._gathering:
+            if self._touched is not None:
+                self._touched.update(touched)
+                if not touched or len(self._touched) > MAX_TOUCHED:
+                    self._touched = None
         token = self._token
         if token is not None:
             try:
@@ -161,7 +189,7 @@ class Watcher:
             observer.start()
         except (OSError, RuntimeError) as error:
             _log.warning("no inotify (%s): model directories are polled", error)
-            self.polling = True
+            self.polling, self.remedy = True, _ROOM.get(getattr(error, "errno", None) or 0)
             return
         self._observer = observer
 
@@ -190,26 +218,43 @@ class Watcher:
 
 
 class _Handler(FileSystemEventHandler):
-    def __init__(self, hint: Callable[[], None], target: _Target) -> None:
+    def __init__(self, hint: Callable[..., None], target: _Target) -> None:
         self._hint = hint
         self._target = target
 
     def dispatch(self, event: FileSystemEvent) -> None:
-        """Every event is the same hint, except those of others' names and of unfinished files."""
+        """Events are hints, except those of others' names and of unfinished files."""
         names = [os.fsdecode(path) for path in (event.src_path, event.dest_path) if path]
         only = self._target.only
-        if only is not None and only not in map(os.path.basename, names):
-            return
-        if all(name.lower().endswith(UNFINISHED) for name in names):
-            return
-        self._hint()
+        if only is not None:
+            if only in map(os.path.basename, names):
+                self._hint()  # a root came, went or was replaced
+        elif not all(name.lower().endswith(UNFINISHED) for name in names):
+            self._hint(*names)
+
+
+class _Overflow(logging.Handler):
+    """Hears from watchdog that the kernel lost events, which it says in its log alone.
+
+    What it lost may have been anywhere.
+    """
+
+    def __init__(self, hint: Callable[[], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._hint = hint
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See `logging.Handler`."""
+        if "overflow" in record.getMessage():
+            self._hint()
 
 
 def _targets(roots: Iterable[Path], linked: Iterable[Path]) -> Iterable[_Target]:
     for root in roots:
         path = os.path.abspath(root)
         parent, name = os.path.split(path)
-        if _add := _target(path, None):
+        # inotify follows no symlink, also not one that is the root itself.
+        if _add := _target(os.path.realpath(path), None):
             yield _add
         # The parent tells when a root comes, goes or is replaced. Where that is missing too,
         # the nearest ancestor that exists tells of the next folder on the way.

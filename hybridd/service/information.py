@@ -37,7 +37,7 @@ class Information:
     async def read(self) -> dict[str, Any]:
         """PROTOCOL's `system.info`."""
         reading = await self._manager.measure()
-        snapshot = self._library.snapshot
+        snapshot, remedy = self._library.snapshot, self._library.polling_remedy
         return {
             "name": "hybridd",
             "version": __version__,
@@ -54,6 +54,7 @@ class Information:
                 "models": sum(record.available for record in snapshot.models.values()),
                 "revision": snapshot.revision,
                 "watching": self._library.watching,
+                **({"polling_remedy": remedy} if remedy else {}),
             },
             "features": list(FEATURES),
         }

@@ -182,6 +182,11 @@ class Inspections:
         self.store.flush()
         return done
 
+    def unchanged(self, candidate: Candidate) -> Candidate:
+        """The same candidate of an earlier look, if it was inspected; else this one."""
+        known = self._known.get(candidate.key)
+        return known.candidate if known is not None and known.candidate == candidate else candidate
+
     def keep_only(self, keys: Iterable[str]) -> None:
         """Forget everything else."""
         kept = set(keys)
@@ -191,7 +196,7 @@ class Inspections:
     def _one(self, candidate: Candidate, backend: Backend) -> Inspected:
         known = self._known.get(candidate.key)
         if known is not None and _same_files(known.candidate, candidate):
-            if known.candidate == candidate:
+            if known.candidate is candidate:
                 return known
             made = Inspected(candidate, known.facts)
         elif facts := self.store.get(candidate.key, candidate.identity):

@@ -24,7 +24,7 @@ from hybridd.core.model import ModelRecord
 from hybridd.core.naming import resolve
 from hybridd.host import collector
 from hybridd.host.scan import Candidate, Listing, Root, scan
-from hybridd.host.watch import Watcher
+from hybridd.host.watch import Hint, Watcher
 from hybridd.wire.errors import ModelNotFound
 
 from . import stores
@@ -64,6 +64,7 @@ class _InThread(Protocol):
 
 class _Watching(Protocol):
     polling: bool
+    remedy: str | None
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None: ...
     def update(self, roots: Sequence[Path], linked: Sequence[Path], /) -> None: ...
@@ -101,7 +102,7 @@ class Library:
         external: Sequence[Root] = (),
         departed: Callable[[ModelRecord], None] = lambda _: None,
         look: Callable[..., Listing] = scan,
-        watcher: Callable[[Callable[[], None]], _Watching] = Watcher,
+        watcher: Callable[[Hint], _Watching] = Watcher,
         in_thread: _InThread | None = None,
         wall: Callable[[], float] = time.time,
         facts: FactsStore | None = None,
@@ -139,8 +140,17 @@ class Library:
         """`inotify`, or `polling` where the kernel has no room for watches."""
         return "polling" if self._watcher.polling else "inotify"
 
-    def hint(self) -> None:
-        """Something may have changed: look soon, and once more a little later."""
+    @property
+    def polling_remedy(self) -> str | None:
+        """The sysctl that makes room for inotify, where it has none."""
+        return self._watcher.remedy
+
+    def hint(self, touched: frozenset[str] | None = None) -> None:
+        """Something may have changed: look soon, and once more a little later.
+
+        Args:
+            touched: Paths of what changed; None for anywhere.
+        """
         self._trailing = trio.current_time() + TRAILING_S
         self._wake.set()
 

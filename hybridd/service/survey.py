@@ -65,7 +65,13 @@ class Survey:
             self._begun = True
             self._inspections.store.open()
             self._names = self._inspections.store.names()
-        return self._look(roots, backends, stop)
+        listing = self._look(roots, backends, stop)
+        # What is as it was is kept as it was, so that a look leaves nothing new behind.
+        kept = [self._inspections.unchanged(candidate) for candidate in listing.candidates]
+        if sum(a is b for a, b in zip(kept, listing.candidates, strict=True)) >= _MANY:
+            collector.keep()
+        listing.candidates = kept
+        return listing
 
     def sort(
         self, candidates: Sequence[Candidate], now: float

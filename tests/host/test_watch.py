@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import trio
+from watchdog.observers import inotify_c
 
 from hybridd.host import watch
 from hybridd.host.watch import Watcher
@@ -25,16 +26,19 @@ class Hints:
 
     def __init__(self) -> None:
         self.count = 0
+        self.touched: frozenset[str] | None = frozenset()
         self._event = trio.Event()
 
-    def __call__(self) -> None:
+    def __call__(self, touched: frozenset[str] | None) -> None:
         self.count += 1
+        self.touched = touched
         self._event.set()
 
-    async def next(self) -> None:
+    async def next(self) -> frozenset[str] | None:
         with trio.fail_after(PATIENCE_S):
             await self._event.wait()
         self._event = trio.Event()
+        return self.touched
 
 
 @asynccontextmanager
@@ -65,7 +69,49 @@ def test_files_that_come_change_and_go(tmp_path: Path) -> None:
                 lambda: (tmp_path / "new").mkdir(),
             ):
                 act()
-                await hints.next()
+                touched = await hints.next()
+                assert touched is not None
+                assert touched <= {str(tmp_path / n) for n in ("x.gguf", "y.gguf", "new")}
+
+    run(main)
+
+
+def test_very_many_touched_paths_are_anywhere(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with watching(tmp_path) as (watcher, hints):
+            watcher.hint(*map(str, range(watch.MAX_TOUCHED)))
+            touched = await hints.next()
+            assert touched is not None
+            assert len(touched) == watch.MAX_TOUCHED
+            watcher.hint(*map(str, range(watch.MAX_TOUCHED + 1)))
+            watcher.hint("more")
+            assert await hints.next() is None
+            watcher.hint("a")
+            assert await hints.next() == {"a"}
+
+    run(main)
+
+
+def test_what_the_kernel_lost_may_have_been_anywhere(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with watching(tmp_path) as (watcher, hints):
+            # What watchdog does with the kernel's own word for it.
+            fd = watcher._observer._inotify_fd  # type: ignore[union-attr]
+            lost = inotify_c.InotifyEvent(-1, inotify_c.InotifyConstants.IN_Q_OVERFLOW, 0, b"")
+            await trio.to_thread.run_sync(fd.handle_event, lost)
+            assert await hints.next() is None
+
+    run(main)
+
+
+def test_a_root_that_is_a_symlink(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "root").symlink_to("real")
+
+    async def main() -> None:
+        async with watching(tmp_path / "root") as (_, hints):
+            (tmp_path / "real" / "x.gguf").touch()
+            assert await hints.next() == {str(tmp_path / "real" / "x.gguf")}
 
     run(main)
 
@@ -184,6 +230,7 @@ def test_no_room_is_polling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             nonlocal full
             await trio.to_thread.run_sync(watcher.update, [tmp_path])
             assert watcher.polling
+            assert watcher.remedy == "fs.inotify.max_user_watches"
             full = False
             await trio.to_thread.run_sync(watcher.update, [tmp_path])
             assert not watcher.polling
@@ -200,12 +247,13 @@ def test_no_inotify_at_all_is_polling(tmp_path: Path, monkeypatch: pytest.Monkey
     async def main() -> None:
         async with watching(tmp_path) as (watcher, _):
             assert watcher.polling
+            assert watcher.remedy == "fs.inotify.max_user_instances"
 
     run(main)
 
 
 def test_hints_after_the_end_are_harmless(tmp_path: Path) -> None:
-    watcher = Watcher(lambda: None)
+    watcher = Watcher(lambda _: None)
     watcher.hint()
     watcher.update([tmp_path])
 

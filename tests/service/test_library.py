@@ -17,6 +17,7 @@ from hybridd.backends.api import Backend, Estimate, Facts
 from hybridd.backends.registry import load_backends
 from hybridd.core.model import FileIdentity, Location
 from hybridd.host.scan import Candidate, Listing, Root
+from hybridd.host.watch import Hint
 from hybridd.service.intake import CHANGING
 from hybridd.service.library import POLL_S, Library
 from hybridd.service.stores import DEMO_PATH
@@ -53,9 +54,10 @@ class FakeBackend:
 class FakeWatcher:
     """Hints when told; ends with the library."""
 
-    def __init__(self, on_hint: Callable[[], None]) -> None:
+    def __init__(self, on_hint: Hint) -> None:
         self.on_hint = on_hint
         self.polling = False
+        self.remedy: str | None = None
         self.watched: list[Path] = []
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -94,7 +96,7 @@ class World:
         )
         self.start = 0.0
 
-    def watcher(self, on_hint: Callable[[], None]) -> FakeWatcher:
+    def watcher(self, on_hint: Hint) -> FakeWatcher:
         self.watchers.append(FakeWatcher(on_hint))
         return self.watchers[-1]
 
@@ -148,8 +150,8 @@ class World:
         models = self.library.snapshot.models
         return {key: model.reason or model.status for key, model in models.items()}
 
-    def hint(self) -> None:
-        self.watchers[0].on_hint()
+    def hint(self, *touched: str) -> None:
+        self.watchers[0].on_hint(frozenset(touched) if touched else None)
 
 
 def simulate(test: Callable[[], Any]) -> None:

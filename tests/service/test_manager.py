@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -411,7 +412,9 @@ async def test_three_crashes_quarantine_and_the_files_change_clears_it(tmp_path:
         assert load.kind == "quarantined"
         assert load.error is not None
         assert set(load.error.data) == {"reason", "until"}
-        assert world.manager.status_of(record("a")).status == "quarantined"
+        over = world.manager.overlay("a")
+        assert over is not None
+        assert over.status == "quarantined"
         shown = await world.manager.loaded(all=True)
         assert [m["id"] for m in shown] == ["template:fake", "a"]
         world.manager.files_changed("a")
@@ -452,6 +455,40 @@ async def test_unload_of_a_model_whose_files_are_gone(tmp_path: Path) -> None:
         await world.load("a")
         world.library.snapshot.models.pop("a")
         assert (await world.manager.unload("a"))["unloaded"] == ["a"]
+
+
+async def test_a_deleted_model_goes_on_serving_while_it_is_loaded(tmp_path: Path) -> None:
+    async with running(tmp_path) as (world, begin):
+        worker = await world.load("a")
+        gone = world.library.snapshot.models.pop("a")
+        world.manager.departed(gone)
+        world.manager.files_changed("a")
+        assert list(world.manager.listed()) == ["a", "b", "c"]
+        over = world.manager.overlay("a")
+        assert over is not None
+        assert (over.status, over.stale) == ("loaded", True)
+        (loaded,) = await world.manager.loaded()
+        assert (loaded["id"], loaded["stale"], loaded["format"]) == ("a", True, gone.format)
+        begin(world.manager.infer, "generate", "a", {"prompt": "x"})
+        await worker.heard("start")
+        await world.manager.unload("a", force=True)
+        assert list(world.manager.listed()) == ["b", "c"]
+        with pytest.raises(errors.ModelNotFound):
+            await world.manager.load("a")
+
+
+async def test_a_model_that_is_being_replaced_goes_on_serving(tmp_path: Path) -> None:
+    async with running(tmp_path) as (world, begin):
+        await world.load("a")
+        written = replace(record("a"), status="invalid", reason="being written")
+        world.library.snapshot.models["a"] = written
+        load = begin(world.manager.load, "a")
+        await load.over.wait()
+        assert load.error is None
+        await world.manager.unload("a")
+        load = begin(world.manager.load, "a")
+        await load.over.wait()
+        assert load.kind == "model_invalid"
 
 
 async def test_unload_by_force(tmp_path: Path) -> None:

@@ -61,6 +61,8 @@ def _catalog(catalog: dict[str, Any]) -> str:
         text += f", scanned {in_words(max(0.0, time() - catalog['scanned_at']))} ago"
     if catalog.get("watching") == "polling":
         text += ", watched by polling"
+        if catalog.get("polling_remedy"):
+            text += f"\nno room for inotify: raise the sysctl {catalog['polling_remedy']}"
     return text
 
 
