@@ -107,7 +107,9 @@ class Chat:
         elif said in ("/help", "/?"):
             print(_HELP)
         elif said != "/bye":
-            return False
+            if not said[1:].isalpha():
+                return False
+            print(f"there is no command {said}; /help shows those there are", file=sys.stderr)
         return True
 
     def _answer(self, said: str, interactive: bool) -> int:

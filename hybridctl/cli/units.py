@@ -12,6 +12,7 @@ SOCKET = "hybridd.socket"
 
 # EX_TEMPFAIL: another daemon serves the socket; starting again would only say so again.
 _ALREADY_RUNNING = 75
+_BAD_CONFIGURATION = 78
 
 _SERVICE_TEXT = f"""\
 [Unit]
@@ -27,7 +28,7 @@ ExecReload=kill -HUP $MAINPID
 WatchdogSec=30
 Restart=on-failure
 RestartSec=1
-RestartPreventExitStatus={_ALREADY_RUNNING}
+RestartPreventExitStatus={_ALREADY_RUNNING} {_BAD_CONFIGURATION}
 # One worker that the kernel kills for memory is no reason to end the others.
 OOMPolicy=continue
 # The daemon ends its workers in order; what is left after the time-out is killed.

@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 
 from hybridd.wire import protocol
-from hybridd.wire.errors import HybriddError, from_wire
+from hybridd.wire.errors import HybriddError, InvalidParams, from_wire
 from hybridd.wire.framing import LineDecoder, encode_line
 from hybridd.wire.types import Delta, Event, Progress
 
@@ -95,10 +95,15 @@ class Session:
             Its id and the bytes to send.
 
         Raises:
-            ValueError, TypeError: `params` is nothing that JSON can say; no request was opened.
+            InvalidParams: `params` is nothing that JSON can say; no request was opened.
         """
         id = self.last_id + 1
-        data = encode_line(protocol.request(id, method, params))
+        try:
+            data = encode_line(protocol.request(id, method, params))
+        except (ValueError, TypeError, RecursionError) as exc:
+            raise InvalidParams(
+                f"{method}: JSON cannot carry a parameter: {exc}", field="params", reason=str(exc)
+            ) from None
         self.last_id = id
         self._open[id] = method
         return id, data

@@ -385,10 +385,11 @@ class Struct(Field):
 
 @dataclass(frozen=True, slots=True)
 class MapOf(Field):
-    """An object with free names whose values suit one field."""
+    """An object with free names (or whole numbers as names) whose values suit one field."""
 
     value: Field
     max_length: int = 4096
+    whole: bool = False
 
     @property
     def takes(self) -> str:  # type: ignore[override]
@@ -399,6 +400,8 @@ class MapOf(Field):
             raise FieldError(self.takes, value)
         made = {}
         for name, element in value.items():
+            if self.whole and not (name.isascii() and name.isdigit() and len(name) <= 10):
+                raise FieldError("token ids (whole numbers) as names", name[:80], path=name[:80])
             try:
                 made[name] = self.value.check(element)
             except FieldError as exc:
@@ -417,4 +420,4 @@ def unknown_name(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
     near = [] if len(name) > 256 else difflib.get_close_matches(name, list(known), cutoff=0.6)
     if near:
         return f"no such name; did you mean {near[0]!r}?"
-    return f"no such name; known are {', '.join(sorted(known))}"
+    return f"no such name; known are {', '.join(sorted(known))}" if known else "it takes none"

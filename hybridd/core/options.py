@@ -30,7 +30,7 @@ SAMPLING: Mapping[str, Field] = {
     "presence_penalty": Float(-100, 100),
     "seed": OneOf((Int(-1, 2**64 - 1), NULL)),
     "stop": OneOf((ListOf(Text(1, 1024), max_length=64), Text(1, 1024), NULL)),
-    "logit_bias": MapOf(Float(-1000, 1000)),
+    "logit_bias": MapOf(Float(-1000, 1000), whole=True),
     "logprobs": Int(0, 20),
     "ignore_eos": Bool(),
     "adapters": ListOf(_ADAPTER_SCALE, max_length=16),

@@ -96,6 +96,13 @@ def decide(
         enough,
     )
     if waiting is None:
+        if made.fits:
+            made = replace(
+                made,
+                placement={},
+                reason=f"limits.max_loaded is {max_loaded} and the loaded models are pinned",
+                hint="unpin one (load it with pin false), unload it, or raise the limit",
+            )
         return Decision(made, None)
     return Decision(made, None, [v.model for v in waiting], left(waiting))
 
@@ -158,9 +165,10 @@ def add(available: Mapping[str, int], shares: Iterable[Mapping[str, int]]) -> di
 
 def why_not(made: plan.Plan) -> str:
     """The sentence of `does_not_fit`."""
-    hint = (
-        f"a context length of {made.max_context_length} would fit"
-        if made.max_context_length
-        else "no context length would fit; try a smaller quantization or raise limits.ram_max"
-    )
+    if made.hint is not None:
+        hint = made.hint
+    elif made.max_context_length:
+        hint = f"a context length of {made.max_context_length} would fit"
+    else:
+        hint = "no context length would fit; try a smaller quantization or raise limits.ram_max"
     return f"{made.model} does not fit: {made.reason or 'the loaded models are pinned'}; {hint}"

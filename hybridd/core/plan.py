@@ -55,6 +55,7 @@ class Plan:
     max_context_length: int = 0
     gpu_layers: int | None = None
     reason: str | None = None
+    hint: str | None = None  # what to do, where less context is not the answer
 
     @property
     def fits(self) -> bool:
@@ -115,7 +116,7 @@ def place(need: Need, options: Mapping[str, Any], available: Mapping[str, int]) 
     gpus = [d for d in available if d != CPU and (device is None or d == device)]
     if device not in (None, CPU, *gpus):
         known = ", ".join(available)
-        return replace(base, reason=f"there is no device {device!r}; there are {known}")
+        return replace(base, reason=f"there is no device {device!r}", hint=f"there are {known}")
     if device not in (None, CPU) and not need.gpu:
         return replace(base, reason=f"its engine as installed cannot use the device {device!r}")
     # 1 is one layer, 1.0 all of them: Python holds them for equal.

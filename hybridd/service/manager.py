@@ -183,6 +183,7 @@ class Manager:
         """
         with trio.move_on_after(math.inf if timeout_s is None else timeout_s):
             record = await self._loadable(query)
+            _refuse_what_no_engine_does(record, request, options or {})
             if kind in ("chat", "apply_template") and "chat" not in record.facts.capabilities:
                 raise errors.Unsupported(
                     f"{record.id} has no chat template; use generate with a plain prompt",
@@ -331,4 +332,26 @@ class Manager:
             self.listed().get(instance.model),
             queued=self._scheduler.queued_requests(instance.model),
             expires_in_s=self._scheduler.expires_in(instance, trio.current_time()),
+        )
+
+
+def _refuse_what_no_engine_does(
+    record: ModelRecord, request: Mapping[str, Any], options: Mapping[str, Any]
+) -> None:
+    """Say so before any work, rather than leave a wish silently undone.
+
+    Raises:
+        Unsupported: With the capability.
+    """
+    if options.get("adapters"):
+        raise errors.Unsupported(
+            "adapters (options.adapters) are not supported yet; leave them out",
+            capability="adapters",
+            format=record.format,
+        )
+    if request.get("tools") and "tools" not in record.facts.capabilities:
+        raise errors.Unsupported(
+            f"the chat template of {record.id} knows no tools; leave them out",
+            capability="tools",
+            format=record.format,
         )

@@ -128,7 +128,8 @@ def test_which_directories_are_claimed() -> None:
     assert BACKEND.claims({"config.json", "model.safetensors"})
     assert BACKEND.claims({"config.json", "tokenizer.json"})
     assert BACKEND.claims({"config.json", "model.safetensors", "x.gguf"})
-    assert not BACKEND.claims({"config.json"})
+    assert BACKEND.claims({"config.json", "README.md"}), "a download that has just begun"
+    assert not BACKEND.claims({"config.json", "main.py"})
     assert not BACKEND.claims({"config.json", "x.gguf", "tokenizer.json", "imatrix.bin"})
     assert not BACKEND.claims({"model.safetensors"})
 

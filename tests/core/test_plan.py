@@ -177,7 +177,8 @@ def test_a_device_that_was_named() -> None:
     full = {CPU: 10 * GIB, GPU: 0}
     assert not place(gpu_need(), options(device=GPU), full).fits
     missing = place(gpu_need(), options(device="cuda:7"), ROOMY)
-    assert missing.reason == "there is no device 'cuda:7'; there are cpu, cuda:0"
+    assert missing.reason == "there is no device 'cuda:7'"
+    assert missing.hint == "there are cpu, cuda:0"
     unable = place(need(gpu=False), options(device=GPU), ROOMY)
     assert unable.reason is not None
     assert "cannot use the device" in unable.reason

@@ -49,6 +49,29 @@ BAD_REQUESTS = [
     ),
     ("generate", {"model": GGUF, "prompt": "x", "options": {"top_p": 1.5}}, "invalid_params"),
     ("generate", {"model": GGUF, "prompt": "x", "options": {"logprobs": 21}}, "invalid_params"),
+    (
+        "chat",
+        {
+            "model": GGUF,
+            "messages": [{"role": "user", "content": "x"}],
+            "options": {"logit_bias": {"x": 1}},
+        },
+        "invalid_params",
+    ),
+    (
+        "generate",
+        {"model": HF, "prompt": "x", "options": {"adapters": [{"name": "x", "scale": 1}]}},
+        "unsupported",
+    ),
+    (
+        "chat",
+        {
+            "model": HF,
+            "messages": [{"role": "user", "content": "x"}],
+            "tools": [{"type": "function", "function": {"name": "f"}}],
+        },
+        "unsupported",
+    ),
     ("detokenize", {"model": GGUF, "tokens": [10_000_000]}, "invalid_params"),
     ("jobs.get", {"job": "load-999"}, "invalid_params"),
     ("config.set", {"values": {"limits.max_loaded": "many"}}, "invalid_params"),
@@ -110,13 +133,16 @@ def test_what_is_no_model_is_listed_with_its_reason(daemon, wire):
     empty.mkdir()
     for name in ("config.json", "tokenizer.json"):
         shutil.copy(DEMO / "demo-hf" / name, empty)
+    begun = daemon.models / "begun"
+    begun.mkdir()
+    (begun / "config.json").write_text('{"model_type": "llama"}')
     pickled = daemon.models / "pickled"
     shutil.copytree(DEMO / "demo-hf", pickled)
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
     wire.call("models.rescan")
     listed = {m["id"]: m for m in wire.call("models.list", all=True)["result"]["models"]}
     usable = {m["id"] for m in wire.call("models.list")["result"]["models"]}
-    for stem in ("broken", "cut", "empty-hf", "pickled"):
+    for stem in ("broken", "cut", "empty-hf", "begun", "pickled"):
         (id,) = [name for name in listed if name.split(":")[0] == stem]
         assert listed[id]["status"] == "invalid", json.dumps(listed[id])
         assert listed[id]["reason"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hybridctl.sdk.errors import ConnectionLost
 from hybridctl.sdk.session import DELTA, ERROR, EVENT, LOST, PROGRESS, REPLY, Message, Session
 from hybridd.wire import protocol
-from hybridd.wire.errors import Busy, LineTooLong, ModelNotFound
+from hybridd.wire.errors import Busy, InvalidParams, LineTooLong, ModelNotFound
 from hybridd.wire.framing import encode_line
 
 
@@ -36,7 +36,7 @@ def test_requests_are_numbered_and_encoded_as_lines() -> None:
 
 def test_params_that_are_no_json_open_nothing() -> None:
     session = Session()
-    with pytest.raises(ValueError, match="Out of range"):
+    with pytest.raises(InvalidParams, match="Out of range"):
         session.request("generate", {"options": {"temperature": float("nan")}})
     assert not session.open_requests
 

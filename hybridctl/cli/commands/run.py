@@ -17,6 +17,7 @@ from ..render import print_json
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Callable
     from typing import Any
 
     from hybridctl.sdk.blocking import Client
@@ -24,12 +25,21 @@ if TYPE_CHECKING:
 
     from ..parser import Parser
 
-_SAMPLING: tuple[tuple[str, type, str, str], ...] = (
+
+def number(text: str) -> float:
+    """A finite number; argparse makes a usage error of what is none."""
+    value = float(text)
+    if value - value != 0:
+        raise ValueError(text)
+    return value
+
+
+_SAMPLING: tuple[tuple[str, Callable[[str], float], str, str], ...] = (
     ("max-tokens", int, "N", "stop after N tokens"),
-    ("temperature", float, "T", "0 always takes the likeliest token"),
-    ("top-p", float, "P", "of the likeliest tokens that make up P"),
+    ("temperature", number, "T", "0 always takes the likeliest token"),
+    ("top-p", number, "P", "of the likeliest tokens that make up P"),
     ("top-k", int, "K", "of the K likeliest tokens"),
-    ("min-p", float, "P", "of tokens at least P times as likely as the likeliest"),
+    ("min-p", number, "P", "of tokens at least P times as likely as the likeliest"),
     ("seed", int, "N", "the same answer again"),
 )
 

@@ -65,14 +65,22 @@ _SAMPLING = {
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
 
 
+# A download that has just begun: nothing but these small files.
+_BEGUN = frozenset(
+    {"config.json", "generation_config.json", "README.md", "LICENSE", ".gitattributes", ".git/"}
+)
+
+
 def claims(names: Set[str]) -> bool:
     """Whether a directory with files of these names is a Hugging Face model, usable or not.
 
-    A config.json alone says little: many tools write one, and repositories of GGUF files carry
-    the one of the model that they were made from.
+    A config.json among other things says little: many tools write one, and repositories of GGUF
+    files carry the one of the model that they were made from.
     """
     if "config.json" not in names:
         return CONFIG in names
+    if names <= _BEGUN:
+        return True
     if any(name.endswith(".safetensors") or name.startswith("pytorch_model") for name in names):
         return True
     if any(name.lower().endswith(".gguf") for name in names):

@@ -18,8 +18,8 @@ Keepalive = Annotated[float | None, Duration()]
 Timeout = Annotated[float | None, Duration()]
 _ANY_OBJECT = MapOf(Field(), max_length=256)
 ResponseFormat = Annotated[dict[str, Any] | None, _ANY_OBJECT]
-# A token id fits 32 bits in every tokenizer there is.
-TOKENS = ListOf(Int(0, 2**31 - 1))
+# Which ids there are is the model's to say: the echo format's do not fit 32 bits.
+TOKENS = ListOf(Int(0, 2**63 - 1))
 
 
 def _common(
