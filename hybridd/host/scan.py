@@ -20,6 +20,7 @@ from hybridd.core.model import FileIdentity, Location, printable
 from hybridd.core.naming import SHARD
 
 from .candidate import Addition, Candidate, Root, merged
+from .remembered import Remembered, Seen
 
 __all__ = ["Addition", "Candidate", "Directory", "Format", "Listing", "Root", "Walk", "scan"]
 
@@ -87,20 +88,30 @@ class Directory(NamedTuple):
         path: The directory.
         folders: Folder names between the root and it, itself last.
         claimed: Whether it is inside a directory that is a model itself.
+        linked: Whether it was reached through a symlink.
     """
 
     path: str
     folders: tuple[str, ...] = ()
     claimed: bool = False
+    linked: bool = False
 
 
 def scan(
     roots: Sequence[Root],
     formats: Mapping[str, Format],
     stop: Callable[[], bool] = lambda: False,
+    remembered: Remembered | None = None,
 ) -> Listing:
-    """Walk the roots; `stop` is asked between directories. Raises nothing for what it meets."""
-    walk = Walk(formats, stop)
+    """Walk the roots; raises nothing for what it meets.
+
+    Args:
+        roots: Where to look, in the order of precedence.
+        formats: What to look for.
+        stop: Asked between directories.
+        remembered: What earlier looks saw; None looks at everything.
+    """
+    walk = Walk(formats, stop, remembered)
     found: list[Candidate] = []
     for root in roots:
         if root.lister is None:
@@ -116,7 +127,13 @@ def scan(
 class Walk:
     """One look at all roots: what was visited, what was wrong. For `scan` and the listers."""
 
-    def __init__(self, formats: Mapping[str, Format], stop: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        formats: Mapping[str, Format],
+        stop: Callable[[], bool],
+        remembered: Remembered | None = None,
+    ) -> None:
+        self.remembered = Remembered() if remembered is None else remembered
         self.formats = formats
         self.stop = stop
         self.by_suffix = {s: name for name, made in formats.items() for s in made.suffixes}
@@ -159,39 +176,61 @@ class Walk:
 
     def look(
         self, root: Root, here: Directory, found: list[Candidate]
-    ) -> tuple[list[Directory], list[Directory]]:
+    ) -> tuple[Sequence[Directory], Sequence[Directory]]:
         """One directory: add its candidates; returns subdirectories, linked ones apart."""
-        files: dict[str, os.stat_result] = {}
-        linked: list[Directory] = []
-        below: list[Directory] = []
+        seen = self.remembered.get(root, here)
+        if seen is None:
+            seen = self.see(root, here)
+        elif seen.place in self.visited:
+            seen = None
+        if seen is None:
+            return [], []
+        self.visited.add(seen.place)
+        for problem in seen.problems:
+            self.note(problem)
+        self.listing.linked += [Path(directory.path) for directory in seen.linked]
+        found += seen.candidates
+        return ([], []) if len(here.folders) >= MAX_DEPTH else (seen.linked, seen.below)
+
+    def see(self, root: Root, here: Directory) -> Seen | None:
+        """Ask the disk; None for what is not there or was visited."""
         try:
             status = os.stat(here.path)
         except FileNotFoundError:
-            return [], []
+            return None
         except OSError as error:
             self.problem(here.path, error)
-            return [], []
-        if (status.st_dev, status.st_ino) in self.visited:
-            return [], []
-        self.visited.add((status.st_dev, status.st_ino))
+            return None
+        place = (status.st_dev, status.st_ino)
+        if place in self.visited:
+            return None
+        outer, self.listing.problems = self.listing.problems, []
+        files: dict[str, os.stat_result] = {}
+        linked: list[Directory] = []
+        below: list[Directory] = []
         names: set[str] = set()
+        lasting = not here.linked
         for entry in self.entries(here.path):  # sorted: of two links the same one wins always
             try:
                 self.sort(entry, here, files, below, linked)
                 names.add(entry.name)
+                lasting = lasting and not entry.is_symlink()
             except FileNotFoundError:
                 continue  # deleted while we look
             except OSError as error:
                 self.problem(entry.path, error)
-        found += self.of_suffix(root, here, files, names)
+        candidates = self.of_suffix(root, here, files, names)
         claimed = self.claim(root, here, files, [*below, *linked])
         if claimed is not None:
-            found.append(claimed)
+            candidates.append(claimed)
             below = [directory._replace(claimed=True) for directory in below]
             linked = [directory._replace(claimed=True) for directory in linked]
-        if len(here.folders) >= MAX_DEPTH:
-            return [], []
-        return linked, below
+        problems, self.listing.problems = self.listing.problems, outer
+        # What could not be read now may be readable later, and no event tells.
+        lasting = lasting and not problems
+        seen = Seen(root, here, place, candidates, linked, below, problems, lasting)
+        self.remembered.put(seen)
+        return seen
 
     def sort(
         self,
@@ -202,10 +241,9 @@ class Walk:
         linked: list[Directory],
     ) -> None:
         if entry.is_dir():
-            inner = Directory(entry.path, (*here.folders, entry.name), here.claimed)
+            inner = Directory(entry.path, (*here.folders, entry.name), here.claimed, here.linked)
             if entry.is_symlink():
-                linked.append(inner)
-                self.listing.linked.append(Path(entry.path))
+                linked.append(inner._replace(linked=True))
             else:
                 below.append(inner)
         elif entry.is_file():
@@ -319,8 +357,12 @@ class Walk:
         self.report(path, error.strerror or type(error).__name__)
 
     def report(self, path: str, reason: str) -> None:
-        """Note, once, what could not be looked at."""
-        problem, problems = f"{printable(path)}: {reason}", self.listing.problems
+        """Note what could not be looked at."""
+        self.note(f"{printable(path)}: {reason}")
+
+    def note(self, problem: str) -> None:
+        """Note a problem once."""
+        problems = self.listing.problems
         if len(problems) < MAX_PROBLEMS and problem not in problems:
             problems.append(problem)
 

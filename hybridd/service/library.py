@@ -29,18 +29,13 @@ from hybridd.wire.errors import ModelNotFound
 
 from . import stores
 from .intake import FactsStore, Inspected
+from .pacing import Pacing
 from .rescans import Caller, Callers, Progress
-from .survey import Survey
+from .survey import Survey, unchanged
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
-# Looking takes at most about this share of the time, however many hints come.
-_REST_PER_LOOK = 2.0
-# The kernel drops events in a burst: one more look after the last hint finds what they meant.
-TRAILING_S = 2.0
-# How often to look where inotify has no room.
-POLL_S = 5.0
 # A pure-Python thread holds the interpreter up to this long; the default of 5 ms is what
 # raised a ping's p99 from 0.8 to 13 ms.
 _SWITCH_INTERVAL_S = 0.0005
@@ -112,7 +107,6 @@ class Library:
         self._demo = demo
         self._external = tuple(external)
         self._survey = Survey(settle_s, look, facts, wall)
-        self._reconcile_s = reconcile_s
         self._publish = publish
         self._departed = departed
         self._watcher = watcher(self.hint)
@@ -121,13 +115,16 @@ class Library:
         self._snapshot = Snapshot()
         self._aliases: dict[str, tuple[str, ...]] = {}
         self._callers = Callers()
-        self._wake = trio.Event()
+        self._pacing = Pacing(
+            reconcile_s,
+            lambda: self._watcher.polling,
+            lambda: self._callers.urgent,
+            lambda: self._in_thread(self._survey.roots_changed),
+        )
         self._completed = trio.Event()
         self._looked = trio.Event()  # replaced after every look
         self._linked: list[Path] = []  # directories behind symlinks
         self._waiting = 0
-        self._due: float | None = None
-        self._trailing: float | None = None
         self._stopped = False
 
     @property
@@ -151,8 +148,7 @@ class Library:
         Args:
             touched: Paths of what changed; None for anywhere.
         """
-        self._trailing = trio.current_time() + TRAILING_S
-        self._wake.set()
+        self._pacing.hint(touched)
 
     def reconfigure(
         self,
@@ -176,13 +172,13 @@ class Library:
         if settle_s is not None:
             self._survey.settling.settle_s = settle_s
         if reconcile_s is not None:
-            self._reconcile_s = reconcile_s
-        self._wake.set()
+            self._pacing.reconcile_s = reconcile_s
+        self._pacing.wake()
 
     def set_aliases(self, aliases: Mapping[str, Sequence[str]]) -> None:
         """Other names for models, by id; replaces all. Takes effect with the next look."""
         self._aliases = {key: tuple(names) for key, names in aliases.items()}
-        self._wake.set()
+        self._pacing.wake()
 
     async def wait_complete(self) -> None:
         """Return once every store was looked at since the start."""
@@ -204,7 +200,7 @@ class Library:
         started = trio.current_time()
         caller = Caller(self._snapshot.models, progress)
         self._callers.add(caller)
-        self._wake.set()
+        self._pacing.wake()
         try:
             await caller.done.wait()
         finally:
@@ -242,6 +238,17 @@ class Library:
                 with trio.move_on_at(deadline):
                     await looked.wait()
 
+    async def fresh(self, record: ModelRecord) -> ModelRecord:
+        """The model as its files are now: a load must not go by what a lost hint left standing.
+
+        Raises:
+            ModelNotFound: They are gone.
+        """
+        if await trio.to_thread.run_sync(unchanged, record):
+            return record
+        await self.rescan()
+        return await self.find(record.id)
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Look, for as long as the daemon runs; the first look comes after `started`."""
         interval = sys.getswitchinterval()
@@ -251,9 +258,8 @@ class Library:
                 await nursery.start(self._watcher.run)
                 task_status.started()
                 while True:
-                    began = trio.current_time()
                     await self._look_once()
-                    await self._rest(began)
+                    await self._pacing.rest()
         finally:
             self._stopped = True
             sys.setswitchinterval(interval)
@@ -263,15 +269,16 @@ class Library:
     # ------------------------------------------------------------ one look
 
     async def _look_once(self) -> None:
-        self._callers.begin()
-        self._wake = trio.Event()
+        # A caller wants to be sure, and hints may be lost.
+        everywhere = self._callers.begin() or not self._snapshot.complete
+        touched = self._pacing.begin(everywhere=everywhere)
         backends = self._backends
         roots = stores.roots(self._model_dirs, demo=self._demo, external=self._external)
         try:
             # Watched before it is walked, or what comes between the two is seen by neither.
             await self._watch(roots, self._linked)
             listing = await self._in_thread(
-                partial(self._survey.walk, roots, backends, lambda: self._stopped)
+                partial(self._survey.walk, roots, backends, lambda: self._stopped, touched)
             )
             if listing.linked != self._linked:
                 self._linked = listing.linked
@@ -287,10 +294,9 @@ class Library:
             self._callers.fail()
             raise
         self._waiting = len(waiting)
-        now = trio.current_time()
-        self._due = None if due is None else now + due + _CLOCK_SLACK_S
+        self._pacing.end(None if due is None else due + _CLOCK_SLACK_S)
         patience_s = self._survey.settling.settle_s + _CLOCK_SLACK_S
-        self._callers.finish(now, patience_s, waiting=bool(waiting))
+        self._callers.finish(trio.current_time(), patience_s, waiting=bool(waiting))
         self._looked.set()
         self._looked = trio.Event()
 
@@ -368,28 +374,6 @@ class Library:
             self._publish("models", change.type, id=change.id, revision=snapshot.revision, **more)
             if number % _EVENTS_AT_A_TIME == 0:
                 await trio.lowlevel.checkpoint()
-
-    # ------------------------------------------------------------ between looks
-
-    async def _rest(self, began: float) -> None:
-        """Wait for a reason to look again, and a while in any case unless somebody asks."""
-        now = trio.current_time()
-        earliest = now + (now - began) * _REST_PER_LOOK
-        period = POLL_S if self._watcher.polling else self._reconcile_s
-        until = now + period
-        if self._due is not None:
-            until = min(until, self._due)
-        if self._trailing is not None:
-            until = min(until, self._trailing)
-        with trio.move_on_at(max(until, earliest)):
-            await self._wake.wait()
-        while not self._callers.urgent and (left := earliest - trio.current_time()) > 0:
-            # Hints came too fast: they are answered together.
-            self._wake = trio.Event()
-            with trio.move_on_after(left):
-                await self._wake.wait()
-        if self._trailing is not None and trio.current_time() >= self._trailing:
-            self._trailing = None
 
     async def _beside(self, function: Callable[[], _T], /) -> _T:
         """Run in the one thread; when cancelled, leave it to notice that it was stopped."""

@@ -297,7 +297,10 @@ class Manager:
     async def _loadable(self, query: str) -> ModelRecord:
         record = await self.find(query)
         # While new files are written over a loaded model's, it goes on serving.
-        if not record.available and record.id not in self._scheduler.instances:
+        loaded = record.id in self._scheduler.instances
+        if record.available and not loaded:
+            record = await self._library.fresh(record)
+        if not record.available and not loaded:
             raise errors.ModelInvalid(
                 f"{record.id} is no usable model: {record.reason}",
                 model=record.id,

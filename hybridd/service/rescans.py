@@ -58,9 +58,14 @@ class Callers:
             if caller in callers:
                 callers.remove(caller)
 
-    def begin(self) -> None:
-        """A look begins: whoever comes from now on has to wait for the next one."""
+    def begin(self) -> bool:
+        """A look begins: whoever comes from now on has to wait for the next one.
+
+        Returns:
+            Whether anybody waits for this one.
+        """
         self._looking, self._waiting = self._waiting, []
+        return bool(self._looking)
 
     def progress(self, done: int, total: int) -> None:
         """The look that was begun has inspected so many."""

@@ -7,15 +7,17 @@ inspected, what models are called) is kept here.
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from hybridd.backends.api import Backend
 from hybridd.core.catalog import Change, Snapshot, advance
 from hybridd.core.model import ModelRecord
 from hybridd.core.naming import Name
 from hybridd.host import collector
-from hybridd.host.scan import Candidate, Listing, Root, scan
+from hybridd.host.remembered import Remembered
+from hybridd.host.scan import Candidate, Listing, Root, identity_of, scan
 
 from .intake import FactsStore, Inspected, Inspections, Settling, make_records
 
@@ -46,6 +48,10 @@ class Survey:
         self._wall = wall
         self._names: dict[str, Name] = {}
         self._by_key: dict[str, ModelRecord] = {}
+        self._remembered = Remembered()
+        self._roots: list[Root] = []
+        self._looked_at: tuple[object, ...] | None = None
+        self._waiting: list[str] = []  # where files are being written, which makes no events
         self._begun = False
         self._grown = 0  # how many models are new since the collector was told
 
@@ -59,13 +65,27 @@ class Survey:
         roots: Sequence[Root],
         backends: Mapping[str, Backend],
         stop: Callable[[], bool],
+        touched: frozenset[str] | None = None,
     ) -> Listing:
-        """Walk the disk; `stop` ends it early."""
+        """Walk the disk; `stop` ends it early.
+
+        Args:
+            roots, backends: Where and for what.
+            stop: Asked between directories.
+            touched: Look only where these paths are; None looks everywhere.
+        """
         if not self._begun:
             self._begun = True
             self._inspections.store.open()
             self._names = self._inspections.store.names()
-        listing = self._look(roots, backends, stop)
+        self._roots = list(roots)
+        looked_at = (_places(roots), self._roots, list(backends))
+        if touched is None or looked_at != self._looked_at:
+            self._remembered.clear()
+        else:
+            self._remembered.forget([*_spelled(roots, touched), *self._waiting])
+        self._looked_at = looked_at
+        listing = self._look(roots, backends, stop, self._remembered)
         # What is as it was is kept as it was, so that a look leaves nothing new behind.
         kept = [self._inspections.unchanged(candidate) for candidate in listing.candidates]
         if sum(a is b for a, b in zip(kept, listing.candidates, strict=True)) >= _MANY:
@@ -73,11 +93,17 @@ class Survey:
         listing.candidates = kept
         return listing
 
+    def roots_changed(self) -> bool:
+        """Whether a root is another directory than it was at the last look."""
+        return self._looked_at is not None and _places(self._roots) != self._looked_at[0]
+
     def sort(
         self, candidates: Sequence[Candidate], now: float
     ) -> tuple[list[Candidate], list[Candidate], float | None]:
         """Who is settled, who has to wait, and how long; see `Settling.sort`."""
-        return self.settling.sort(candidates, self._wall(), now)
+        settled, waiting, due = self.settling.sort(candidates, self._wall(), now)
+        self._waiting = [os.fspath(path) for candidate in waiting for path in candidate.files]
+        return settled, waiting, due
 
     def inspect(
         self, candidates: Sequence[Candidate], backends: Mapping[str, Backend]
@@ -128,3 +154,37 @@ class Survey:
         """Write down what a complete look found, and forget what is gone."""
         self._inspections.keep_only([candidate.key for candidate in listing.candidates])
         self._inspections.store.keep_names(self._names)
+
+
+def unchanged(record: ModelRecord) -> bool:
+    """Whether a model's files are on the disk as they were when they were looked at."""
+    try:
+        return all(
+            identity_of(os.stat(path)) == identity
+            for path, identity in zip(record.files, record.identity, strict=True)
+        )
+    except OSError:
+        return False
+
+
+def _places(roots: Sequence[Root]) -> list[tuple[int, int] | None]:
+    """Which directories the roots are at this moment."""
+    found: list[tuple[int, int] | None] = []
+    for root in roots:
+        try:
+            status = os.stat(root.path)
+        except OSError:
+            found.append(None)
+        else:
+            found.append((status.st_dev, status.st_ino))
+    return found
+
+
+def _spelled(roots: Sequence[Root], touched: Iterable[str]) -> Iterator[str]:
+    """Real paths as a walk of the roots spells them, which may themselves be symlinks."""
+    places = [(os.path.realpath(root.path), os.fspath(root.path)) for root in roots]
+    for path in touched:
+        yield path
+        for real, spelled in places:
+            if real != spelled and (path + os.sep).startswith(real + os.sep):
+                yield spelled + path[len(real) :]

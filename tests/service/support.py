@@ -209,6 +209,10 @@ class FakeLibrary:
         models = {record.id: record for record in records}
         self.snapshot = SimpleNamespace(models=models, revision=7)
 
+    async def fresh(self, record: ModelRecord) -> ModelRecord:
+        await trio.lowlevel.checkpoint()
+        return record
+
     async def find(self, query: str, loaded_ids: Any = ()) -> ModelRecord:
         await trio.lowlevel.checkpoint()
         models = self.snapshot.models

@@ -16,10 +16,12 @@ import trio.testing
 from hybridd.backends.api import Backend, Estimate, Facts
 from hybridd.backends.registry import load_backends
 from hybridd.core.model import FileIdentity, Location
+from hybridd.host.remembered import Remembered
 from hybridd.host.scan import Candidate, Listing, Root
 from hybridd.host.watch import Hint
 from hybridd.service.intake import CHANGING
-from hybridd.service.library import POLL_S, Library
+from hybridd.service.library import Library
+from hybridd.service.pacing import POLL_S
 from hybridd.service.stores import DEMO_PATH
 from hybridd.wire.errors import ModelInvalid, ModelNotFound
 from tests.make_models import write_echo, write_gguf, write_gguf_shards, write_hf
@@ -112,7 +114,11 @@ class World:
         self.files[name] = (FileIdentity(1, hash(name), size, int((now - age) * 1e9)),)
 
     def look(
-        self, roots: Sequence[Root], formats: Mapping[str, object], stop: Callable[[], bool]
+        self,
+        roots: Sequence[Root],
+        formats: Mapping[str, object],
+        stop: Callable[[], bool],
+        remembered: Remembered,
     ) -> Listing:
         self.looks += 1
         return Listing(
@@ -568,6 +574,83 @@ def test_half_written_files_are_never_available(tmp_path: Path) -> None:
                     assert states <= ({"available", "invalid"} if complete else {"invalid"})
             await library.rescan()
             assert set(status(library).values()) == {"available"}
+
+    trio.run(main)
+
+
+def test_what_no_event_told_is_noticed_before_a_load(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "x.gguf")
+    os.utime(path, (1e9, 1e9))
+
+    async def main() -> None:
+        async with real(tmp_path) as (library, _):
+            record = await library.find("x")
+            assert await library.fresh(record) is record
+            with path.open("r+b") as file:  # stays open: nothing tells of it
+                file.truncate(path.stat().st_size - 64)
+                assert library.snapshot.models[record.id].available
+                after = await library.fresh(record)
+                assert not after.available
+                assert library.snapshot.models[record.id] is after
+            path.unlink()
+            with pytest.raises(ModelNotFound):
+                await library.fresh(record)
+
+    trio.run(main)
+
+
+def test_a_file_that_goes_on_being_written_without_events(tmp_path: Path) -> None:
+    whole = write_gguf(tmp_path / "elsewhere").read_bytes()
+    root = tmp_path / "models"
+    root.mkdir()
+
+    async def main() -> None:
+        async with real(root, settle_s=0.3) as (library, seen):
+            with (root / "x.gguf").open("wb") as file:
+                file.write(whole[:-100])
+                file.flush()
+                await seen.until("added", "x:Q4_K_M")
+                reason = library.snapshot.models["x:Q4_K_M"].reason
+                assert reason is not None
+                assert "truncated" in reason
+                file.write(whole[-100:])
+            await seen.until("changed", "x:Q4_K_M")
+            while not library.snapshot.models["x:Q4_K_M"].available:
+                await seen.until("changed", "x:Q4_K_M")
+
+    trio.run(main)
+
+
+def test_a_root_that_is_a_symlink_is_watched(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "root").symlink_to("real")
+
+    async def main() -> None:
+        async with real(tmp_path / "root") as (library, seen):
+            write_echo(tmp_path / "real" / "a.echo")
+            await seen.until("added", "a")
+            write_echo(tmp_path / "real" / "sub" / "b.echo")
+            await seen.until("added", "b")
+            (tmp_path / "real" / "a.echo").unlink()
+            await seen.until("removed", "a")
+            assert list(library.snapshot.models) == ["b"]
+
+    trio.run(main)
+
+
+def test_a_root_that_is_replaced(tmp_path: Path) -> None:
+    os.utime(write_echo(tmp_path / "root" / "a.echo"), (1e9, 1e9))
+    os.utime(write_echo(tmp_path / "other" / "b.echo"), (1e9, 1e9))
+
+    async def main() -> None:
+        async with real(tmp_path / "root") as (library, seen):
+            (tmp_path / "root").rename(tmp_path / "old")
+            await seen.until("removed", "a")
+            (tmp_path / "other").rename(tmp_path / "root")
+            await seen.until("added", "b")
+            write_echo(tmp_path / "root" / "c.echo")
+            await seen.until("added", "c")
+            assert list(library.snapshot.models) == ["b", "c"]
 
     trio.run(main)
 
