@@ -9,7 +9,7 @@ at from time to time.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -44,9 +44,15 @@ class Seen:
 
 
 class Remembered:
-    """What was seen of every directory at the last look. Used from one thread at a time."""
+    """What was seen of every directory at the last look. Used from one thread at a time.
 
-    def __init__(self) -> None:
+    Args:
+        same: Returns an equal candidate of an earlier look, if it is still held; else its argument.
+            So a look that finds nothing new leaves nothing new behind.
+    """
+
+    def __init__(self, same: Callable[[Candidate], Candidate] = lambda new: new) -> None:
+        self.same = same
         self._seen: dict[str, Seen] = {}
 
     def get(self, root: Root, here: Directory) -> Seen | None:

@@ -226,6 +226,7 @@ class Walk:
             below = [directory._replace(claimed=True) for directory in below]
             linked = [directory._replace(claimed=True) for directory in linked]
         problems, self.listing.problems = self.listing.problems, outer
+        candidates = [self.remembered.same(candidate) for candidate in candidates]
         # What could not be read now may be readable later, and no event tells.
         lasting = lasting and not problems
         seen = Seen(root, here, place, candidates, linked, below, problems, lasting)

@@ -295,7 +295,10 @@ def make_records(
         if c.key in names
     ]
     assigned = assign(order, names)
-    records = [_record(candidate, facts, assigned, aliases) for candidate, facts in listed]
+    records = [
+        _record(candidate, facts, assigned[candidate.key], aliases, previous.get(candidate.key))
+        for candidate, facts in listed
+    ]
     for key, record in zip(kept, held, strict=True):
         assigned[key] = names[key]
         records.append(
@@ -324,10 +327,21 @@ def _found(candidate: Candidate, facts: Facts, tagged: bool) -> Found:
 def _record(
     candidate: Candidate,
     facts: Facts,
-    names: Mapping[str, Name],
+    name: Name,
     aliases: Mapping[str, tuple[str, ...]],
+    last: ModelRecord | None,
 ) -> ModelRecord:
-    name = names[candidate.key]
+    others = _aliases(name.id, aliases.get(name.id, ()), candidate.aliases)
+    if (
+        last is not None
+        and last.facts is facts
+        and last.identity is candidate.identity
+        and last.locations is candidate.locations
+        and (last.id, last.name, last.publisher) == (name.id, name.name, name.publisher)
+        and last.aliases == others
+        and last.reason != CHANGING
+    ):
+        return last  # of the very same candidate
     reason = facts.reason
     if candidate.unfinished is not None:
         reason = f"incomplete: {printable(candidate.unfinished)!r} says that it is being written"
@@ -345,7 +359,7 @@ def _record(
         modified_at=newest / 1e9,
         files=candidate.files,
         identity=candidate.identity,
-        aliases=_aliases(name.id, aliases.get(name.id, ()), candidate.aliases),
+        aliases=others,
         base=base_name(
             name.id if candidate.given is None else store_name(candidate.given, facts.name),
             facts.base,
@@ -356,4 +370,6 @@ def _record(
 
 def _aliases(own: str, *several: tuple[str, ...]) -> tuple[str, ...]:
     """All other names once: the user's first, then those of the stores."""
+    if not any(several):
+        return ()
     return tuple(dict.fromkeys(alias for some in several for alias in some if alias != own))

@@ -12,8 +12,10 @@ from math import inf
 
 import trio
 
-# Looking takes at most about this share of the time, however many hints come.
+# However many hints come, a look is followed by so many times its length of rest, up to a bound:
+# a change right after the first scan must not wait for minutes.
 _REST_PER_LOOK = 2.0
+MAX_REST_S = 1.0
 # This long after the last hint everything is looked at, for what hints were lost.
 TRAILING_S = 2.0
 # How often everything is looked at where inotify has no room.
@@ -78,7 +80,7 @@ class Pacing:
     async def rest(self) -> None:
         """Wait for a reason to look again, and a while in any case unless somebody asks."""
         now = trio.current_time()
-        earliest = now + (now - self._began) * _REST_PER_LOOK
+        earliest = now + min(MAX_REST_S, (now - self._began) * _REST_PER_LOOK)
         period = POLL_S if self._polling() else self.reconcile_s
         while not self._wake.is_set():
             everywhere = min(self._trailing, self._everywhere_at + period)

@@ -10,6 +10,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from operator import is_
+from typing import Any
 
 from hybridd.backends.api import Backend
 from hybridd.core.catalog import Change, Snapshot, advance
@@ -20,6 +23,9 @@ from hybridd.host.remembered import Remembered
 from hybridd.host.scan import Candidate, Listing, Root, identity_of, scan
 
 from .intake import FactsStore, Inspected, Inspections, Settling, make_records
+
+# What a snapshot's models were made of; the very same objects make the same models.
+_Basis = tuple[list[Inspected | Candidate], dict[str, tuple[str, ...]]]
 
 # So many new models are worth a thought about the garbage collector.
 _MANY = 500
@@ -48,10 +54,11 @@ class Survey:
         self._wall = wall
         self._names: dict[str, Name] = {}
         self._by_key: dict[str, ModelRecord] = {}
-        self._remembered = Remembered()
+        self._remembered = Remembered(self._inspections.unchanged)
         self._roots: list[Root] = []
         self._looked_at: tuple[object, ...] | None = None
         self._waiting: list[str] = []  # where files are being written, which makes no events
+        self._basis: _Basis = ([], {})
         self._begun = False
         self._grown = 0  # how many models are new since the collector was told
 
@@ -86,7 +93,7 @@ class Survey:
             self._remembered.forget([*_spelled(roots, touched), *self._waiting])
         self._looked_at = looked_at
         listing = self._look(roots, backends, stop, self._remembered)
-        # What is as it was is kept as it was, so that a look leaves nothing new behind.
+        # Again, for those that were found at several places.
         kept = [self._inspections.unchanged(candidate) for candidate in listing.candidates]
         if sum(a is b for a, b in zip(kept, listing.candidates, strict=True)) >= _MANY:
             collector.keep()
@@ -128,16 +135,20 @@ class Survey:
             inspected, waiting, to_come: What became of the candidates so far.
             listing: What the walk found; None while some are still to come.
         """
+        about: dict[str, Any] = {
+            "complete": before.complete or listing is not None,
+            "scanned_at": before.scanned_at if listing is None else self._wall(),
+            "problems": before.problems if listing is None else tuple(listing.problems),
+        }
+        held: list[Inspected | Candidate] = [c for c in waiting if c.key in self._by_key]
+        basis = [*inspected, *held], dict(aliases)
+        if before.complete and _same(basis, self._basis):
+            return replace(before, **about), []
+        self._basis = basis
         records, names = make_records(
             inspected, waiting, backends, self._by_key, self._names, aliases, to_come
         )
-        after, changes = advance(
-            before,
-            records,
-            complete=before.complete or listing is not None,
-            scanned_at=before.scanned_at if listing is None else self._wall(),
-            problems=before.problems if listing is None else tuple(listing.problems),
-        )
+        after, changes = advance(before, records, **about)
         self._names = names
         self._by_key = {
             key: record
@@ -154,6 +165,10 @@ class Survey:
         """Write down what a complete look found, and forget what is gone."""
         self._inspections.keep_only([candidate.key for candidate in listing.candidates])
         self._inspections.store.keep_names(self._names)
+
+
+def _same(one: _Basis, other: _Basis) -> bool:
+    return one[1] == other[1] and len(one[0]) == len(other[0]) and all(map(is_, one[0], other[0]))
 
 
 def unchanged(record: ModelRecord) -> bool:

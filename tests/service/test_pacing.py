@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import trio
 
-from hybridd.service.pacing import POLL_S, ROOTS_S, TRAILING_S, Pacing
+from hybridd.service.pacing import MAX_REST_S, POLL_S, ROOTS_S, TRAILING_S, Pacing
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -86,9 +86,10 @@ async def test_files_that_come_to_rest_are_looked_at_in_time() -> None:
     assert world.looks[1] == (start + 1.5, set())
 
 
-async def test_looking_takes_a_third_of_the_time_at_most() -> None:
+@pytest.mark.parametrize(("takes_s", "rest_s"), [(0.2, 0.4), (60.0, MAX_REST_S)])
+async def test_looks_are_followed_by_rest(takes_s: float, rest_s: float) -> None:
     world = World()
-    world.takes_s = 1.0
+    world.takes_s = takes_s
 
     async def hint() -> None:
         while True:
@@ -100,11 +101,11 @@ async def test_looking_takes_a_third_of_the_time_at_most() -> None:
         nursery.start_soon(hint)
         for _ in range(10):
             await world.look()
-        assert trio.current_time() - start == pytest.approx(30, abs=1)
+        assert trio.current_time() - start == pytest.approx(10 * (takes_s + rest_s))
         world.urgent = True
         before = trio.current_time()
         await world.look()
-        assert trio.current_time() - before == pytest.approx(1, abs=0.2)
+        assert trio.current_time() - before == pytest.approx(takes_s)
         nursery.cancel_scope.cancel()
 
 
