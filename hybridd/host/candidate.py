@@ -92,6 +92,11 @@ class Candidate:
     reason: str | None = None
 
     @property
+    def examined(self) -> tuple[object, ...]:
+        """Everything that the facts depend on; equal ones need no second look into the files."""
+        return self.format, self.identity, self.additions, self.reason
+
+    @property
     def own(self) -> tuple[FileIdentity, ...]:
         """The states of the model's own files, without the additions'."""
         return self.identity[: len(self.identity) - len(self.additions)]

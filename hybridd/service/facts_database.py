@@ -22,9 +22,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hybridd.core.model import Facts, FileIdentity
+from hybridd.core.model import Facts
 from hybridd.core.naming import Name
 from hybridd.core.packed import Packed
+from hybridd.host.candidate import Candidate
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -39,7 +40,7 @@ _DAY_S = 86_400
 
 _TABLES = """
 CREATE TABLE about (readers TEXT NOT NULL);
-CREATE TABLE facts (key BLOB PRIMARY KEY, identity BLOB NOT NULL, facts BLOB NOT NULL,
+CREATE TABLE facts (key BLOB PRIMARY KEY, state BLOB NOT NULL, facts BLOB NOT NULL,
     metadata BLOB NOT NULL, template BLOB, checksum INTEGER NOT NULL, seen INTEGER NOT NULL);
 CREATE TABLE templates (digest BLOB PRIMARY KEY, text BLOB NOT NULL);
 CREATE TABLE names (key BLOB PRIMARY KEY, name BLOB NOT NULL, seen INTEGER NOT NULL);
@@ -103,15 +104,15 @@ class FactsDatabase:
 
     # ------------------------------------------------------------ facts
 
-    def get(self, path: str, identity: tuple[FileIdentity, ...]) -> Facts | None:
+    def get(self, candidate: Candidate) -> Facts | None:
         """See `FactsStore`."""
         row = self._try(
             lambda connection: connection.execute(
-                "SELECT identity, facts, metadata, template, checksum FROM facts WHERE key = ?",
-                (os.fsencode(path),),
+                "SELECT state, facts, metadata, template, checksum FROM facts WHERE key = ?",
+                (os.fsencode(candidate.key),),
             ).fetchone()
         )
-        if row is None or row[0] != _digest(repr(identity).encode()):
+        if row is None or row[0] != _state(candidate):
             return None
         _, facts, metadata, template, checksum = row
         try:
@@ -120,35 +121,27 @@ class FactsDatabase:
             text = None if template is None else self._template(template)
             if template is not None and text is None:
                 return None
-            return _decode(facts, metadata, text)
+            return _decode(facts, metadata, text, candidate.files)
         except (ValueError, TypeError):  # of another time, though it says otherwise
             return None
 
-    def put(self, path: str, identity: tuple[FileIdentity, ...], facts: Facts) -> None:
+    def put(self, candidate: Candidate, facts: Facts) -> None:
         """See `FactsStore`; written with the next `flush`."""
         if self._connection is None:
             return
         try:
             encoded, metadata = _encode(facts)
         except (ValueError, TypeError) as error:  # a third party's backend
-            _log.debug("facts of %s cannot be remembered: %s", path, error)
+            _log.debug("facts of %s cannot be remembered: %s", candidate.key, error)
             return
         digest = None
         if facts.chat_template is not None:
             raw = facts.chat_template.encode("utf-8", "surrogatepass")
             digest = _digest(raw)
             self._templates.setdefault(digest, facts.chat_template)
-        self._pending.append(
-            (
-                os.fsencode(path),
-                _digest(repr(identity).encode()),
-                encoded,
-                metadata,
-                digest,
-                _checksum(encoded, metadata),
-                self._today(),
-            )
-        )
+        checksum = _checksum(encoded, metadata)
+        key, state = os.fsencode(candidate.key), _state(candidate)
+        self._pending.append((key, state, encoded, metadata, digest, checksum, self._today()))
 
     def flush(self) -> None:
         """Write what was put since the last time, in one transaction."""
@@ -351,11 +344,17 @@ def _encode(facts: Facts) -> tuple[bytes, bytes]:
     return encoded, Packed.of(facts.metadata).raw
 
 
-def _decode(raw: bytes, metadata: bytes, template: str | None) -> Facts:
+def _decode(raw: bytes, metadata: bytes, template: str | None, files: tuple[Path, ...]) -> Facts:
     made: dict[str, Any] = {"metadata": Packed(metadata), "chat_template": template}
     for field, value in zip(_PLAIN, json.loads(raw), strict=True):
-        name = field.name
-        if name in _PATHS:
-            value = map(Path, value)
-        made[name] = tuple(value) if name in _TUPLES and value is not None else value
+        made[field.name] = tuple(value) if field.name in _TUPLES and value is not None else value
+    for name in _PATHS:
+        if made[name] == tuple(map(os.fspath, files)):
+            made[name] = files  # the candidate's own, instead of ten thousand more
+        elif made[name] is not None:
+            made[name] = tuple(map(Path, made[name]))
     return Facts(**made)
+
+
+def _state(candidate: Candidate) -> bytes:
+    return _digest(repr(candidate.examined).encode())

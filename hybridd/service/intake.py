@@ -44,11 +44,11 @@ class FactsStore(Protocol):
         """Write what was put, and end."""
         ...
 
-    def get(self, path: str, identity: tuple[FileIdentity, ...]) -> Facts | None:
+    def get(self, candidate: Candidate) -> Facts | None:
         """The facts of these very files, if they were seen before."""
         ...
 
-    def put(self, path: str, identity: tuple[FileIdentity, ...], facts: Facts) -> None:
+    def put(self, candidate: Candidate, facts: Facts) -> None:
         """Remember them, at the latest with the next `flush`."""
         ...
 
@@ -78,11 +78,11 @@ class NoFactsStore:
     def close(self) -> None:
         """See `FactsStore`."""
 
-    def get(self, path: str, identity: tuple[FileIdentity, ...]) -> Facts | None:
+    def get(self, candidate: Candidate) -> Facts | None:
         """See `FactsStore`."""
         return None
 
-    def put(self, path: str, identity: tuple[FileIdentity, ...], facts: Facts) -> None:
+    def put(self, candidate: Candidate, facts: Facts) -> None:
         """See `FactsStore`."""
 
     def flush(self) -> None:
@@ -199,15 +199,15 @@ class Inspections:
             if known.candidate is candidate:
                 return known
             made = Inspected(candidate, known.facts)
-        elif facts := self.store.get(candidate.key, candidate.identity):
-            made = Inspected(candidate, _slim(facts, candidate))
+        elif facts := self.store.get(candidate):
+            made = Inspected(candidate, facts)
         else:
             facts, lasting = _asked(candidate, backend)
             if facts is None or lasting is _Lasting.NOT:
                 return Inspected(candidate, facts)
             facts = _slim(facts, candidate)
             if lasting is _Lasting.WITH_THE_FILES:
-                self.store.put(candidate.key, candidate.identity, facts)
+                self.store.put(candidate, facts)
             made = Inspected(candidate, facts)
         self._known[candidate.key] = made
         return made
@@ -241,7 +241,7 @@ def _asked(candidate: Candidate, backend: Backend) -> tuple[Facts | None, _Lasti
 
 
 def _same_files(one: Candidate, other: Candidate) -> bool:
-    return one.identity == other.identity and one.format == other.format
+    return one.examined == other.examined
 
 
 def _slim(facts: Facts, candidate: Candidate) -> Facts:

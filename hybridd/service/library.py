@@ -44,7 +44,7 @@ _CLOCK_SLACK_S = 0.02
 # During the first look what is known is listed whenever it has grown by this factor and this
 # time has passed.
 _GROWTH = 1.5
-_PARTIAL_S = 0.5
+_PARTIAL_S = 1.0
 # How long the end waits for the thread, which notices it between two directories or models.
 _CLOSE_S = 3.0
 # While telling of thousands of changes, other tasks get their turn after this many.

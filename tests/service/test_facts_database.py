@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -18,6 +19,7 @@ from hybridd.backends.registry import fingerprint, load_backends
 from hybridd.core.model import Facts, FileIdentity
 from hybridd.core.naming import Name
 from hybridd.core.packed import Packed
+from hybridd.host.candidate import Addition, Candidate, Root
 from hybridd.service.facts_database import KEPT_DAYS, FactsDatabase
 from hybridd.service.library import Library
 from tests.make_models import write_gguf
@@ -49,6 +51,24 @@ FULL = Facts(
     defaults={"temperature": 0.6, "stop": ["</s>"]},
     reason=None,
 )
+
+
+def candidate(path: str, *identity: FileIdentity, **more: Any) -> Candidate:
+    """What a look found at a path."""
+    files = (Path(path), *(Path(f"{path}.{n}") for n in range(1, len(identity))))
+    return Candidate(
+        key=path,
+        format="gguf",
+        path=files[0],
+        root=Root(Path("/m"), "local"),
+        folders=(),
+        stem="a",
+        is_file=True,
+        files=files,
+        identity=identity,
+        locations=(),
+        **more,
+    )
 
 
 class Store:
@@ -85,33 +105,39 @@ def test_every_field_of_facts_lasts(store: Store) -> None:
     assert same == ["reason"], "give the new field of Facts a value here"
     invalid = Facts("gguf", (), reason="truncated: x")
     database = store()
-    database.put("/m/a.gguf", IDENTITY, FULL)
-    database.put("/m/b.gguf", IDENTITY[:1], invalid)
+    database.put(candidate("/m/a.gguf", *IDENTITY), FULL)
+    database.put(candidate("/m/b.gguf", *IDENTITY[:1]), invalid)
     database = store.again()
-    found = database.get("/m/a.gguf", IDENTITY)
+    found = database.get(candidate("/m/a.gguf", *IDENTITY))
     assert found == FULL
     assert found is not None
     assert isinstance(found.metadata, Packed)
     assert [type(v) for v in (found.files, found.kv_heads, found.capabilities)] == [tuple] * 3
-    assert database.get("/m/b.gguf", IDENTITY[:1]) == invalid
+    assert database.get(candidate("/m/b.gguf", *IDENTITY[:1])) == invalid
 
 
 def test_facts_of_other_files_are_not_taken(store: Store) -> None:
     database = store()
-    database.put("/m/a.gguf", IDENTITY, FULL)
+    database.put(candidate("/m/a.gguf", *IDENTITY), FULL)
     database.flush()
-    assert database.get("/m/a.gguf", IDENTITY) == FULL
+    assert database.get(candidate("/m/a.gguf", *IDENTITY)) == FULL
     changed = (IDENTITY[0], IDENTITY[1]._replace(mtime_ns=9))
-    for path, identity in (("/m/a.gguf", changed), ("/m/a.gguf", ()), ("/m/b.gguf", IDENTITY)):
-        assert database.get(path, identity) is None
+    for other in (
+        candidate("/m/a.gguf", *changed),
+        candidate("/m/a.gguf"),
+        candidate("/m/b.gguf", *IDENTITY),
+        candidate("/m/a.gguf", *IDENTITY, reason="a manifest says so"),
+        candidate("/m/a.gguf", *IDENTITY, additions=(Addition("projector", Path("/m/p")),)),
+    ):
+        assert database.get(other) is None
 
 
 def test_other_readers_believe_nothing_but_names(store: Store) -> None:
     database = store()
-    database.put("/m/a.gguf", IDENTITY, FULL)
+    database.put(candidate("/m/a.gguf", *IDENTITY), FULL)
     database.keep_names({"/m/a.gguf": Name("a:Q4_K_M", "a:Q4_K_M", None, "a")})
     database = store.again("r2")
-    assert database.get("/m/a.gguf", IDENTITY) is None
+    assert database.get(candidate("/m/a.gguf", *IDENTITY)) is None
     assert database.names() == {"/m/a.gguf": Name("a:Q4_K_M", "a:Q4_K_M", None, "a")}
 
 
@@ -125,24 +151,24 @@ def test_names_of_any_bytes_last(store: Store) -> None:
 def test_what_was_away_for_long_is_forgotten(store: Store) -> None:
     database = store()
     for path in ("/m/a.gguf", "/m/b.gguf"):
-        database.put(path, IDENTITY, FULL)
+        database.put(candidate(path, *IDENTITY), FULL)
         database.keep_names({path: Name(path, path, None, path)})
     for _ in range(KEPT_DAYS + 1):
         store.today += 1
         database = store.again()
         database.keep_only(["/m/a.gguf"])
-    assert database.get("/m/a.gguf", IDENTITY) == FULL
-    assert database.get("/m/b.gguf", IDENTITY) is None
+    assert database.get(candidate("/m/a.gguf", *IDENTITY)) == FULL
+    assert database.get(candidate("/m/b.gguf", *IDENTITY)) is None
     assert list(database.names()) == ["/m/a.gguf"]
 
 
 def test_facts_that_json_cannot_say_are_left_out(store: Store) -> None:
     database = store()
-    database.put("/m/a.gguf", IDENTITY, replace(FULL, metadata={"a": object()}))
-    database.put("/m/b.gguf", IDENTITY, replace(FULL, defaults={"a": float("nan")}))
+    database.put(candidate("/m/a.gguf", *IDENTITY), replace(FULL, metadata={"a": object()}))
+    database.put(candidate("/m/b.gguf", *IDENTITY), replace(FULL, defaults={"a": float("nan")}))
     database.flush()
-    assert database.get("/m/a.gguf", IDENTITY) is None
-    assert database.get("/m/b.gguf", IDENTITY) is None
+    assert database.get(candidate("/m/a.gguf", *IDENTITY)) is None
+    assert database.get(candidate("/m/b.gguf", *IDENTITY)) is None
 
 
 def _garbage(path: Path) -> None:
@@ -190,23 +216,23 @@ def test_a_database_that_cannot_be_used_is_put_aside(
 ) -> None:
     database = store()
     for number in range(200):
-        database.put(f"/m/{number}.gguf", IDENTITY, FULL)
+        database.put(candidate(f"/m/{number}.gguf", *IDENTITY), FULL)
     store.opened.pop().close()
     assert callable(spoil)
     spoil(store.path)
     with caplog.at_level(logging.WARNING):
         database = store()
         database.names()
-        assert database.get("/m/7.gguf", IDENTITY) is None
-        database.put("/m/a.gguf", IDENTITY, FULL)
+        assert database.get(candidate("/m/7.gguf", *IDENTITY)) is None
+        database.put(candidate("/m/a.gguf", *IDENTITY), FULL)
         database.flush()
-        if database.get("/m/a.gguf", IDENTITY) is None:  # noticed only by the write
-            database.put("/m/a.gguf", IDENTITY, FULL)
+        if database.get(candidate("/m/a.gguf", *IDENTITY)) is None:  # noticed only by the write
+            database.put(candidate("/m/a.gguf", *IDENTITY), FULL)
             database.flush()
-    assert database.get("/m/a.gguf", IDENTITY) == FULL
+    assert database.get(candidate("/m/a.gguf", *IDENTITY)) == FULL
     assert os.path.exists(f"{store.path}.broken")
     assert [record.message.count("put aside") for record in caplog.records] == [1]
-    assert store.again().get("/m/a.gguf", IDENTITY) == FULL
+    assert store.again().get(candidate("/m/a.gguf", *IDENTITY)) == FULL
 
 
 def test_a_read_only_database_is_put_aside(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,9 +251,9 @@ def test_a_read_only_database_is_put_aside(store: Store, monkeypatch: pytest.Mon
     monkeypatch.setattr("hybridd.service.facts_database.sqlite3.connect", reading)
     database = store()
     assert writable
-    database.put("/m/a.gguf", IDENTITY, FULL)
+    database.put(candidate("/m/a.gguf", *IDENTITY), FULL)
     database.flush()
-    assert database.get("/m/a.gguf", IDENTITY) == FULL
+    assert database.get(candidate("/m/a.gguf", *IDENTITY)) == FULL
 
 
 def test_a_directory_that_cannot_be_made_is_done_without(
@@ -237,11 +263,11 @@ def test_a_directory_that_cannot_be_made_is_done_without(
     database = FactsDatabase(tmp_path / "cache" / "x" / "catalog.sqlite3", "r1")
     database.open()
     assert not database.usable
-    database.put("/m/a.gguf", IDENTITY, FULL)
+    database.put(candidate("/m/a.gguf", *IDENTITY), FULL)
     database.flush()
     database.keep_only([])
     database.keep_names({"a": Name("a", "a", None, "a")})
-    assert database.get("/m/a.gguf", IDENTITY) is None
+    assert database.get(candidate("/m/a.gguf", *IDENTITY)) is None
     assert database.names() == {}
     database.close()
     assert "not remembered" in caplog.text
@@ -254,24 +280,24 @@ def test_another_daemon_that_writes_is_no_reason_to_give_up(
     database = store()
     other = sqlite3.connect(store.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    database.put("/m/a.gguf", IDENTITY, FULL)
+    database.put(candidate("/m/a.gguf", *IDENTITY), FULL)
     database.flush()
     other.execute("ROLLBACK")
     other.close()
-    database.put("/m/b.gguf", IDENTITY, FULL)
+    database.put(candidate("/m/b.gguf", *IDENTITY), FULL)
     database.flush()
     assert database.usable
-    assert database.get("/m/b.gguf", IDENTITY) == FULL
+    assert database.get(candidate("/m/b.gguf", *IDENTITY)) == FULL
 
 
 def test_a_flipped_bit_is_noticed(store: Store) -> None:
     database = store()
-    database.put("/m/a.gguf", IDENTITY, FULL)
+    database.put(candidate("/m/a.gguf", *IDENTITY), FULL)
     database.flush()
     with sqlite3.connect(store.path) as connection:
         connection.execute("UPDATE facts SET facts = replace(facts, '8192', '8193')")
     connection.close()
-    assert database.get("/m/a.gguf", IDENTITY) is None
+    assert database.get(candidate("/m/a.gguf", *IDENTITY)) is None
 
 
 def test_other_sources_are_other_readers(monkeypatch: pytest.MonkeyPatch) -> None:

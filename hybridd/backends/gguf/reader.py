@@ -55,6 +55,7 @@ _MAX_TENSOR_BYTES = 8 + MAX_TENSOR_NAME_BYTES + 4 + _TENSOR_TAILS[-1].size
 _STRING, _ARRAY = 8, 9
 # Strings that one match of `_run` steps over; fewer would cost more calls.
 _RUN = 256
+_USUAL_LENGTH = 6
 _SCALARS = {
     0: Struct("<B"),
     1: Struct("<b"),
@@ -204,10 +205,12 @@ class _Cursor:
 def _run() -> re.Pattern[bytes]:
     """Matches `_RUN` strings of under 256 bytes, three times as fast as the loop steps over them.
 
-    A string is its length, 64 bits with the lowest byte first, and so many bytes. Possessive, so
-    that a mismatch is noticed at once.
+    A string is its length, 64 bits with the lowest byte first, and so many bytes; the lengths that
+    most tokens have are tried first. Possessive, so that a mismatch is noticed at once.
     """
-    strings = (b"%b\\0{7}.{%d}" % (re.escape(bytes([length])), length) for length in range(256))
+    lengths = sorted(range(256), key=lambda length: abs(length - _USUAL_LENGTH))
+    zeros = rb"\0" * 7  # spelled out, for a counted repeat takes half as long again
+    strings = (re.escape(bytes([n])) + zeros + b".{%d}" % n for n in lengths)
     return re.compile(b"(?s:%b){%d}+" % (b"|".join(strings), _RUN))
 
 
