@@ -1,6 +1,7 @@
 # make run    install into .venv, start the daemon, ask both demo models a question
 # make test   install what the tests need and run them all
 # make lint   ruff, mypy, import-linter
+# make fuzz   200,000 bent headers into the inspection; some minutes
 # make clean  remove .venv and caches
 
 # A GPU build of llama.cpp:        make run LLAMA_CMAKE_ARGS=-DGGML_CUDA=on   (or -DGGML_VULKAN=on,
@@ -16,7 +17,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c requirements.lock
 STAMP := $(VENV)/.hybridd
 
-.PHONY: run test lint bench demo-model clean
+.PHONY: run test lint bench fuzz demo-model clean
 
 run: $(STAMP)-run
 	@BIN=$(BIN) sh etc/make/run.sh
@@ -33,6 +34,9 @@ lint: $(STAMP)-test
 bench: $(STAMP)-test
 	$(BIN)/python tests/bench/daemon.py
 	$(BIN)/python tests/bench/cli_startup.py
+
+fuzz: $(STAMP)-test
+	$(BIN)/python -m tests.fuzz.headers
 
 $(STAMP)-run: pyproject.toml requirements.lock
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" sh etc/make/check.sh

@@ -37,6 +37,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Daemon": {
         "status": ("daemon", "show the daemon, its formats and devices"),
+        "doctor": ("doctor", "look for what is wrong"),
         "events": ("daemon", "follow what happens"),
         "config": ("config", "read and change settings"),
         "service": ("service", "run the daemon as a systemd user service"),

@@ -55,6 +55,8 @@ class Information:
                 "revision": snapshot.revision,
                 "watching": self._library.watching,
                 **({"polling_remedy": remedy} if remedy else {}),
+                "places": [place._asdict() for place in self._library.places],
+                "problems": list(snapshot.problems),
             },
             "features": list(FEATURES),
         }

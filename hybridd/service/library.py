@@ -31,7 +31,7 @@ from . import stores
 from .intake import FactsStore, Inspected
 from .pacing import Pacing
 from .rescans import Caller, Callers, Progress
-from .survey import Survey, unchanged
+from .survey import Place, Survey, unchanged
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -141,6 +141,11 @@ class Library:
     def polling_remedy(self) -> str | None:
         """The sysctl that makes room for inotify, where it has none."""
         return self._watcher.remedy
+
+    @property
+    def places(self) -> list[Place]:
+        """Where the last look went, in the order of precedence."""
+        return self._survey.places
 
     def hint(self, touched: frozenset[str] | None = None) -> None:
         """Something may have changed: look soon, and once more a little later.

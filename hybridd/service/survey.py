@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from operator import is_
-from typing import Any
+from typing import Any, NamedTuple
 
 from hybridd.backends.api import Backend
 from hybridd.core.catalog import Change, Snapshot, advance
-from hybridd.core.model import ModelRecord
+from hybridd.core.model import ModelRecord, printable
 from hybridd.core.naming import Name
 from hybridd.host import collector
 from hybridd.host.remembered import Remembered
@@ -29,6 +29,14 @@ _Basis = tuple[list[Inspected | Candidate], dict[str, tuple[str, ...]]]
 
 # So many new models are worth a thought about the garbage collector.
 _MANY = 500
+
+
+class Place(NamedTuple):
+    """One root, as `system.info` tells of it."""
+
+    store: str
+    path: str
+    exists: bool
 
 
 class Survey:
@@ -59,6 +67,7 @@ class Survey:
         self._looked_at: tuple[object, ...] | None = None
         self._waiting: list[str] = []  # where files are being written, which makes no events
         self._basis: _Basis = ([], {})
+        self.places: list[Place] = []
         self._begun = False
         self._grown = 0  # how many models are new since the collector was told
 
@@ -86,7 +95,12 @@ class Survey:
             self._inspections.store.open()
             self._names = self._inspections.store.names()
         self._roots = list(roots)
-        looked_at = (_places(roots), self._roots, list(backends))
+        directories = _directories(roots)
+        self.places = [
+            Place(root.store, printable(os.fspath(root.path)), directory is not None)
+            for root, directory in zip(roots, directories, strict=True)
+        ]
+        looked_at = (directories, self._roots, list(backends))
         if touched is None or looked_at != self._looked_at:
             self._remembered.clear()
         else:
@@ -102,7 +116,7 @@ class Survey:
 
     def roots_changed(self) -> bool:
         """Whether a root is another directory than it was at the last look."""
-        return self._looked_at is not None and _places(self._roots) != self._looked_at[0]
+        return self._looked_at is not None and _directories(self._roots) != self._looked_at[0]
 
     def sort(
         self, candidates: Sequence[Candidate], now: float
@@ -182,7 +196,7 @@ def unchanged(record: ModelRecord) -> bool:
         return False
 
 
-def _places(roots: Sequence[Root]) -> list[tuple[int, int] | None]:
+def _directories(roots: Sequence[Root]) -> list[tuple[int, int] | None]:
     """Which directories the roots are at this moment."""
     found: list[tuple[int, int] | None] = []
     for root in roots:

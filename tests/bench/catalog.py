@@ -1,6 +1,6 @@
 """What a large collection costs: the first scan, a restart, lists, memory, changes.
 
-    python tests/bench/catalog.py [--models 10000] [--burst 60000] [--arrivals 50] [--directory DIR]
+    python -m tests.bench.catalog [--models 10000] [--burst 60000] [--arrivals 50] [--directory DIR]
 
 Makes the collection of `tests/make_collection.py` (or takes what is in DIR already), starts a real
 daemon on it with an empty cache, pings it all the while from another process, then restarts it,

@@ -43,6 +43,7 @@ def configure_list(parser: Parser) -> None:
     parser.add_argument("--format", metavar="FORMAT", help="only this format, e.g. gguf")
     parser.add_argument("--store", metavar="STORE", help="only models of this store")
     parser.add_argument("--loaded", action="store_true", help="only what is in memory")
+    parser.add_argument("--group", action="store_true", help="the builds of one model together")
 
 
 def list_(args: Namespace) -> int:
@@ -55,27 +56,47 @@ def list_(args: Namespace) -> int:
             loaded=args.loaded or None,
         )
     if args.store is not None:
-        models = [m for m in models if args.store in _stores(m)]
-    if args.json:
+        models = [m for m in models if args.store in stores(m)]
+    groups = _groups(models) if args.group else {}
+    if args.json and args.group:
+        print_json([{"base": b, "models": [m.raw for m in ms]} for b, ms in groups.items()])
+    elif args.json:
         print_json([m.raw for m in models])
-        return exit_codes.OK
-    rows = [_row(m) for m in models]
-    if args.all:
-        reasons = [(*row, m.reason or "") for row, m in zip(rows, models, strict=True)]
-        print(table((*_LIST_HEADERS, "REASON"), reasons))
     else:
-        print(table(_LIST_HEADERS, rows))
+        rows = _grouped(groups, args.all) if args.group else [_row(m, args.all) for m in models]
+        print(table((*_LIST_HEADERS, "REASON") if args.all else _LIST_HEADERS, rows))
     return exit_codes.OK
 
 
-def _stores(model: Model) -> list[str]:
+def _groups(models: list[Model]) -> dict[str, list[Model]]:
+    """Models by what their builds have in common."""
+    found: dict[str, list[Model]] = {}
+    for model in sorted(models, key=lambda m: m.base or m.id):
+        found.setdefault(model.base or model.id, []).append(model)
+    return found
+
+
+def _grouped(groups: dict[str, list[Model]], with_reason: bool) -> list[tuple[str, ...]]:
+    """A row for each group with its size in all, its builds indented below."""
+    rows: list[tuple[str, ...]] = []
+    for base, models in groups.items():
+        blank = [""] * (len(_LIST_HEADERS) - 1 + with_reason)
+        blank[_LIST_HEADERS.index("SIZE") - 1] = size(sum(m.size_bytes for m in models))
+        rows.append((base, *blank))
+        for first, *others in (_row(m, with_reason) for m in models):
+            rows.append((f"  {first}", *others))
+    return rows
+
+
+def stores(model: Model) -> list[str]:
+    """Where a model was found, each store once."""
     places = [*([model.source] if model.source else []), *model.locations]
     return list(dict.fromkeys(place.store for place in places))
 
 
-def _row(model: Model) -> tuple[str, ...]:
+def _row(model: Model, with_reason: bool) -> tuple[str, ...]:
     quantization = model.quantization.name if model.quantization else None
-    return (
+    row = (
         model.id,
         model.format,
         "-" if model.parameters is None else format_count(model.parameters),
@@ -83,9 +104,10 @@ def _row(model: Model) -> tuple[str, ...]:
         size(model.size_bytes),
         or_dash(model.context_length),
         ",".join(model.capabilities) or "-",
-        ",".join(_stores(model)) or "-",
+        ",".join(stores(model)) or "-",
         model.status + (" (stale)" if model.stale else ""),
     )
+    return (*row, model.reason or "") if with_reason else row
 
 
 def configure_show(parser: Parser) -> None:
