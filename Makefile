@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c requirements.lock
 STAMP := $(VENV)/.hybridd
 
-.PHONY: run test lint bench fuzz demo-model clean
+.PHONY: run test lint bench fuzz clean
 
 run: $(STAMP)-run
 	@BIN=$(BIN) sh etc/make/run.sh
