@@ -21,7 +21,6 @@ import trio
 from hybridd.backends.api import Backend
 from hybridd.core.catalog import Change, Snapshot
 from hybridd.core.model import ModelRecord
-from hybridd.core.naming import resolve
 from hybridd.host import collector
 from hybridd.host.scan import Candidate, Listing, Root, scan
 from hybridd.host.watch import Hint, Watcher
@@ -31,6 +30,7 @@ from . import stores
 from .intake import FactsStore, Inspected
 from .pacing import Pacing
 from .rescans import Caller, Callers, Progress
+from .resolving import resolve
 from .survey import Place, Survey, unchanged
 
 _log = logging.getLogger(__name__)
@@ -235,7 +235,7 @@ class Library:
                 await self._looked.wait()
                 continue
             try:
-                return models[resolve(query, models, loaded_ids, fits)]
+                return models[await resolve(query, models, loaded_ids, fits)]
             except ModelNotFound:
                 looked = self._looked
                 if not self._waiting or trio.current_time() >= deadline:

@@ -18,8 +18,10 @@ _REST_PER_LOOK = 2.0
 MAX_REST_S = 1.0
 # This long after the last hint everything is looked at, for what hints were lost.
 TRAILING_S = 2.0
-# How often everything is looked at where inotify has no room.
+# How often everything is looked at where inotify has no room, and how many times longer than such
+# a look takes that is at least.
 POLL_S = 5.0
+_POLLS_APART = 20.0
 # How often the roots themselves are looked at: mounting makes no event.
 ROOTS_S = 10.0
 
@@ -51,6 +53,7 @@ class Pacing:
         self._due = inf
         self._began = 0.0
         self._everywhere_at = -inf  # when the last look at everything began
+        self._everywhere_s = 0.0  # how long it took
 
     def hint(self, touched: frozenset[str] | None) -> None:
         """Something changed: look there soon, and everywhere a little later."""
@@ -75,13 +78,18 @@ class Pacing:
 
     def end(self, due_s: float | None) -> None:
         """The look is over; in `due_s` seconds files may have come to rest."""
-        self._due = inf if due_s is None else trio.current_time() + due_s
+        now = trio.current_time()
+        self._due = inf if due_s is None else now + due_s
+        if self._everywhere_at == self._began:
+            self._everywhere_s = now - self._began
 
     async def rest(self) -> None:
         """Wait for a reason to look again, and a while in any case unless somebody asks."""
         now = trio.current_time()
         earliest = now + min(MAX_REST_S, (now - self._began) * _REST_PER_LOOK)
-        period = POLL_S if self._polling() else self.reconcile_s
+        period = self.reconcile_s
+        if self._polling():
+            period = min(period, max(POLL_S, self._everywhere_s * _POLLS_APART))
         while not self._wake.is_set():
             everywhere = min(self._trailing, self._everywhere_at + period)
             until = min(self._due, max(earliest, everywhere))

@@ -19,11 +19,12 @@ from hybridd.core.model import FileIdentity, Location
 from hybridd.host.remembered import Remembered
 from hybridd.host.scan import Candidate, Listing, Root
 from hybridd.host.watch import Hint
+from hybridd.service import resolving
 from hybridd.service.intake import CHANGING
 from hybridd.service.library import Library
 from hybridd.service.pacing import POLL_S
 from hybridd.service.stores import DEMO_PATH
-from hybridd.wire.errors import ModelInvalid, ModelNotFound
+from hybridd.wire.errors import ModelAmbiguous, ModelInvalid, ModelNotFound
 from tests.make_models import write_echo, write_gguf, write_gguf_shards, write_hf
 
 PATIENCE_S = 20.0
@@ -410,6 +411,24 @@ def test_find_waits_for_what_is_coming_to_rest() -> None:
             with pytest.raises(ModelNotFound):
                 await library.find("b")
             assert trio.current_time() == began
+
+    simulate(main)
+
+
+def test_find_among_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        world = World()
+        for number in range(20):
+            world.put(f"model-{number}.gguf")
+        async with world.running() as library:
+            await library.wait_complete()
+            monkeypatch.setattr(resolving, "FEW", 10)
+            assert (await library.find("model-7:Q4_K_M")).id == "model-7:Q4_K_M"
+            assert (await library.find("MODEL-7")).id == "model-7:Q4_K_M"
+            with pytest.raises(ModelAmbiguous):
+                await library.find("model")
+            with pytest.raises(ModelNotFound):
+                await library.find("nothing")
 
     simulate(main)
 

@@ -131,3 +131,12 @@ async def test_polling() -> None:
     for _ in range(4):
         await world.look()
     assert world.looks == [(start + n * POLL_S, None) for n in range(4)]
+
+
+async def test_polling_takes_a_bounded_share_of_the_time() -> None:
+    world = World()
+    world.polling, world.takes_s = True, 1.0
+    start = trio.current_time()
+    for _ in range(4):
+        await world.look()
+    assert [at - start for at, _ in world.looks] == [0.0, 20.0, 40.0, 60.0]
