@@ -235,7 +235,7 @@ class App:
                 self.stop()
 
     async def _notify(self) -> None:
-        """Keep systemd's status line and watchdog fed, through the manager's loop."""
+        """Keep systemd's status line and watchdog fed, through the loop that schedules."""
         interval = min(5.0, (self.notifier.watchdog_s or 10.0) / 2)
         while True:
             await self.manager.ping()

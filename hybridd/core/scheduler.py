@@ -23,7 +23,7 @@ An item ends exactly once: by `Finish` here, by the worker's own reply, or by `A
 ticket has a job from the moment that somebody waits for it: a load whose options the running
 instance does not satisfy gets the number of the ticket that will follow (`_promised`).
 The scheduler has no clock (times are handed in, in seconds), no I/O and no tasks. Its one owner is
-`service/manager`.
+`service/residency`.
 """
 
 from __future__ import annotations
