@@ -52,6 +52,7 @@ class Generation:
     Attributes:
         id: The request's id.
         finished: `done` went out.
+        cached_tokens: How many of the prompt's tokens the engine did not have to compute.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Generation:
         self.id = request_id
         self.options = options
         self.finished = False
+        self.cached_tokens = 0
         self._prompt_tokens = prompt_tokens
         remaining = context_length - prompt_tokens
         wanted = remaining if options.max_tokens is None else options.max_tokens
@@ -80,6 +82,10 @@ class Generation:
     def completion_tokens(self) -> int:
         """How many tokens were generated so far."""
         return self._completion_tokens
+
+    def begin(self) -> None:
+        """The request has its slot: its times count from now, what it waited is the queue's."""
+        self._began = self._clock()
 
     def prefilled(self) -> Output | None:
         """The prompt is processed. An output when no token is wanted."""
@@ -116,7 +122,7 @@ class Generation:
             "usage": {
                 "prompt_tokens": self._prompt_tokens,
                 "completion_tokens": self._completion_tokens,
-                "cached_tokens": 0,
+                "cached_tokens": self.cached_tokens,
             },
             "timings": {
                 "prompt_s": round(self._prompt_s, 6),

@@ -57,7 +57,8 @@ class ServingEngine(ABC, Generic[S]):
         self._context_length = 0
         self._parallel = 1
         self._interrupted: Callable[[int], bool] = lambda _request_id: False
-        self._waiting: deque[WorkRequest] = deque()
+        self._arrived: list[WorkRequest] = []
+        self._waiting: deque[tuple[Generation, list[int]]] = deque()
         self._active: list[S] = []
 
     # ------------------------------------------------------------------ for the subclass
@@ -69,8 +70,12 @@ class ServingEngine(ABC, Generic[S]):
         self._parallel = parallel
 
     @abstractmethod
-    def _begin(self, generation: Generation, prompt: list[int]) -> S:
+    def _begin(self, generation: Generation, prompt: list[int]) -> S | None:
         """Give a request its slot; nothing is computed yet.
+
+        Returns:
+            None when there is no room for it beside those that are active: it is asked again,
+            before any that came later.
 
         Raises:
             HybriddError: The engine cannot do what the options ask for.
@@ -92,11 +97,12 @@ class ServingEngine(ABC, Generic[S]):
 
     def submit(self, request: WorkRequest) -> None:
         """Queue a request; generations start in the order they came."""
-        self._waiting.append(request)
+        self._arrived.append(request)
 
     def cancel(self, request_id: int) -> None:
         """Forget a request, waiting or active; its slot is free then."""
-        self._waiting = deque(r for r in self._waiting if r["id"] != request_id)
+        self._arrived = [r for r in self._arrived if r["id"] != request_id]
+        self._waiting = deque(w for w in self._waiting if w[0].id != request_id)
         for sequence in [s for s in self._active if s.id == request_id]:
             self._active.remove(sequence)
             self._release(sequence)
@@ -104,11 +110,12 @@ class ServingEngine(ABC, Generic[S]):
     @property
     def busy(self) -> bool:
         """Whether anything waits or is active."""
-        return bool(self._waiting or self._active)
+        return bool(self._arrived or self._waiting or self._active)
 
     def step(self) -> Sequence[Output]:
         """Answer and admit what can be, then bring the active sequences forward."""
-        outputs = self._take_waiting()
+        outputs = self._take_arrived()
+        outputs.extend(self._admit())
         if self._active:
             outputs.extend(self._advance(self._active))
             for sequence in [s for s in self._active if s.generation.finished]:
@@ -116,20 +123,12 @@ class ServingEngine(ABC, Generic[S]):
                 self._release(sequence)
         return outputs
 
-    def _take_waiting(self) -> list[Output]:
-        outputs: list[Output] = []
-        kept: deque[WorkRequest] = deque()
-        while self._waiting:
-            request = self._waiting.popleft()
-            if request["kind"] in _GENERATING and len(self._active) >= self._parallel:
-                kept.append(request)
-            else:
-                outputs.extend(self._take(request))
-        self._waiting = kept
-        return outputs
+    def _take_arrived(self) -> list[Output]:
+        """Answer what needs no slot; a generation's prompt is checked now, and then waits."""
+        arrived, self._arrived = self._arrived, []
+        return [output for request in arrived for output in self._take(request)]
 
     def _take(self, request: WorkRequest) -> list[Output]:
-        """Start a generation or answer at once. An error is an output like any other."""
         prompts = self._prompts
         assert prompts is not None
         try:
@@ -139,7 +138,24 @@ class ServingEngine(ABC, Generic[S]):
             check_prompt(len(prompt), self._context_length)
             options = GenerationOptions.from_wire(request.get("options"))
             generation = Generation(request["id"], options, len(prompt), self._context_length)
-            self._active.append(self._begin(generation, prompt))
+            self._waiting.append((generation, prompt))
         except HybriddError as exc:
             return [Output(id=request["id"], error=exc.to_wire())]
         return []
+
+    def _admit(self) -> list[Output]:
+        """Give slots to those that wait, in the order they came."""
+        outputs: list[Output] = []
+        while self._waiting and len(self._active) < self._parallel:
+            generation, prompt = self._waiting[0]
+            try:
+                sequence = self._begin(generation, prompt)
+            except HybriddError as exc:
+                outputs.append(Output(id=generation.id, error=exc.to_wire()))
+            else:
+                if sequence is None:
+                    break
+                generation.begin()
+                self._active.append(sequence)
+            self._waiting.popleft()
+        return outputs
