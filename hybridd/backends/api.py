@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any, NotRequired, Protocol, TypedDict
+from typing import Any, NamedTuple, NotRequired, Protocol, TypedDict
 
 from hybridd.core.model import Estimate, Facts
 
@@ -22,11 +22,29 @@ __all__ = [
     "LoadSpec",
     "LoadedFacts",
     "Output",
+    "Parallel",
     "Report",
     "WorkRequest",
 ]
 
 # ---------------------------------------------------------------- the daemon's half
+
+
+class Parallel(NamedTuple):
+    """How many requests at a time an engine serves.
+
+    Attributes:
+        auto: When nobody says how many and there is room; the planner takes fewer where there
+            is none.
+        most: What is asked for beyond it gets this.
+    """
+
+    auto: int
+    most: int
+
+
+# Of an engine that finishes one request before it begins the next.
+ONE_AT_A_TIME = Parallel(auto=1, most=1)
 
 
 class Backend(Protocol):
@@ -71,6 +89,10 @@ class Backend(Protocol):
         """
         ...
 
+    def parallel(self, facts: Facts) -> Parallel:
+        """How many requests at a time the engine serves of this model."""
+        ...
+
     def estimate(self, facts: Facts, load_options: Mapping[str, Any]) -> Estimate:
         """What loading with these (possibly partial) options needs, by formula."""
         ...
@@ -85,7 +107,8 @@ class LoadSpec(TypedDict):
     model: str  # the id, for messages
     format: str
     path: str  # the file (GGUF: first shard) or directory
-    load_options: dict[str, Any]  # PROTOCOL's names, with numbers settled where the plan did
+    # PROTOCOL's names. context_length, parallel and kv_cells are numbers; others may be "auto".
+    load_options: dict[str, Any]
     defaults: dict[str, Any]  # the model's own sampling defaults
 
 

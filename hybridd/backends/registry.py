@@ -131,7 +131,7 @@ def _problem(name: str, backend: Any) -> str | None:
     for attribute in ("tagged", "splits_layers"):
         if not isinstance(getattr(backend, attribute, None), bool):
             return f"its {attribute} is no boolean"
-    for attribute in ("uses_gpu", "claims", "companions", "inspect", "estimate"):
+    for attribute in ("uses_gpu", "claims", "companions", "inspect", "parallel", "estimate"):
         if not callable(getattr(backend, attribute, None)):
             return f"it has no {attribute}"
     return None if backend.name == name else f"it calls itself {backend.name!r}"

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hybridd.core.fields import Bool, Choice, Field, Float, Int, ListOf, MapOf, OneOf, Struct, Text
+from hybridd.wire.errors import InvalidParams
 
 NULL = Choice((None,))
 _ADAPTER_SCALE = Struct(
@@ -117,6 +118,29 @@ def complete_sampling(*layers: Mapping[str, Any]) -> dict[str, Any]:
     if made["seed"] == -1:
         made["seed"] = None
     return made
+
+
+def wanted_of(load_options: Mapping[str, Any], most_parallel: int) -> dict[str, Any]:
+    """Load options as the scheduler compares and plans them.
+
+    More requests at a time than the engine serves become as many as it does: an instance that
+    serves those is all that a load could bring.
+
+    Raises:
+        InvalidParams: Options that contradict each other.
+    """
+    wanted = dict(load_options)
+    length, cells = wanted.get("context_length"), wanted.get("kv_cells")
+    if isinstance(length, int) and isinstance(cells, int) and cells < length:
+        raise InvalidParams(
+            f"kv_cells is {cells}, but one request may have {length} tokens (context_length) and "
+            "needs a cell for each; raise kv_cells or lower context_length",
+            field="load_options.kv_cells",
+            reason="less than context_length",
+        )
+    if isinstance(wanted.get("parallel"), int):
+        wanted["parallel"] = min(wanted["parallel"], most_parallel)
+    return wanted
 
 
 def satisfies(in_force: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:

@@ -1,8 +1,17 @@
 """What a load needs and where it goes: estimate x free memory -> placement. Pure arithmetic.
 
 In this plain form a model goes whole to the first GPU that has room, else (GGUF) with as many
-layers as fit, else to the CPU. A context length of "auto" is the model's own up to a cap; it is
-made smaller only when the whole machine, with every other model gone, has no room for it.
+layers as fit, else to the CPU. What was asked for by number is never changed; what was left to us
+("auto") is settled here, so that the engine gets numbers. Where memory is short, this goes first,
+and the next only when that is not enough:
+
+1. Requests at a time: from the engine's usual number by halves down to one. They serve requests
+   that may come, while everything below is felt by each request that does; so for them no other
+   model leaves and no layer leaves the GPU.
+2. Other models, as far as they may go (`placing`). Once they have gone the load is planned again,
+   and takes as many requests at a time as have room then.
+3. The context length, down to `MIN_AUTO_CONTEXT`, when the whole machine, with every other model
+   gone, has no room for one request of the full length.
 """
 
 from __future__ import annotations
@@ -15,6 +24,8 @@ from hybridd.core.devices import CPU
 from hybridd.core.model import Estimate
 from hybridd.wire.units import format_size
 
+# The length of a model that does not say what it was made for.
+DEFAULT_CONTEXT = 8192
 # Under this a context is of no use for a chat, so "auto" goes no lower.
 MIN_AUTO_CONTEXT = 512
 # Kept free on a GPU for the driver's own context and fragmentation.
@@ -28,7 +39,8 @@ class Need:
     Attributes:
         estimate: Load options with numbers -> bytes; the backend's own formula.
         context_length: The longest that the model was made for, when it says so.
-        auto_context: The cap that "auto" takes.
+        auto_context: The cap that "auto" takes; 0 for none but the model's own.
+        auto_parallel: Requests at a time that "auto" takes when there is room.
         gpu: Whether the engine that is installed can use a GPU.
         layers: For a split between GPU and CPU; None when the engine cannot split.
     """
@@ -36,7 +48,8 @@ class Need:
     model: str
     estimate: Callable[[Mapping[str, Any]], Estimate]
     context_length: int | None = None
-    auto_context: int = 8192
+    auto_context: int = DEFAULT_CONTEXT
+    auto_parallel: int = 1
     gpu: bool = False
     layers: int | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -93,17 +106,50 @@ class Plan:
 
 
 def settle(
-    need: Need, wanted: Mapping[str, Any], context_length: int | None = None
+    need: Need,
+    wanted: Mapping[str, Any],
+    *,
+    context_length: int | None = None,
+    parallel: int | None = None,
 ) -> dict[str, Any]:
-    """Turn the "auto" of the context length into a number; that of parallel is the engine's."""
+    """Turn every "auto" of the context's size into a number.
+
+    Args:
+        context_length: What "auto" is to take instead of the usual.
+        parallel: The same.
+    """
     options = dict(wanted)
-    asked = options.get("context_length", "auto")
-    if asked == "auto":
-        native = need.context_length or need.auto_context
-        options["context_length"] = context_length or min(native, need.auto_context)
-    if options.get("parallel") == "auto":
-        del options["parallel"]
+    cells = _number(options, "kv_cells")
+    if _number(options, "context_length") is None:
+        usual = min(_native(need), need.auto_context or _native(need))
+        # Cells that were given by number bound what one request can have of them.
+        options["context_length"] = min(context_length or usual, cells or usual)
+    if _number(options, "parallel") is None:
+        options["parallel"] = parallel or need.auto_parallel
+    if cells is None:
+        options["kv_cells"] = options["context_length"] * options["parallel"]
     return options
+
+
+def _number(options: Mapping[str, Any], name: str) -> int | None:
+    value = options.get(name)
+    return value if isinstance(value, int) else None
+
+
+def _native(need: Need) -> int:
+    """The longest context that the model was made for."""
+    return need.context_length or DEFAULT_CONTEXT
+
+
+def _parallel_choices(need: Need, wanted: Mapping[str, Any]) -> list[int]:
+    """The numbers of requests at a time to try, the most first."""
+    asked = _number(wanted, "parallel")
+    if asked is not None:
+        return [asked]
+    choices = [max(1, need.auto_parallel)]
+    while choices[-1] > 1:
+        choices.append(choices[-1] // 2)
+    return choices
 
 
 def place(need: Need, options: Mapping[str, Any], available: Mapping[str, int]) -> Plan:
@@ -177,10 +223,12 @@ def _layers_that_fit(need: Need, estimate: Estimate, wanted: object, room: int) 
 
 def largest_context(need: Need, wanted: Mapping[str, Any], available: Mapping[str, int]) -> int:
     """The longest context, up to the model's own, that fits into `available`; 0 when none does."""
-    low, high = 0, need.context_length or need.auto_context
+    low, high = 0, min(_native(need), _number(wanted, "kv_cells") or _native(need))
+    fewest = _parallel_choices(need, wanted)[-1]
     while low < high:
         middle = (low + high + 1) // 2
-        if place(need, settle(need, {**wanted, "context_length": middle}), available).fits:
+        options = settle(need, {**wanted, "context_length": middle}, parallel=fewest)
+        if place(need, options, available).fits:
             low = middle
         else:
             high = middle - 1
@@ -197,22 +245,31 @@ def fit(
         all_free: The same if every model that may ever be evicted were gone.
 
     Returns:
-        A plan that fits now; or one that does not, whose `load_options` are those to wait for. Its
-        `max_context_length` is 0 only when it would not fit with everything evicted either.
+        A plan that fits now; or one that does not, whose `load_options` are those to wait for: the
+        least that will do, so that no more has to leave than must. Its `max_context_length` is 0
+        only when it would not fit with everything evicted either.
     """
-    options = settle(need, wanted)
-    now = place(need, options, available)
+    *more, fewest = _parallel_choices(need, wanted)
+    now = place(need, settle(need, wanted, parallel=fewest), available)
     if now.fits:
-        return replace(now, max_context_length=largest_context(need, wanted, available))
-    later = place(need, options, all_free)
-    most = largest_context(need, wanted, all_free)
+        longest = largest_context(need, wanted, available)
+        for parallel in more:
+            roomy = place(need, settle(need, wanted, parallel=parallel), available)
+            if roomy.fits and _speed(roomy) == _speed(now):
+                return replace(roomy, max_context_length=longest)
+        return replace(now, max_context_length=longest)
+    longest = largest_context(need, wanted, all_free)
     if (
-        not later.fits
-        and wanted.get("context_length", "auto") == "auto"
-        and most >= MIN_AUTO_CONTEXT
+        not place(need, now.load_options, all_free).fits
+        and _number(wanted, "context_length") is None
+        and longest >= MIN_AUTO_CONTEXT
     ):
-        options = settle(need, wanted, context_length=min(most, options["context_length"]))
+        shorter = min(longest, now.load_options["context_length"])
+        options = settle(need, wanted, context_length=shorter, parallel=fewest)
         now = place(need, options, available)
-        if now.fits:
-            return replace(now, max_context_length=most)
-    return replace(now, max_context_length=most)
+    return replace(now, max_context_length=longest)
+
+
+def _speed(made: Plan) -> tuple[list[str], int | None]:
+    """What tells fast placements of a model from slow ones: where it lies, layers on the GPU."""
+    return list(made.placement), made.gpu_layers

@@ -21,6 +21,7 @@ from hybridd.core.fields import (
     Float,
     Int,
     ListOf,
+    OneOf,
     Size,
     Text,
     short,
@@ -150,10 +151,12 @@ _ALL = (
     ),
     Key(
         "models.auto_context",
-        Int(256, 2**31 - 1),
+        OneOf((Choice((0,)), Int(256, 2**31 - 1))),
         8192,
         'The longest context, in tokens, that a load with context_length "auto" takes; a model '
-        "made for less gets less.",
+        "made for less gets less. It keeps a KV cache for 128k tokens, which many models were made "
+        "for, from taking more memory than the weights. 0 for no cap: as long as the model was "
+        "made for and memory has room for.",
     ),
     Key(
         "limits.ram_max",

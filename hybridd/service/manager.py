@@ -21,7 +21,7 @@ from hybridd.core.instance import Instance
 from hybridd.core.lifecycle import State
 from hybridd.core.model import ModelRecord
 from hybridd.core.naming import resolve
-from hybridd.core.options import complete_sampling
+from hybridd.core.options import complete_sampling, wanted_of
 from hybridd.core.plan import Need
 from hybridd.host.processes import ProcessHost
 from hybridd.service import views
@@ -115,7 +115,7 @@ class Manager:
             next(self._keys),
             record.id,
             load=True,
-            load_options=load_options or {},
+            load_options=self._wanted(record, load_options),
             keepalive=keepalive,
             pin=pin,
         )
@@ -142,7 +142,7 @@ class Manager:
             next(self._keys),
             record.id,
             load=True,
-            load_options=load_options or {},
+            load_options=self._wanted(record, load_options),
             keepalive=keepalive,
             pin=pin,
             detached=True,
@@ -205,7 +205,7 @@ class Manager:
             item = work.Item(
                 made.key,
                 record.id,
-                load_options=load_options or {},
+                load_options=self._wanted(record, load_options),
                 keepalive=keepalive,
                 switch=self._configuration["models.smart_switching"],
             )
@@ -316,6 +316,12 @@ class Manager:
             )
         return record
 
+    def _wanted(
+        self, record: ModelRecord, load_options: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        parallel = self._backends[record.format].parallel(record.facts)
+        return wanted_of(load_options or {}, parallel.most)
+
     def _need(self, record: ModelRecord) -> Need:
         backend = self._backends[record.format]
         facts = record.facts
@@ -324,6 +330,7 @@ class Manager:
             lambda options: backend.estimate(facts, options),
             context_length=facts.context_length,
             auto_context=self._configuration["models.auto_context"],
+            auto_parallel=backend.parallel(facts).auto,
             gpu=backend.uses_gpu(),
             layers=facts.layers if backend.splits_layers else None,
         )

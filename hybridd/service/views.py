@@ -47,6 +47,7 @@ def loaded(
     worker = supervisor.worker if supervisor else None
     reserved = sum(instance.plan.placement.values())
     resident = supervisor.resident_bytes if supervisor else 0
+    in_force = {**instance.plan.load_options, **facts.get("load_options", {})}
     made: dict[str, Any] = {
         "id": instance.model,
         "format": record.format if record else None,
@@ -60,9 +61,10 @@ def loaded(
             "resident_bytes": resident,
             "peak_bytes": supervisor.peak_bytes if supervisor else 0,
         },
-        "load_options": {**instance.plan.load_options, **facts.get("load_options", {})},
+        "load_options": in_force,
         "context_length": facts.get("context_length", estimate.context_length),
         "parallel": facts.get("parallel", estimate.parallel),
+        "kv_cells": in_force.get("kv_cells"),
         "active_requests": len(instance.active),
         "queued_requests": queued,
         "generation_tokens_per_s": supervisor.tokens_per_s if supervisor else None,

@@ -149,6 +149,7 @@ class Loaded(Record):
     load_options: dict[str, Any] = {}
     context_length: int | None = None
     parallel: int | None = None
+    kv_cells: int | None = None
     active_requests: int = 0
     queued_requests: int = 0
     generation_tokens_per_s: float | None = None

@@ -58,6 +58,7 @@ def test_auto_takes_no_more_than_the_model_has() -> None:
     [
         ({"context_length": 1024}, 12 * 2**20),
         ({"context_length": 1024, "parallel": 2}, 24 * 2**20),
+        ({"context_length": 1024, "parallel": 4, "kv_cells": 2048}, 24 * 2**20),
         ({"context_length": 1024, "kv_cache_type": "f32"}, 24 * 2**20),
         ({"context_length": 1024, "kv_cache_type": "q8_0"}, 12 * 2**20 * 34 // 64),
         ({"context_length": 1024, "kv_cache_type": "Q4_0"}, 12 * 2**20 * 18 // 64),
@@ -123,6 +124,8 @@ def test_huggingface_cache_by_dtype() -> None:
     made = HUGGINGFACE.estimate(_stored(F32=4), options)
     assert made.kv_cache_bytes == 2 * 4 * 16 * 300 * 4
     assert HUGGINGFACE.estimate(_stored(BF16=4), options).kv_cache_bytes * 2 == made.kv_cache_bytes
+    shared = HUGGINGFACE.estimate(_stored(F32=4), {**options, "kv_cells": 200})
+    assert shared.kv_cache_bytes == 2 * 4 * 16 * 200 * 4
 
 
 def test_huggingface_quantized_at_load() -> None:

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from hybridd.backends import echo, installed, onnx, registry
+from hybridd.backends import echo, gguf, installed, onnx, registry
 from hybridd.backends.registry import FormatInfo, availability, load_backends
+from hybridd.core.model import Facts
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,6 +37,14 @@ def test_the_built_in_ones_register_like_anybodys() -> None:
     assert set(listed) >= set(load_backends()) >= {"echo", "gguf", "huggingface"}
     assert list(load_backends({"echo", "unknown"})) == ["echo"]
     assert load_backends(set()) == {}
+
+
+def test_what_is_served_at_a_time() -> None:
+    echoes = Facts("echo", (), metadata={"parallel": 3})
+    assert echo.BACKEND.parallel(echoes).auto == 3
+    assert echo.BACKEND.parallel(Facts("echo", ())).auto == 1
+    assert gguf.BACKEND.parallel(Facts("gguf", ())) == (4, 256)
+    assert onnx.BACKEND.parallel(Facts("onnx", ())) == (1, 1)
 
 
 def test_broken_backends_are_left_out_and_said(

@@ -18,7 +18,9 @@ from hybridd.core.options import (
     TOOLS,
     complete_sampling,
     satisfies,
+    wanted_of,
 )
+from hybridd.wire.errors import InvalidParams
 
 
 def test_precedence_is_request_then_configuration_then_model_then_default() -> None:
@@ -105,6 +107,9 @@ def test_bad_load_options(options: Any) -> None:
         ({"context_length": 8192}, {"context_length": "auto"}, True),
         ({}, {"context_length": 1}, False),
         ({"parallel": 4}, {"parallel": 2}, True),
+        ({"parallel": 4}, {"parallel": 4}, True),
+        ({"parallel": 4}, {"parallel": 5}, False),
+        ({"kv_cells": 32768}, {"kv_cells": 8192}, True),
         ({"kv_cells": 100}, {"kv_cells": 200}, False),
         ({"threads": 8}, {"threads": 4}, False),
         ({"threads": 4}, {"threads": 4}, True),
@@ -118,6 +123,27 @@ def test_bad_load_options(options: Any) -> None:
 )
 def test_satisfies(in_force: dict[str, Any], wanted: dict[str, Any], does: bool) -> None:
     assert satisfies(in_force, wanted) is does
+
+
+def test_more_at_a_time_than_the_engine_serves_is_as_many_as_it_does() -> None:
+    assert wanted_of({"parallel": 4, "threads": 2}, 1) == {"parallel": 1, "threads": 2}
+    assert wanted_of({"parallel": 4}, 256) == {"parallel": 4}
+    assert wanted_of({"parallel": "auto"}, 1) == {"parallel": "auto"}
+    assert wanted_of({}, 1) == {}
+
+
+def test_fewer_cells_than_one_request_may_have_tokens() -> None:
+    with pytest.raises(InvalidParams) as caught:
+        wanted_of({"context_length": 4096, "kv_cells": 4095}, 1)
+    assert caught.value.data["field"] == "load_options.kv_cells"
+    assert "kv_cells is 4095" in caught.value.message
+    for fine in (
+        {"context_length": 4096, "kv_cells": 4096},
+        {"context_length": 4096, "kv_cells": 5000, "parallel": 4},
+        {"kv_cells": 1},
+        {"context_length": "auto", "kv_cells": 1},
+    ):
+        assert wanted_of(fine, 256) == fine
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,16 @@ from hypothesis import strategies as some
 
 from hybridd.core.devices import CPU, Device, Snapshot
 from hybridd.core.model import Estimate
-from hybridd.core.plan import GPU_SLACK_BYTES, MIN_AUTO_CONTEXT, Need, fit, largest_context, place
+from hybridd.core.plan import (
+    DEFAULT_CONTEXT,
+    GPU_SLACK_BYTES,
+    MIN_AUTO_CONTEXT,
+    Need,
+    fit,
+    largest_context,
+    place,
+    settle,
+)
 
 GPU = "cuda:0"
 GIB = 1024**3
@@ -21,9 +30,10 @@ def need(weights: int = 100, per_token: int = 1, context: int | None = 32768, **
     def estimate(options: Mapping[str, Any]) -> Estimate:
         length = options["context_length"]
         parallel = options.get("parallel", 1)
-        return Estimate(weights, length * parallel * per_token, 10, 5, length, parallel)
+        cells = options.get("kv_cells", length * parallel)
+        return Estimate(weights, cells * per_token, 10, 5, length, parallel)
 
-    return Need("m", estimate, context_length=context, auto_context=8192, **more)
+    return Need("m", estimate, context_length=context, **{"auto_context": 8192, **more})
 
 
 def test_auto_takes_the_models_own_context_up_to_the_cap() -> None:
@@ -36,9 +46,14 @@ def test_auto_takes_the_models_own_context_up_to_the_cap() -> None:
 
 def test_what_was_asked_for_is_taken_as_it_is() -> None:
     made = fit(need(), {"context_length": 100, "parallel": 2, "threads": 3}, {CPU: 10**9}, {})
-    assert made.load_options == {"context_length": 100, "parallel": 2, "threads": 3}
+    assert made.load_options == {
+        "context_length": 100, "parallel": 2, "threads": 3, "kv_cells": 200,
+    }  # fmt: skip
     assert made.placement == {CPU: 100 + 200 + 15}
-    assert "parallel" not in fit(need(), {"parallel": "auto"}, {CPU: 10**9}, {}).load_options
+    fewer_cells = {"context_length": 100, "parallel": 2, "kv_cells": 150}
+    made = fit(need(), fewer_cells, {CPU: 10**9}, {})
+    assert made.load_options == fewer_cells
+    assert made.placement == {CPU: 100 + 150 + 15}
 
 
 def test_auto_shrinks_only_when_the_whole_machine_has_no_room() -> None:
@@ -110,6 +125,95 @@ def test_a_plan_that_fits_stays_within_what_is_available(
     assert made.to_wire()["free"] == [{"device": CPU, "bytes": max(0, now)}]
 
 
+# -------------------------------------------------------------------- requests at a time
+
+# The weights and what goes with them take 115 bytes, a request of the full context 8192.
+ONE = 115 + 8192
+FOUR = 115 + 4 * 8192
+
+
+def served(room: int, later: int | None = None, **wanted: Any) -> tuple[int, int, bool]:
+    """Parallel and context length of a plan, and whether it fits now."""
+    made = fit(need(auto_parallel=4), wanted, {CPU: room}, {CPU: room if later is None else later})
+    options = made.load_options
+    return options["parallel"], options["context_length"], made.fits
+
+
+@pytest.mark.parametrize(
+    ("room", "parallel"),
+    [(10**6, 4), (FOUR, 4), (FOUR - 1, 2), (ONE + 8192, 2), (ONE + 8191, 1), (ONE, 1)],
+)
+def test_requests_at_a_time_go_before_the_context(room: int, parallel: int) -> None:
+    assert served(room) == (parallel, 8192, True)
+    assert served(room, parallel="auto") == (parallel, 8192, True)
+
+
+def test_nobody_leaves_for_more_requests_at_a_time() -> None:
+    assert served(ONE, later=10**6) == (1, 8192, True)
+    # What has to leave is what one request needs; the plan after that takes what has room.
+    assert served(ONE - 1, later=10**6) == (1, 8192, False)
+
+
+def test_the_context_goes_only_when_one_request_has_no_room() -> None:
+    assert served(ONE - 1) == (1, 8191, True)
+    assert served(ONE - 1, context_length=8192) == (1, 8192, False)
+    assert served(1000, parallel=2) == (2, 8192, False), "442 tokens each are of no use"
+    assert served(2000, parallel=2) == (2, 942, True)
+
+
+def test_requests_at_a_time_that_were_asked_for_stay() -> None:
+    assert served(ONE, parallel=3) == (3, 2730, True)
+    assert served(ONE, parallel=3, context_length=8192) == (3, 8192, False)
+    assert served(10**6, parallel=9) == (9, 8192, True)
+
+
+@pytest.mark.parametrize(("auto", "tried"), [(1, {1}), (3, {3, 1}), (8, {8, 4, 2, 1})])
+def test_fewer_is_half_as_many(auto: int, tried: set[int]) -> None:
+    rooms = range(ONE, 115 + auto * 8192 + 1, 1024)
+    made = {fit(need(auto_parallel=auto), {}, {CPU: room}, {}).load_options["parallel"]
+            for room in [*rooms, 10**6]}  # fmt: skip
+    assert made == tried
+
+
+def test_cells_that_were_given_bound_an_automatic_context() -> None:
+    assert settle(need(auto_parallel=4), {"kv_cells": 1000}) == {
+        "kv_cells": 1000, "context_length": 1000, "parallel": 4,
+    }  # fmt: skip
+    made = fit(need(auto_parallel=4), {"kv_cells": 1000}, {CPU: 10**6}, {})
+    assert (made.estimate.kv_cache_bytes, made.max_context_length) == (1000, 1000)
+
+
+def test_the_cap_of_an_automatic_context() -> None:
+    assert settle(need(auto_context=500), {})["context_length"] == 500
+    assert settle(need(auto_context=500), {"context_length": 600})["context_length"] == 600
+    assert settle(need(auto_context=0), {})["context_length"] == 32768, "the model's own"
+    unknown = need(auto_context=0, context=None)
+    assert settle(unknown, {})["context_length"] == DEFAULT_CONTEXT
+    made = fit(need(auto_context=0), {}, {CPU: 20_115}, {CPU: 20_115})
+    assert (made.load_options["context_length"], made.fits) == (20_000, True)
+
+
+@given(
+    some.integers(0, 2000), some.integers(0, 3), some.integers(0, 200_000),
+    some.integers(0, 200_000), some.integers(1, 9), some.sampled_from(["auto", 100, 3000]),
+    some.sampled_from(["auto", 1, 3]),
+)  # fmt: skip
+def test_more_room_never_gives_less(
+    weights: int, per_token: int, now: int, more: int, auto: int, context: Any, parallel: Any
+) -> None:
+    wanted = {"context_length": context, "parallel": parallel}
+    made = need(weights, per_token, auto_parallel=auto)
+    small = fit(made, wanted, {CPU: now}, {CPU: now})
+    large = fit(made, wanted, {CPU: now + more}, {CPU: now + more})
+    assert small.fits <= large.fits
+    if small.fits:
+        for name in ("context_length", "parallel", "kv_cells"):
+            assert small.load_options[name] <= large.load_options[name]
+    for plan in (small, large):
+        for name, value in wanted.items():
+            assert value in ("auto", plan.load_options[name])
+
+
 # -------------------------------------------------------------------- GPUs
 
 ROOMY = {CPU: 10 * GIB, GPU: 4 * GIB}
@@ -162,6 +266,20 @@ def test_a_number_of_layers_is_taken_at_its_word() -> None:
         assert not place(gpu_need(), options(gpu_layers=layers), tight).fits, layers
     # Without a GPU to use, there is nothing to be asked for.
     assert place(gpu_need(), options(gpu_layers=8), {CPU: 10 * GIB}).fits
+
+
+@pytest.mark.parametrize(
+    ("room", "parallel", "layers"), [(40, 4, 10), (13, 2, 10), (11, 1, 10), (6, 2, 5), (4.5, 1, 4)]
+)
+def test_no_layer_leaves_the_gpu_for_more_requests_at_a_time(
+    room: float, parallel: int, layers: int
+) -> None:
+    # In tenths of a GiB: the weights take ten, a request's context one.
+    tenth = GIB // 10
+    made = need(10 * tenth, tenth // 1024, gpu=True, layers=10, auto_parallel=4)
+    available = {CPU: 10 * GIB, GPU: GPU_SLACK_BYTES + int(room * tenth)}
+    planned = fit(made, {"context_length": 1024}, available, available)
+    assert (planned.load_options["parallel"], planned.gpu_layers) == (parallel, layers)
 
 
 def test_an_engine_that_cannot_split_takes_all_or_nothing() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import trio
 
+from hybridd.backends.api import Parallel
 from hybridd.backends.registry import FormatInfo
 from hybridd.core.devices import CPU, Device, Snapshot
 from hybridd.core.model import Estimate, Facts, Location, ModelRecord
@@ -196,6 +197,9 @@ class FakeBackend:
 
     def uses_gpu(self) -> bool:
         return False
+
+    def parallel(self, facts: Facts) -> Parallel:
+        return Parallel(auto=1, most=8)
 
     def estimate(self, facts: Facts, load_options: Mapping[str, Any]) -> Estimate:
         length = int(load_options.get("context_length", 4096))

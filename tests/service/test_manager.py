@@ -58,9 +58,43 @@ async def test_what_the_worker_is_told(tmp_path: Path) -> None:
             "extra": None,
             "spec": {
                 "model": "a", "format": "fake", "path": "/m/a", "defaults": {"top_k": 5},
-                "load_options": {"context_length": 8192},
+                "load_options": {"context_length": 8192, "parallel": 1, "kv_cells": 8192},
             },
         }  # fmt: skip
+
+
+async def test_cells_and_requests_at_a_time(tmp_path: Path) -> None:
+    async with running(tmp_path) as (world, begin):
+        options = {"context_length": 1000, "parallel": 2, "kv_cells": 1500}
+        load = begin(world.manager.load, "a", load_options=options)
+        worker = await world.host.worker(0)
+        worker.ready(context_length=1000, parallel=2, load_options={})
+        await load.over.wait()
+        assert load.value["load_options"] == options
+        assert [load.value[name] for name in options] == [1000, 2, 1500]
+        fewer = await world.manager.load("a", load_options={"parallel": 1, "kv_cells": 1000})
+        assert fewer["pid"] == load.value["pid"]
+        impossible = {"context_length": 1000, "kv_cells": 999}
+        for refused in (
+            begin(world.manager.load, "a", load_options=impossible),
+            begin(world.manager.load_detached, "a", load_options=impossible),
+            begin(world.manager.infer, "generate", "a", {"prompt": "x"}, load_options=impossible),
+        ):
+            await refused.over.wait()
+            assert refused.kind == "invalid_params"
+
+
+async def test_more_at_a_time_than_the_engine_serves_never_reloads(tmp_path: Path) -> None:
+    async with running(tmp_path) as (world, begin):
+        load = begin(world.manager.load, "a", load_options={"parallel": 100})
+        worker = await world.host.worker(0)
+        worker.ready(parallel=8)
+        await load.over.wait()
+        assert load.value["parallel"] == 8
+        for parallel in (2, 8, 9, 100):
+            wish = begin(world.manager.load, "a", load_options={"parallel": parallel})
+            await settled()
+            assert wish.value["pid"] == worker.pid, parallel
 
 
 async def test_loads_of_one_model_join_one_job(tmp_path: Path) -> None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 
-from ..api import Backend
+from hybridd.core.model import Facts
+
+from ..api import Backend, Parallel
 from .estimate import estimate
 from .inspect import FORMAT, inspect
+
+_MOST_PARALLEL = 4096  # as many as a file may say
 
 
 class EchoBackend:
@@ -27,6 +31,10 @@ class EchoBackend:
     def uses_gpu(self) -> bool:
         """It pretends on the CPU only."""
         return False
+
+    def parallel(self, facts: Facts) -> Parallel:
+        """One at a time, unless the file says more."""
+        return Parallel(facts.metadata.get("parallel", 1), _MOST_PARALLEL)
 
     def claims(self, names: Set[str]) -> bool:
         """A model of this format is a file, never a directory."""

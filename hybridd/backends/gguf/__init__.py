@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Set
 
+from hybridd.core.model import Facts
+
 from .. import installed
-from ..api import Backend
+from ..api import Backend, Parallel
 from .estimate import estimate
 from .inspect import FORMAT, inspect
 from .projector import companions
 
+# Four conversations at a time cost little more than one in a batch, and their cells are reserved
+# only where there is room. 256 is llama.cpp's LLAMA_MAX_SEQ.
+_PARALLEL = Parallel(auto=4, most=256)
 _GPU_LIBRARIES = ("libggml-cuda", "libggml-hip", "libggml-vulkan", "libggml-sycl", "libggml-musa")
 
 
@@ -34,6 +39,10 @@ class GGUFBackend:
         return any(
             name.startswith(_GPU_LIBRARIES) for name in installed.files_of("llama_cpp", "lib")
         )
+
+    def parallel(self, facts: Facts) -> Parallel:
+        """Sequences in one batch."""
+        return _PARALLEL
 
     def claims(self, names: Set[str]) -> bool:
         """A model of this format is a file, never a directory."""

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from hybridd.core.model import Facts
+
 from .. import installed
-from ..api import Backend
+from ..api import ONE_AT_A_TIME, Backend, Parallel
 from .estimate import estimate
 from .inspect import FORMAT, claims, inspect
+
+# The engine finishes one request before it begins the next. Change this with the engine.
+_PARALLEL = ONE_AT_A_TIME
 
 
 class HuggingFaceBackend:
@@ -30,6 +35,10 @@ class HuggingFaceBackend:
         """Whether torch is a build with GPU support: only those without say so."""
         version = installed.version_of("torch")
         return version is not None and "+cpu" not in version
+
+    def parallel(self, facts: Facts) -> Parallel:
+        """Until the engine has continuous batching."""
+        return _PARALLEL
 
     def companions(self, names: Sequence[str], loose: bool) -> Mapping[str, Sequence[str]]:
         """A model of this format is a directory, never a file."""

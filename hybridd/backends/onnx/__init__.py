@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..api import Backend
+from hybridd.core.model import Facts
+
+from ..api import ONE_AT_A_TIME, Backend, Parallel
 from .estimate import estimate
 from .inspect import FORMAT, claims, inspect
 
@@ -28,6 +30,10 @@ class ONNXBackend:
     def uses_gpu(self) -> bool:
         """There is no engine that could."""
         return False
+
+    def parallel(self, facts: Facts) -> Parallel:
+        """There is no engine yet."""
+        return ONE_AT_A_TIME
 
     def companions(self, names: Sequence[str], loose: bool) -> Mapping[str, Sequence[str]]:
         """A model of this format is a directory, never a file."""
