@@ -118,7 +118,7 @@ class LoadedFacts(TypedDict):
     engine: str  # "llama.cpp 0.3.36", "transformers 5.23.0"
     context_length: int  # of one request
     parallel: int  # requests it takes at a time
-    load_options: dict[str, Any]  # in force
+    load_options: dict[str, Any]  # in force; `threads`: the most it computes with
     memory: dict[str, int]  # what the engine's own figures say, by purpose (weights_bytes, …)
     capabilities: list[str]  # what this instance can do
 
@@ -198,6 +198,15 @@ class Engine(Protocol):
         `interrupted(id)` is cheap and thread-safe; llama.cpp's abort callback asks it.
         """
         ...
+
+    def set_threads(self, count: int) -> None:
+        """Compute with at most `count` threads from the next step on; called between steps.
+
+        The daemon shares the cores among the models that are at work. It calls this only where
+        nobody asked for a number, and never with more than the `threads` that `load` said are in
+        force. An engine that cannot change them ignores it.
+        """
+        return
 
     def close(self) -> None:
         """Free everything; the process ends soon after."""

@@ -95,6 +95,10 @@ class ServingEngine(ABC, Generic[S]):
         """See `api.Engine`."""
         self._interrupted = interrupted
 
+    def set_threads(self, count: int) -> None:
+        """See `api.Engine`; a subclass that can change its threads overrides this."""
+        return
+
     def submit(self, request: WorkRequest) -> None:
         """Queue a request; generations start in the order they came."""
         self._arrived.append(request)

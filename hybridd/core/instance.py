@@ -33,6 +33,7 @@ class Instance:
         unloads: Keys of those who wait for its end.
         refusal: Why its load failed, once it said so.
         stale: Its files were replaced or went away since.
+        threads_told: The last number of threads that it was told; None leaves it to its engine.
     """
 
     number: int
@@ -52,6 +53,7 @@ class Instance:
     unloads: list[int] = field(default_factory=list)
     refusal: HybriddError | None = None
     stale: bool = False
+    threads_told: int | None = None
 
     @property
     def parallel(self) -> int:
@@ -63,6 +65,17 @@ class Instance:
         """Options to compare a wish with: the plan's, what the engine says, what was asked for."""
         asked = {k: v for k, v in self.wanted.items() if v != "auto"}
         return {**self.plan.load_options, **self.facts.get("load_options", {}), **asked}
+
+    @property
+    def threads_given(self) -> bool:
+        """Whether its threads were asked for by number, and are therefore nobody else's matter."""
+        return isinstance(self.wanted.get("threads"), int)
+
+    @property
+    def threads_claimed(self) -> int:
+        """The most threads that its engine computes with, as it says; 0 where it does not say."""
+        said = self.facts.get("load_options", {}).get("threads")
+        return said if type(said) is int and said > 0 else 0
 
     @property
     def leaving(self) -> bool:

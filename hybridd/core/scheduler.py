@@ -34,6 +34,7 @@ from hybridd.core.lifecycle import State, move
 from hybridd.core.loading import Loading
 from hybridd.core.options import satisfies
 from hybridd.core.roster import Roster, load_cancelled, not_loaded, shutting_down, unloaded
+from hybridd.core.threads import retell
 from hybridd.core.work import (
     Abandon,
     CancelActive,
@@ -84,6 +85,7 @@ class Scheduler:
         self._roster.effects = []
         _HANDLERS[type(event)](self, event)
         self._pump()
+        self._roster.effects += retell(self.instances.values(), self._roster.config.cores)
         return self._roster.effects
 
     def next_deadline(self) -> float:

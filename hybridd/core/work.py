@@ -142,12 +142,14 @@ class Configure:
 
     Attributes:
         room: Whatever else decides what fits; when it changes, waiting loads are looked at again.
+        cores: Physical cores that engines share; 0 leaves each to itself.
     """
 
     keepalive: float
     max_loaded: int
     max_queue: int
     room: tuple[Any, ...] = ()
+    cores: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +222,14 @@ class CancelActive:
 
 
 @dataclass(frozen=True, slots=True)
+class SetThreads:
+    """Tell a worker with how many threads it may compute from its next step on."""
+
+    instance: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """The item is over. Without an error: the load is ready, or the unload is done."""
 
@@ -258,4 +268,6 @@ class Notify:
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
-Effect = Sample | Start | Stop | Send | CancelActive | Finish | Joined | LoadState | Notify
+Effect = (
+    Sample | Start | Stop | Send | CancelActive | SetThreads | Finish | Joined | LoadState | Notify
+)

@@ -16,6 +16,7 @@ from typing import Any
 import trio
 
 from hybridd.backends.api import Backend
+from hybridd.backends.cpu import usable_cores
 from hybridd.core import work
 from hybridd.core.devices import CPU, Snapshot
 from hybridd.core.plan import Need
@@ -114,6 +115,7 @@ class Residency:
                     c["limits.max_loaded"],
                     c["limits.max_queue"],
                     (c["limits.ram_max"], c["limits.vram_max"], c["models.auto_context"]),
+                    usable_cores(),
                 )
             )
 
@@ -251,6 +253,10 @@ class Residency:
         if supervisor := self.supervisors.get(effect.instance):
             supervisor.send({"op": "cancel", "id": effect.key})
 
+    def _set_threads(self, effect: work.SetThreads) -> None:
+        if supervisor := self.supervisors.get(effect.instance):
+            supervisor.send({"op": "threads", "n": effect.count})
+
     def _finish(self, effect: work.Finish) -> None:
         error = effect.error
         if isinstance(error, errors.Quarantined):
@@ -308,6 +314,7 @@ _PERFORM: Mapping[type, Callable[[Residency, Any], None]] = {
     work.Stop: Residency._stop,
     work.Send: Residency._send,
     work.CancelActive: Residency._cancel_active,
+    work.SetThreads: Residency._set_threads,
     work.Finish: Residency._finish,
     work.Joined: Residency._joined,
     work.LoadState: Residency._load_state,

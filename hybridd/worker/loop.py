@@ -4,7 +4,7 @@ The engine runs on the main thread, which is what native libraries expect; the d
 come through a `Mailbox`. Frames from the daemon:
 
     load {spec, factory, extra?}   start {request}   cancel {id}   cancel_load   ping {n}
-    stats   stop
+    threads {n}   stats   stop
 
 and to it:
 
@@ -142,6 +142,8 @@ class Worker:
                 self._cancel(engine, frame["id"])
             case "ping":
                 self._channel.send({"op": "pong", "n": frame.get("n")})
+            case "threads":
+                engine.set_threads(frame["n"])
             case "stats":
                 self._channel.send(self._stats(engine))
             case "stop":

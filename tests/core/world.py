@@ -41,6 +41,7 @@ class World:
         ends: How each key ended: "ok", "reply", "left", or the kind of its error.
         running: Keys that a worker has, with its number.
         jobs: States that each ticket went through.
+        told: (model, threads) of every time that a worker was told.
         said: (topic, type, model) of every notification.
         automatic: Whether a reading of memory arrives at once.
     """
@@ -65,6 +66,7 @@ class World:
         self.automatic = True
         self.samples = 0
         self.asked_to_go: set[str] = set()
+        self.told: list[tuple[str, int]] = []
 
     # ---------------------------------------------------------------- clients
 
@@ -122,13 +124,13 @@ class World:
             worker.state = "loading"
         self.feed(work.WorkerUp(worker.number))
 
-    def ready(self, model: str) -> None:
+    def ready(self, model: str, **options: Any) -> None:
         """It is loaded."""
         if self.worker(model).state == "starting":
             self.up(model)
         worker = self.worker(model)
         worker.state = "ready"
-        facts = {"parallel": self.parallel, "load_options": {}}
+        facts = {"parallel": self.parallel, "load_options": options}
         self.feed(work.WorkerReady(worker.number, facts))
 
     def refuse(self, model: str) -> None:
@@ -178,8 +180,8 @@ class World:
     def configure(self, **settings: Any) -> None:
         self.settings.update(settings)
         s = self.settings
-        room = (self.room,)
-        self.feed(work.Configure(s["keepalive"], s["max_loaded"], s["max_queue"], room))
+        limits = s["keepalive"], s["max_loaded"], s["max_queue"]
+        self.feed(work.Configure(*limits, (self.room,), s.get("cores", 0)))
 
     def close(self) -> None:
         self.asked_to_go |= {worker.model for worker in self.workers.values()}
@@ -250,6 +252,12 @@ class World:
         assert self.workers[effect.instance]
         assert self.running[effect.key] == effect.instance
         assert self.ends[effect.key] == "left"
+
+    def _setthreads(self, effect: work.SetThreads) -> None:
+        worker = self.workers[effect.instance]
+        assert worker.number in self.running.values(), "an idle worker has nothing to compute"
+        assert effect.count >= 1
+        self.told.append((worker.model, effect.count))
 
     def _finish(self, effect: work.Finish) -> None:
         key, error = effect.key, effect.error

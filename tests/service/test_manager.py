@@ -11,6 +11,8 @@ import pytest
 import trio
 import trio.testing
 
+from hybridd.backends.cpu import usable_cores
+from hybridd.core.threads import fair_shares
 from hybridd.wire import errors
 from tests.service.support import FACTS, record, running
 
@@ -95,6 +97,28 @@ async def test_more_at_a_time_than_the_engine_serves_never_reloads(tmp_path: Pat
             wish = begin(world.manager.load, "a", load_options={"parallel": parallel})
             await settled()
             assert wish.value["pid"] == worker.pid, parallel
+
+
+async def test_models_at_work_share_the_cores(tmp_path: Path) -> None:
+    async with running(tmp_path) as (world, begin):
+        workers = []
+        for model in ("a", "b"):
+            load = begin(world.manager.load, model)
+            workers.append(await world.host.worker(len(workers)))
+            workers[-1].ready(load_options={"threads": usable_cores() + 1})
+            await load.over.wait()
+        first = begin(world.manager.infer, "generate", "a", {"prompt": "x"})
+        await settled()
+        begin(world.manager.infer, "generate", "b", {"prompt": "x"})
+        await settled()
+        told = [[f["n"] for f in w.frames if f["op"] == "threads"] for w in workers]
+        mine, others = fair_shares(usable_cores(), [usable_cores() + 1] * 2)
+        assert told == [[usable_cores(), mine] if mine < usable_cores() else [mine], [others]]
+        await workers[0].reply("y")
+        await first.over.wait()
+        assert (await workers[1].heard("threads"))["n"] == others
+        if others < usable_cores():
+            assert (await workers[1].heard("threads"))["n"] == usable_cores()
 
 
 async def test_loads_of_one_model_join_one_job(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Engines that fail in ways that the echo engine cannot."""
+"""Engines that do what the echo engine cannot, above all fail."""
 
 from __future__ import annotations
 
@@ -28,6 +28,21 @@ def Missing() -> Any:  # noqa: N802 - stands in for a class
     import hybridd_absent  # type: ignore[import-not-found]
 
     return hybridd_absent
+
+
+class SaysItsThreads(EchoEngine):
+    """Answers with the number of threads that it was told last."""
+
+    threads = 0
+
+    def set_threads(self, count: int) -> None:
+        self.threads = count
+
+    def step(self) -> Sequence[Output]:
+        return [
+            {**output, "text": f"{self.threads} "} if "text" in output else output
+            for output in super().step()
+        ]
 
 
 class FailsOnce(EchoEngine):

@@ -76,6 +76,31 @@ def test_a_cancel_is_heard_during_a_long_step(tmp_path: Path) -> None:
         assert w.until("cancelled", "done") == {"op": "cancelled", "id": 1}
 
 
+def test_threads_are_set_between_steps(tmp_path: Path) -> None:
+    with worker() as w:
+        w.load(echo_file(tmp_path, token_delay_s=0.001), BROKEN.format("SaysItsThreads"))
+        w.until("ready")
+        w.start(1, prompt="a b", options={"ignore_eos": True})
+        for count in (3, 1):
+            w.send("threads", n=count)
+            while w.until("deltas")["items"][0]["text"] != f"{count} ":
+                pass
+        w.send("cancel", id=1)
+        w.until("cancelled")
+        w.send("threads", n=5)
+        w.start(2, prompt="a")
+        assert w.until("deltas")["items"][0]["text"] == "5 "
+
+
+def test_an_engine_that_cannot_change_its_threads_ignores_it(tmp_path: Path) -> None:
+    with worker() as w:
+        w.load(echo_file(tmp_path), threads=3)
+        assert w.until("ready")["facts"]["load_options"]["threads"] == 3
+        w.send("threads", n=1)
+        w.start(1, prompt="a")
+        assert w.until("deltas")["items"][0]["text"] == "a"
+
+
 def test_every_started_id_ends_exactly_once(tmp_path: Path) -> None:
     with worker() as w:
         w.load(echo_file(tmp_path), parallel=3)

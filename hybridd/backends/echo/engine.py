@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridd.backends.api import LoadedFacts, LoadSpec, Output, Report, WorkRequest
+from hybridd.backends.cpu import usable_cores
 from hybridd.backends.generation import Generation, check_prompt
 from hybridd.backends.messages import normalize
 from hybridd.backends.options import GenerationOptions
@@ -131,7 +132,11 @@ class EchoEngine:
             options.get("context_length"), self._file.get("context_length", _CONTEXT_LENGTH)
         )
         self._parallel = _number(options.get("parallel"), self._file.get("parallel", 1))
-        in_force = {"context_length": self._context_length, "parallel": self._parallel}
+        in_force = {
+            "context_length": self._context_length,
+            "parallel": self._parallel,
+            "threads": _number(options.get("threads"), usable_cores()),
+        }
         return LoadedFacts(
             engine="echo",
             context_length=self._context_length,
@@ -157,6 +162,10 @@ class EchoEngine:
     def set_interrupted(self, interrupted: Callable[[int], bool]) -> None:
         """See `api.Engine`; asked between the slices of a delay."""
         self._interrupted = interrupted
+
+    def set_threads(self, count: int) -> None:
+        """See `api.Engine`; there is nothing to compute with them."""
+        return
 
     def submit(self, request: WorkRequest) -> None:
         """Queue a request; `parallel` of them run at a time, in the order they came."""
