@@ -33,6 +33,8 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Use": {
         "run": ("run", "answer one prompt"),
         "chat": ("run", "talk with a model"),
+        "embed": ("encode", "show the vectors of texts"),
+        "rerank": ("encode", "sort documents by how well they answer a query"),
         "tokenize": ("run", "show the tokens of a text"),
     },
     "Daemon": {

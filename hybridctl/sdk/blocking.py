@@ -20,11 +20,13 @@ if TYPE_CHECKING:
         ChatCompletion,
         Completion,
         ConfigChange,
+        Embeddings,
         Info,
         Job,
         Loaded,
         Model,
         ModelDetails,
+        Reranking,
         Rescan,
         Setting,
         Unloaded,
@@ -280,6 +282,47 @@ class Client:
         if stream:
             return ChatStream(self._connection, self._connection.open_stream(method, params))
         return self._connection.do(calls.chat_completion(method, params))
+
+    def embed(
+        self,
+        model: str,
+        input: str | Sequence[str],
+        *,
+        dimensions: int | None = None,
+        normalize: bool | None = None,
+        **options: Any,
+    ) -> Embeddings:
+        """Vectors of texts that are near each other where the texts mean similar things.
+
+        Args:
+            model: As in `generate`.
+            input: One text, or several.
+            dimensions: Keep only so many of each vector.
+            normalize: False leaves the vectors' lengths as the model made them.
+            **options: `load_options`, `context_length`, `keepalive`, `timeout`.
+        """
+        call = calls.embed(model, input, dimensions, normalize, options)
+        return self._connection.do(call)
+
+    def rerank(
+        self,
+        model: str,
+        query: str,
+        documents: Sequence[str],
+        *,
+        top_n: int | None = None,
+        **options: Any,
+    ) -> Reranking:
+        """How well each document answers the query, the best first; `top_n` keeps the best.
+
+        Args:
+            model: As in `generate`.
+            query: The question.
+            documents: The texts; results name them by their place here.
+            top_n: How many results; all by default.
+            **options: As in `embed`.
+        """
+        return self._connection.do(calls.rerank(model, query, documents, top_n, options))
 
     def tokenize(self, model: str, text: str, *, special: bool | None = None) -> builtins.list[int]:
         """Token ids; `special` also reads special tokens in the text."""

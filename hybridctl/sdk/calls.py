@@ -12,11 +12,13 @@ from hybridd.wire.types import (
     ChatCompletion,
     Completion,
     ConfigChange,
+    Embeddings,
     Info,
     Job,
     Loaded,
     Model,
     ModelDetails,
+    Reranking,
     Rescan,
     Setting,
     Unloaded,
@@ -141,12 +143,12 @@ def unload(model: str, force: bool) -> Call[Unloaded]:
 
 
 def inference(method: str, model: str, content: Params, arguments: Params) -> tuple[str, Params]:
-    """Method and params of `generate` and `chat`.
+    """Method and params of `generate`, `chat`, `embed` and `rerank`.
 
     Args:
-        method: One of the two.
+        method: One of them.
         model: The model.
-        content: What only one of them has: `prompt` or `messages`.
+        content: What only one of them has: `prompt`, `messages`, …
         arguments: The user's keywords. Those that PROTOCOL has beside `options` go there, the
             rest is sampling and goes into `options`, where the daemon knows every name.
     """
@@ -158,6 +160,27 @@ def inference(method: str, model: str, content: Params, arguments: Params) -> tu
     for name in ("keepalive", "timeout"):
         beside[name] = _duration(beside.get(name))
     return method, _present(model=model, **content, **beside)
+
+
+def embed(
+    model: str,
+    input: str | Sequence[str],
+    dimensions: int | None,
+    normalize: bool | None,
+    arguments: Params,
+) -> Call[Embeddings]:
+    """One vector for each text."""
+    texts = input if isinstance(input, str) else list(input)
+    content = {"input": texts, "dimensions": dimensions, "normalize": normalize}
+    return *inference("embed", model, content, arguments), Embeddings.from_wire
+
+
+def rerank(
+    model: str, query: str, documents: Sequence[str], top_n: int | None, arguments: Params
+) -> Call[Reranking]:
+    """Documents by how well they answer a query."""
+    content = {"query": query, "documents": list(documents), "top_n": top_n}
+    return *inference("rerank", model, content, arguments), Reranking.from_wire
 
 
 def completion(method: str, params: Params) -> Call[Completion]:

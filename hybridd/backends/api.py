@@ -127,7 +127,7 @@ class WorkRequest(TypedDict):
     """One request to an engine. `options` are complete: every default was filled in before."""
 
     id: int
-    kind: str  # generate | chat | tokenize | detokenize | apply_template
+    kind: str  # generate | chat | tokenize | detokenize | apply_template | embed | rerank
     options: NotRequired[dict[str, Any]]
     prompt: NotRequired[str]
     messages: NotRequired[list[dict[str, Any]]]
@@ -137,6 +137,12 @@ class WorkRequest(TypedDict):
     text: NotRequired[str]
     special: NotRequired[bool]
     tokens: NotRequired[list[int]]
+    input: NotRequired[list[str]]  # embed
+    dimensions: NotRequired[int | None]  # None: as many as the model has
+    normalize: NotRequired[bool]
+    query: NotRequired[str]  # rerank
+    documents: NotRequired[list[str]]
+    top_n: NotRequired[int | None]
 
 
 class Output(TypedDict):
@@ -144,7 +150,8 @@ class Output(TypedDict):
 
     A generation's `done` is `{finish_reason, usage:{prompt_tokens, completion_tokens,
     cached_tokens}, timings:{prompt_s, first_token_s, generation_s}}`; the text itself went out in
-    the deltas before. Other kinds' `done` is the wire's result object without `model`.
+    the deltas before. Other kinds' `done` is the wire's result object without `model`; each vector
+    of an `embed` is the JSON text of its numbers, which the daemon passes on unread.
     """
 
     id: int

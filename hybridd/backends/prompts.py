@@ -12,6 +12,7 @@ from hybridd.wire.errors import HybriddError, InvalidParams, Unsupported
 
 from .api import WorkRequest
 from .chat_template import ChatTemplate, Segment
+from .embedding import ENCODING
 from .messages import normalize
 
 
@@ -54,12 +55,13 @@ class Prompts:
         format_name: For errors.
 
     Attributes:
+        format: For errors.
         chat_problem: Why there is no chat; None when there is.
     """
 
     def __init__(self, tokenizer: Tokenizer, template: str | None, format_name: str) -> None:
         self._tokenizer = tokenizer
-        self._format = format_name
+        self.format = format_name
         self._template: ChatTemplate | None = None
         self.chat_problem: HybriddError | None = None
         if template is None:
@@ -108,12 +110,12 @@ class Prompts:
                 return {"prompt": "".join(s.text for s in self._segments(request))}
         raise Unsupported(
             f"this model cannot {request['kind']}",
-            capability=request["kind"],
-            format=self._format,
+            capability=ENCODING.get(request["kind"], request["kind"]),
+            format=self.format,
         )
 
     def _segments(self, request: WorkRequest) -> list[Segment]:
-        messages = normalize(request.get("messages"), self._format)
+        messages = normalize(request.get("messages"), self.format)
         if self._template is None:
             assert self.chat_problem is not None
             raise type(self.chat_problem)(self.chat_problem.message, **self.chat_problem.data)

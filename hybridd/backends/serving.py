@@ -11,9 +11,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from hybridd.wire.errors import HybriddError
+from hybridd.wire.errors import HybriddError, Unsupported
 
 from .api import Output, WorkRequest
+from .embedding import ENCODING, Encoder, EncoderQueue
 from .generation import Generation, check_prompt
 from .options import GenerationOptions
 from .prompts import Prompts
@@ -50,10 +51,15 @@ S = TypeVar("S", bound=ActiveSequence)
 
 
 class ServingEngine(ABC, Generic[S]):
-    """The requests' side of an engine. `load` has to call `_serve` when the model is up."""
+    """The requests' side of an engine.
+
+    `load` has to call `_serve` or `_serve_encoder` when the model is up.
+    """
 
     def __init__(self) -> None:
         self._prompts: Prompts | None = None
+        self._encoding: EncoderQueue | None = None
+        self._generates = False
         self._context_length = 0
         self._parallel = 1
         self._interrupted: Callable[[int], bool] = lambda _request_id: False
@@ -68,6 +74,12 @@ class ServingEngine(ABC, Generic[S]):
         self._prompts = prompts
         self._context_length = context_length
         self._parallel = parallel
+        self._generates = True
+
+    def _serve_encoder(self, encoder: Encoder, prompts: Prompts) -> None:
+        """Begin to take `embed` and `rerank`, in place of generations or beside them."""
+        self._prompts = prompts
+        self._encoding = EncoderQueue(encoder, prompts.format, lambda id: self._interrupted(id))
 
     @abstractmethod
     def _begin(self, generation: Generation, prompt: list[int]) -> S | None:
@@ -106,6 +118,8 @@ class ServingEngine(ABC, Generic[S]):
     def cancel(self, request_id: int) -> None:
         """Forget a request, waiting or active; its slot is free then."""
         self._arrived = [r for r in self._arrived if r["id"] != request_id]
+        if self._encoding is not None:
+            self._encoding.cancel(request_id)
         self._waiting = deque(w for w in self._waiting if w[0].id != request_id)
         for sequence in [s for s in self._active if s.id == request_id]:
             self._active.remove(sequence)
@@ -114,12 +128,15 @@ class ServingEngine(ABC, Generic[S]):
     @property
     def busy(self) -> bool:
         """Whether anything waits or is active."""
-        return bool(self._arrived or self._waiting or self._active)
+        encoding = self._encoding is not None and self._encoding.busy
+        return bool(self._arrived or self._waiting or self._active or encoding)
 
     def step(self) -> Sequence[Output]:
         """Answer and admit what can be, then bring the active sequences forward."""
         outputs = self._take_arrived()
         outputs.extend(self._admit())
+        if self._encoding is not None:
+            outputs.extend(self._encoding.step())
         if self._active:
             outputs.extend(self._advance(self._active))
             for sequence in [s for s in self._active if s.generation.finished]:
@@ -135,9 +152,17 @@ class ServingEngine(ABC, Generic[S]):
     def _take(self, request: WorkRequest) -> list[Output]:
         prompts = self._prompts
         assert prompts is not None
+        if request["kind"] in ENCODING and self._encoding is not None:
+            return self._encoding.take(request)
         try:
             if request["kind"] not in _GENERATING:
                 return [Output(id=request["id"], done=prompts.answer(request))]
+            if not self._generates:
+                raise Unsupported(
+                    "this model generates no text; use embed or rerank",
+                    capability="completion",
+                    format=prompts.format,
+                )
             prompt = prompts.tokens(request)
             check_prompt(len(prompt), self._context_length)
             options = GenerationOptions.from_wire(request.get("options"))

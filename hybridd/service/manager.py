@@ -184,12 +184,7 @@ class Manager:
         with trio.move_on_after(math.inf if timeout_s is None else timeout_s):
             record = await self._loadable(query)
             _refuse_what_no_engine_does(record, request, options or {})
-            if kind in ("chat", "apply_template") and "chat" not in record.facts.capabilities:
-                raise errors.Unsupported(
-                    f"{record.id} has no chat template; use generate with a plain prompt",
-                    capability="chat",
-                    format=record.format,
-                )
+            _refuse_what_the_model_is_not_for(record, kind)
             made = Work(
                 next(self._keys),
                 record.id,
@@ -343,6 +338,33 @@ class Manager:
             queued=self._scheduler.queued_requests(instance.model),
             expires_in_s=self._scheduler.expires_in(instance, trio.current_time()),
         )
+
+
+# Kind of request -> the capability that a model needs for it, and what to say without.
+_NEEDS = {
+    "generate": ("completion", "generates no text"),
+    "chat": ("chat", "has no chat template; use generate with a plain prompt"),
+    "apply_template": ("chat", "has no chat template"),
+    "embed": ("embedding", "makes no embeddings; take a model with the capability embedding"),
+    "rerank": ("reranking", "is no reranker; take a model with the capability reranking"),
+}
+_INSTEAD = {"embedding": "embed", "reranking": "rerank"}
+
+
+def _refuse_what_the_model_is_not_for(record: ModelRecord, kind: str) -> None:
+    """Say so before a load.
+
+    Raises:
+        Unsupported: With the capability.
+    """
+    capability, sentence = _NEEDS.get(kind, (None, ""))
+    has = record.facts.capabilities
+    if capability is None or capability in has:
+        return
+    if "completion" not in has and capability in ("completion", "chat"):
+        instead = [_INSTEAD[name] for name in has if name in _INSTEAD]
+        sentence = "generates no text" + (f"; use {' or '.join(instead)}" if instead else "")
+    raise errors.Unsupported(f"{record.id} {sentence}", capability=capability, format=record.format)
 
 
 def _refuse_what_no_engine_does(

@@ -15,6 +15,8 @@ import trio
 from hybridd.wire.errors import HybriddError
 
 GENERATIONS = frozenset({"generate", "chat"})
+# Their results name the model, as those of generations do.
+_ENCODINGS = frozenset({"embed", "rerank"})
 
 # What a stream's reader gets: text, tokens, logprobs.
 Sink = Callable[[str, int, list[dict[str, Any]] | None], None]
@@ -62,7 +64,11 @@ class Work:
     def finish(self, done: dict[str, Any]) -> None:
         """End with the engine's `done`."""
         if not self.over.is_set():
-            self.result = self._completion(done) if self.kind in GENERATIONS else dict(done)
+            if self.kind in GENERATIONS:
+                self.result = self._completion(done)
+            else:
+                model = {"model": self.model} if self.kind in _ENCODINGS else {}
+                self.result = {**model, **done}
             self.over.set()
 
     def fail(self, error: HybriddError) -> None:

@@ -230,6 +230,32 @@ class ChatCompletion(Record):
         return str(self.message.get("content") or "")
 
 
+class Embeddings(Record):
+    """The result of `embed`: one vector for each text, in their order."""
+
+    model: str = ""
+    embeddings: list[list[float]] = []
+    dimensions: int = 0
+    usage: Usage = Usage()
+    _nested = {"usage": (Usage, False)}
+
+
+class Ranked(Record):
+    """One document of a `rerank`: its place in the request, and how well it fits."""
+
+    index: int = 0
+    score: float = 0.0
+
+
+class Reranking(Record):
+    """The result of `rerank`, the best document first."""
+
+    model: str = ""
+    results: list[Ranked] = []
+    usage: Usage = Usage()
+    _nested = {"results": (Ranked, True), "usage": (Usage, False)}
+
+
 class Delta(Record):
     """One `$/stream` notification."""
 

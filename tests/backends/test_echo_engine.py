@@ -96,8 +96,8 @@ def test_tokenize_and_back(tmp_path: Path) -> None:
 
 
 def test_unknown_kind(tmp_path: Path) -> None:
-    error = ask(loaded(tmp_path), "embed", input="x").error
-    assert error["data"] == {"kind": "unsupported", "capability": "embed", "format": "echo"}
+    error = ask(loaded(tmp_path), "dance", text="x").error
+    assert error["data"] == {"kind": "unsupported", "capability": "dance", "format": "echo"}
 
 
 def test_requests_run_beside_each_other_up_to_parallel(tmp_path: Path) -> None:

@@ -218,4 +218,4 @@ def test_answers_do_not_wait_behind_a_generation(engine: Engine) -> None:
 def test_bad_requests_are_typed(engine: Engine) -> None:
     assert ask(engine, "detokenize", tokens=[10**6]).error["data"]["kind"] == "invalid_params"
     assert ask(engine, "chat", messages=[]).error["data"]["field"] == "messages"
-    assert ask(engine, "embed", input="x").error["data"]["capability"] == "embed"
+    assert ask(engine, "embed", input=["x"]).error["data"]["capability"] == "embedding"

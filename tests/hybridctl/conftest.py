@@ -27,6 +27,7 @@ WAIT_S = 20.0  # a bound for what must happen; nothing waits that long unless it
 _INFERENCE = {
     "model", "options", "load_options", "keepalive", "timeout", "stream", "response_format",
 }  # fmt: skip
+_ENCODING = {"model", "options", "load_options", "keepalive", "timeout"}
 ALLOWED: dict[str, set[str]] = {
     "system.ping": set(),
     "system.info": {"min_protocol"},
@@ -44,6 +45,8 @@ ALLOWED: dict[str, set[str]] = {
     "jobs.wait": {"job", "progress"},
     "generate": _INFERENCE | {"prompt"},
     "chat": _INFERENCE | {"messages", "tools", "tool_choice", "chat_template_kwargs"},
+    "embed": _ENCODING | {"input", "dimensions", "normalize"},
+    "rerank": _ENCODING | {"query", "documents", "top_n"},
     "tokenize": {"model", "text", "special"},
     "detokenize": {"model", "tokens"},
     "apply_template": {"model", "messages", "tools"},
@@ -98,6 +101,22 @@ TIMINGS = {
 }  # fmt: skip
 DONE = {"model": MODEL["id"], "finish_reason": "stop", "usage": USAGE, "timings": TIMINGS}
 WORDS = ("Hel", "lo, ", "wörld")
+
+
+def _embed(call: Call) -> Any:
+    given = call.params["input"]
+    texts = [given] if isinstance(given, str) else given
+    vectors = [[float(len(text)), -0.5] for text in texts]
+    usage = {"prompt_tokens": 3, "total_tokens": 3}
+    return {"model": MODEL["id"], "embeddings": vectors, "dimensions": 2, "usage": usage}
+
+
+def _rerank(call: Call) -> Any:
+    documents = call.params["documents"]
+    ranked = [{"index": i, "score": 0.5 - i} for i in range(len(documents))]
+    usage = {"prompt_tokens": 3, "total_tokens": 3}
+    top = call.params.get("top_n")
+    return {"model": MODEL["id"], "results": ranked[:top], "usage": usage}
 
 
 class Call:
@@ -212,6 +231,8 @@ class FakeDaemon:
             "jobs.wait": lambda call: {"job": call.params["job"], "state": "done"},
             "generate": self._generate,
             "chat": self._generate,
+            "embed": _embed,
+            "rerank": _rerank,
             "tokenize": lambda call: {"tokens": list(call.params["text"].encode())},
             "detokenize": lambda call: {"text": bytes(call.params["tokens"]).decode()},
             "apply_template": lambda call: {"prompt": "<s>"},

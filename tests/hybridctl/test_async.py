@@ -45,6 +45,10 @@ async def test_every_method_keeps_to_the_protocol(daemon: Any) -> None:
         assert (await client.unload("demo")).unloaded == [ID]
         assert await client.tokenize("demo", "a") == [97]
         assert await client.detokenize("demo", [97]) == "a"
+        made = await client.embed("demo", ["a", "bc"], dimensions=2, keepalive="5m")
+        assert (made.embeddings, made.usage.prompt_tokens) == ([[1.0, -0.5], [2.0, -0.5]], 3)
+        ranked = await client.rerank("demo", "q", ["x", "y"], top_n=1)
+        assert [(one.index, one.score) for one in ranked.results] == [(0, 0.5)]
         assert await client.apply_template("demo", HELLO) == "<s>"
         assert [job.job for job in await client.jobs()] == ["j1"]
         assert (await client.job("j1")).state == "running"

@@ -322,6 +322,21 @@ def test_the_names_of_the_original_system(daemon: Any) -> None:
         assert client.generate_response_hybrid("demo", "Hi") == "Hello, wörld"
 
 
+def test_embed_and_rerank(daemon: Any) -> None:
+    with Client() as client:
+        made = client.embed("demo", "abc", normalize=False)
+        assert (made.embeddings, made.dimensions) == ([[3.0, -0.5]], 2)
+        assert daemon.asked("embed")[-1] == {"model": "demo", "input": "abc", "normalize": False}
+        ranked = client.rerank("demo", "q", iter(["x", "y"]), context_length=64)
+        assert [one.index for one in ranked.results] == [0, 1]
+        assert daemon.asked("rerank")[-1] == {
+            "model": "demo",
+            "query": "q",
+            "documents": ["x", "y"],
+            "load_options": {"context_length": 64},
+        }
+
+
 def test_both_clients_have_the_same_methods() -> None:
     def public(kind: type) -> set[str]:
         return {name for name in vars(kind) if not name.startswith("_")}

@@ -321,6 +321,26 @@ def test_tokenize(ctl: Any, daemon: Any) -> None:
     assert ctl("tokenize", "demo", "ab", "--json").json == {"tokens": [97, 98], "count": 2}
 
 
+def test_embed(ctl: Any, daemon: Any) -> None:
+    assert ctl("embed", "demo", "ab", "c").out == "2.0 -0.5\n1.0 -0.5\n"
+    assert ctl("embed", "demo", stdin="abc\n\n").out == "3.0 -0.5\n"
+    made = ctl("embed", "demo", "ab", "--json", "--raw", "--dimensions", "2").json
+    assert made["embeddings"] == [[2.0, -0.5]]
+    asked = daemon.asked("embed")[-1]
+    assert asked == {"model": "demo", "input": ["ab"], "dimensions": 2, "normalize": False}
+    assert ctl("embed", "demo", stdin="\n").code == 2
+
+
+def test_rerank(ctl: Any, daemon: Any) -> None:
+    out = ctl("rerank", "demo", "q", stdin="one\ntwo\x1b[2J\n").out
+    assert out == "  0.500000  one\n -0.500000  two\n"
+    assert ctl("rerank", "demo", "q", "x", "y", "--top", "1").out == "  0.500000  x\n"
+    assert ctl("rerank", "demo", "q", "x", "--json").json["results"][0] == {
+        "index": 0,
+        "score": 0.5,
+    }
+
+
 def test_status(ctl: Any, daemon: Any) -> None:
     out = ctl("status").out
     assert "hybridd 0.1.0, pid 4710" in out

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hybridd.core.model import Facts, FileIdentity, Location, ModelRecord
-from hybridd.rpc.encoded import EncodedList, EncodedModels, encode_response
+from hybridd.rpc.encoded import EncodedList, EncodedModels, as_numbers, encode_response
 
 
 def record(id: str = "a:Q4_K_M", path: str = "/m/a.gguf") -> ModelRecord:
@@ -77,3 +77,10 @@ def test_what_is_gone_is_forgotten() -> None:
     models.keep_only({"a": kept})
     assert models.get(kept) is first
     assert list(models._made) == ["a"]
+
+
+@pytest.mark.parametrize("text", ["[1,2]extra", "[1],[2]", '[1,"x"]', "1,2", "[1,2]\n", "]1["])
+def test_a_vector_of_a_worker_is_numbers_and_nothing_else(text: str) -> None:
+    assert as_numbers("[0.5,-1e-07,3]") == b"[0.5,-1e-07,3]"
+    with pytest.raises(ValueError, match="no list of numbers"):
+        as_numbers(text)

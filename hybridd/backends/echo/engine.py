@@ -14,6 +14,7 @@ crashes or hangs. A model is a JSON file `NAME.echo`:
                                   text at a prompt that holds it …
      "crash_signal": "ABRT",      … with this signal
      "hang_on": "load",           or "generate": it stands still without using the processor
+     "capabilities": [ "…" ],     of completion, chat (the default), embedding and reranking
      "weights_bytes": 0}          pretended; for the estimate only
 
 A token is a word with the white space before it, so that the text is kept to the byte. Its id is
@@ -36,10 +37,14 @@ from typing import Any
 
 from hybridd.backends.api import LoadedFacts, LoadSpec, Output, Report, WorkRequest
 from hybridd.backends.cpu import usable_cores
+from hybridd.backends.embedding import ENCODING, EncoderQueue
 from hybridd.backends.generation import Generation, check_prompt
 from hybridd.backends.messages import normalize
 from hybridd.backends.options import GenerationOptions
 from hybridd.wire.errors import HybriddError, InvalidParams, LoadFailed, ModelInvalid, Unsupported
+
+from .encoder import EchoEncoder
+from .inspect import DEFAULT_CAPABILITIES
 
 _MAX_FILE_BYTES = 64 * 1024
 _CONTEXT_LENGTH = 4096
@@ -109,6 +114,7 @@ class EchoEngine:
         self._interrupted: Callable[[int], bool] = lambda _id: False
         self._waiting: deque[WorkRequest] = deque()
         self._running: list[_Echo] = []
+        self._encoding = self._make_queue([], 1)
 
     # ------------------------------------------------------------------ loading
 
@@ -132,6 +138,8 @@ class EchoEngine:
             options.get("context_length"), self._file.get("context_length", _CONTEXT_LENGTH)
         )
         self._parallel = _number(options.get("parallel"), self._file.get("parallel", 1))
+        capabilities = list(self._file.get("capabilities", DEFAULT_CAPABILITIES))
+        self._encoding = self._make_queue(capabilities, self._context_length)
         in_force = {
             "context_length": self._context_length,
             "parallel": self._parallel,
@@ -143,7 +151,7 @@ class EchoEngine:
             parallel=self._parallel,
             load_options=in_force,
             memory={"weights_bytes": 0},
-            capabilities=["completion", "chat"],
+            capabilities=capabilities,
         )
 
     def _sleep(self, seconds: float, report: Report, step: int, steps: int) -> None:
@@ -175,20 +183,22 @@ class EchoEngine:
         """Forget a request, waiting or running."""
         self._waiting = deque(r for r in self._waiting if r["id"] != request_id)
         self._running = [r for r in self._running if r.generation.id != request_id]
+        self._encoding.cancel(request_id)
 
     @property
     def busy(self) -> bool:
         """Whether anything waits or runs."""
-        return bool(self._waiting or self._running)
+        return bool(self._waiting or self._running or self._encoding.busy)
 
     def step(self) -> Sequence[Output]:
         """Admit what there is room for, then bring each running request one token further."""
         outputs: list[Output] = []
         while self._waiting and len(self._running) < self._parallel:
             outputs.extend(self._admit(self._waiting.popleft()))
+        outputs.extend(self._encoding.step())
         if self._running:
             self._misbehave("generate")
-            self._delay()
+            self._delay(self._unwanted)
         for echo in self._running:
             if not echo.prefilled:
                 echo.prefilled = True
@@ -201,6 +211,8 @@ class EchoEngine:
 
     def _admit(self, request: WorkRequest) -> list[Output]:
         """Answer what needs no generation at once; errors are outputs too."""
+        if request["kind"] in ENCODING:
+            return self._encoding.take(request)
         try:
             result = self._result(request)
         except HybriddError as exc:
@@ -238,13 +250,21 @@ class EchoEngine:
         reply = self._file.get("reply")
         self._running.append(_Echo(generation, pieces(echoed if reply is None else reply)))
 
-    def _delay(self) -> None:
-        """Take as long as a decode step of the pretended model; less when nobody wants it."""
+    def _make_queue(self, capabilities: Sequence[str], context_length: int) -> EncoderQueue:
+        encoder = EchoEncoder(capabilities, context_length, self._delay)
+        return EncoderQueue(encoder, "echo", lambda request_id: self._interrupted(request_id))
+
+    def _unwanted(self) -> bool:
+        return all(self._interrupted(echo.generation.id) for echo in self._running)
+
+    def _delay(self, unwanted: Callable[[], bool]) -> bool:
+        """Take as long as a step of the pretended model; False when nobody wants it any more."""
         until = time.monotonic() + self._file.get("token_delay_s", 0.0)
         while (left := until - time.monotonic()) > 0:
-            if all(self._interrupted(echo.generation.id) for echo in self._running):
-                return
+            if unwanted():
+                return False
             time.sleep(min(left, _SLICE_S))
+        return True
 
     def _misbehave(self, when: str) -> None:
         if self._file.get("crash_on") == when:

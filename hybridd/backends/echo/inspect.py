@@ -18,6 +18,8 @@ from ..bounded import invalid, number, read_json, whole
 FORMAT = "echo"
 MAX_BYTES = 64 * 1024
 DEFAULT_CONTEXT_LENGTH = 4096
+CAPABILITIES = ("completion", "chat", "embedding", "reranking")
+DEFAULT_CAPABILITIES = CAPABILITIES[:2]
 
 
 def _seconds(value: Any) -> bool:
@@ -26,6 +28,10 @@ def _seconds(value: Any) -> bool:
 
 def _text(value: Any) -> bool:
     return value is None or isinstance(value, str)
+
+
+def _capabilities(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(one in CAPABILITIES for one in value)
 
 
 # key -> whether a value is one that the engine takes
@@ -41,6 +47,7 @@ KEYS: dict[str, Callable[[Any], bool]] = {
     "hang_on": _text,  # load or generate: the worker stands still
     "weights_bytes": lambda value: whole(value, 0, 2**50) is not None,
     "reply": _text,  # what is said instead of the prompt
+    "capabilities": _capabilities,  # instead of completion and chat
 }
 
 
@@ -65,7 +72,7 @@ def inspect(path: Path) -> Facts:
         name=path.stem,
         architecture=FORMAT,
         context_length=said.get("context_length", DEFAULT_CONTEXT_LENGTH),
-        capabilities=("completion", "chat"),
+        capabilities=tuple(said.get("capabilities", DEFAULT_CAPABILITIES)),
         weights_bytes=said.get("weights_bytes", 0),
         metadata=said,
     )

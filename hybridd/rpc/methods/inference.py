@@ -1,4 +1,4 @@
-"""`generate`, `chat`, `tokenize`, `detokenize`, `apply_template`: what models are for."""
+"""`generate`, `chat`, `embed`, `rerank`, `tokenize` and its kin: what models are for."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from hybridd.core.fields import Bool, Duration, Field, Int, ListOf, MapOf, OneOf, Text
 from hybridd.core.options import LOAD_FIELD, MESSAGES, SAMPLING_FIELD, TOOLS
 from hybridd.rpc.call import Call
+from hybridd.rpc.encoded import EncodedList, as_numbers
 from hybridd.rpc.methods.models import MODEL
 from hybridd.rpc.registry import method
 from hybridd.wire.errors import Unsupported
@@ -20,6 +21,7 @@ _ANY_OBJECT = MapOf(Field(), max_length=256)
 ResponseFormat = Annotated[dict[str, Any] | None, _ANY_OBJECT]
 # Which ids there are is the model's to say: the echo format's do not fit 32 bits.
 TOKENS = ListOf(Int(0, 2**63 - 1))
+_TEXTS = ListOf(Text(), min_length=1)
 
 
 def _common(
@@ -101,6 +103,53 @@ async def chat(
             "chat_template_kwargs": chat_template_kwargs or {},
         },
         sink=call.sink() if stream else None,
+        **_common(options, load_options, keepalive, timeout),
+    )
+
+
+@method("embed")
+async def embed(
+    call: Call,
+    *,
+    model: Annotated[str, MODEL],
+    input: Annotated[str | list[str], OneOf((Text(), _TEXTS))],
+    dimensions: Annotated[int | None, Int(1, 2**31 - 1)] = None,
+    normalize: Annotated[bool, Bool()] = True,
+    options: Options = None,
+    load_options: LoadOptions = None,
+    keepalive: Keepalive = None,
+    timeout: Timeout = None,
+) -> EncodedList:
+    """One vector for each text, of length 1 unless `normalize` is false."""
+    texts = [input] if isinstance(input, str) else input
+    result = await call.daemon.manager.infer(
+        "embed",
+        model,
+        {"input": texts, "dimensions": dimensions, "normalize": normalize},
+        **_common(options, load_options, keepalive, timeout),
+    )
+    vectors = result.pop("embeddings")
+    return EncodedList(result, "embeddings", list(map(as_numbers, vectors)))
+
+
+@method("rerank")
+async def rerank(
+    call: Call,
+    *,
+    model: Annotated[str, MODEL],
+    query: Annotated[str, Text()],
+    documents: Annotated[list[str], _TEXTS],
+    top_n: Annotated[int | None, Int(1, 2**31 - 1)] = None,
+    options: Options = None,
+    load_options: LoadOptions = None,
+    keepalive: Keepalive = None,
+    timeout: Timeout = None,
+) -> dict[str, Any]:
+    """How well each document answers the query, the best first; `top_n` keeps the best ones."""
+    return await call.daemon.manager.infer(
+        "rerank",
+        model,
+        {"query": query, "documents": documents, "top_n": top_n},
         **_common(options, load_options, keepalive, timeout),
     )
 
