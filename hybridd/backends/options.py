@@ -56,5 +56,11 @@ class GenerationOptions:
         """Whether the likeliest token is taken without a draw."""
         return self.temperature <= 0
 
+    @property
+    def penalizes(self) -> bool:
+        """Whether tokens that came before count against themselves."""
+        penalties = (self.repeat_penalty, self.frequency_penalty, self.presence_penalty)
+        return penalties != (1.0, 0.0, 0.0)
+
 
 _NAMES = frozenset(GenerationOptions.__slots__)

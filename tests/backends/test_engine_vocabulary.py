@@ -27,7 +27,7 @@ SPECIAL = "<|im_end|>"
 def native() -> Iterator[Tokenizer]:
     engine = gguf.GGUFEngine()
     engine.load(spec_for(DEMO_GGUF, "gguf"), ignore_progress)
-    yield engine._session.vocabulary
+    yield engine._model.vocabulary
     engine.close()
 
 

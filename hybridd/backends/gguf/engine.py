@@ -1,8 +1,9 @@
-"""The GGUF engine: llama.cpp by its low-level functions.
+"""The GGUF engine: llama.cpp by its low-level functions, many requests in one batch.
 
-One request at a time for now; the others wait in order. A step is one chunk of a prompt or one
-token, so that a cancel is heard between two of them, and inside a chunk by llama.cpp's abort
-callback.
+A step brings every sequence forward: those that generate by a token, prompts by what is left of a
+micro-batch (`passes`). Sequences join and leave between two steps. What a request leaves in its
+cells is reused by later prompts that begin alike (`slots`), also when it has lost its place
+(`state_cache`).
 """
 
 from __future__ import annotations
@@ -11,38 +12,31 @@ from collections.abc import Sequence
 from typing import Any
 
 from hybridd.backends.api import LoadedFacts, LoadSpec, Output, Report
+from hybridd.backends.cpu import threads_for
 from hybridd.backends.generation import Generation
 from hybridd.backends.prompts import Prompts
-from hybridd.backends.serving import ActiveSequence, ServingEngine
+from hybridd.backends.serving import ServingEngine
 
+from .context import Aborted, Context
 from .library import start, version
 from .load_options import ALL_LAYERS, LoadOptions
+from .model import Model
+from .passes import Pass, compose
+from .places import Places
 from .sampling import Sampler
-from .session import Aborted, Session
+from .sequence import GGUFSequence
 
 
-class _Sequence(ActiveSequence):
-    """A generation with its sampler and its place in the context.
-
-    Attributes:
-        position: Where the next token goes.
-        pending: The last sampled token, which the model has not seen yet.
-    """
-
-    def __init__(self, generation: Generation, prompt: list[int], sampler: Sampler) -> None:
-        super().__init__(generation, prompt)
-        self.sampler = sampler
-        self.position = 0
-        self.pending = 0
-
-
-class GGUFEngine(ServingEngine[_Sequence]):
+class GGUFEngine(ServingEngine[GGUFSequence]):
     """See `api.Engine`."""
 
     def __init__(self) -> None:
         super().__init__()
         self._log = start()
-        self._session = Session(self._log)
+        self._model = Model(self._log)
+        self._context: Context | None = None
+        self._places: Places | None = None
+        self._threads = 0
 
     # ------------------------------------------------------------------ loading
 
@@ -50,31 +44,36 @@ class GGUFEngine(ServingEngine[_Sequence]):
         """See `api.Engine`."""
         options = LoadOptions.from_wire(spec["load_options"])
         try:
-            self._session.open(spec, options, report)
+            self._model.open(spec, options, report)
+            report("context", 0, 1)
+            self._threads = options.threads or threads_for(self._model.weights_bytes)
+            self._context = context = Context(self._model, options, self._threads, spec)
+            report("context", 1, 1)
         except BaseException:
-            self._session.close()
+            self.close()
             raise
-        session = self._session
-        prompts = Prompts(session.vocabulary, session.chat_template(), "gguf")
-        self._serve(prompts, session.context_length, parallel=1)
+        self._places = Places(context, host_cache_bytes=0)
+        prompts = Prompts(self._model.vocabulary, self._model.chat_template(), "gguf")
+        self._serve(prompts, context.length, context.parallel)
         return LoadedFacts(
             engine=version(),
-            context_length=session.context_length,
-            parallel=1,
-            load_options=self._in_force(options),
-            memory={**self._log.sizes, "weights_bytes": session.weights_bytes},
+            context_length=context.length,
+            parallel=context.parallel,
+            load_options=self._in_force(options, context),
+            memory={**self._log.sizes, "weights_bytes": self._model.weights_bytes},
             capabilities=prompts.capabilities,
         )
 
-    def _in_force(self, options: LoadOptions) -> dict[str, Any]:
-        layers = options.layers_for(self._session.layers)
+    def _in_force(self, options: LoadOptions, context: Context) -> dict[str, Any]:
+        layers = options.layers_for(self._model.layers)
         return {
-            "context_length": self._session.context_length,
-            "parallel": 1,
+            "context_length": context.length,
+            "parallel": context.parallel,
+            "kv_cells": context.cells,
             "batch_size": options.batch_size,
-            "ubatch_size": options.ubatch_size,
-            "threads": self._session.threads,
-            "gpu_layers": self._session.layers + 1 if layers == ALL_LAYERS else layers,
+            "ubatch_size": context.micro_batch,
+            "threads": self._threads,
+            "gpu_layers": self._model.layers + 1 if layers == ALL_LAYERS else layers,
             "mmap": options.mmap,
             "flash_attention": "auto"
             if options.flash_attention is None
@@ -82,51 +81,98 @@ class GGUFEngine(ServingEngine[_Sequence]):
             "kv_cache_type": options.kv_cache_type,
         }
 
+    def set_threads(self, count: int) -> None:
+        """See `api.Engine`."""
+        if self._context is not None:
+            self._context.set_threads(min(count, self._threads))
+
     def close(self) -> None:
         """Free the model; the process ends soon after."""
         for sequence in self._active:
             sequence.sampler.close()
         self._active.clear()
-        self._session.close()
+        if self._context is not None:
+            self._context.close()
+        self._context = None
+        self._model.close()
 
     # ------------------------------------------------------------------ serving
 
-    def _begin(self, generation: Generation, prompt: list[int]) -> _Sequence:
-        return _Sequence(
-            generation, prompt, Sampler(self._session.vocabulary, generation.options, prompt)
-        )
+    def _begin(self, generation: Generation, prompt: list[int]) -> GGUFSequence | None:
+        places = self._places
+        assert places is not None
+        if any(s.paused for s in self._active):
+            return None  # those wait for cells already
+        if places.can_share and any(s.will_share(prompt) for s in self._active):
+            return None  # what this one would compute is being computed: it is copied then
+        taken = places.take(prompt)
+        if taken is None:
+            return None
+        slot, cached = taken
+        generation.cached_tokens = cached
+        sampler = Sampler(self._model.vocabulary, generation.options, prompt)
+        return GGUFSequence(generation, prompt, slot, sampler)
 
-    def _release(self, sequence: _Sequence) -> None:
+    def _release(self, sequence: GGUFSequence) -> None:
+        assert self._places is not None
         sequence.sampler.close()
-        self._session.forget()
+        self._places.give_back(sequence.slot)
+        for waiting in [s for s in self._active if s.paused][:1]:
+            waiting.paused = False
 
-    def _advance(self, active: Sequence[_Sequence]) -> list[Output]:
-        sequence = active[0]
-        if not sequence.in_prompt:
-            self._session.decode([sequence.pending], sequence.position)
-            sequence.position += 1
-            return [self._next(sequence)]
-        chunk = sequence.prompt[sequence.processed : sequence.processed + self._session.chunk]
+    def _advance(self, active: Sequence[GGUFSequence]) -> list[Output]:
+        context, places = self._context, self._places
+        assert context is not None
+        assert places is not None
+        running = [s for s in active if not s.paused]
+        passes = compose(
+            running,
+            context.micro_batch,
+            unified=context.unified,
+            fill_gaps=context.can_cut_anywhere,
+        )
+        outputs: list[Output] = []
+        for each in passes:
+            outputs.extend(self._run(context, places, each))
+        return outputs
+
+    def _run(self, context: Context, places: Places, work: Pass[GGUFSequence]) -> list[Output]:
+        """Compute one pass and sample from it."""
+        rows = [row for row in work.rows if not row.sequence.paused]
+        if not rows:
+            return []
+        prompts = [r.sequence.id for r in rows if not r.sequence.generating]
+        interrupted = self._interrupted
+
+        def abort() -> bool:
+            return any(interrupted(request_id) for request_id in prompts)
+
         try:
-            self._session.decode(chunk, sequence.position, lambda: self._interrupted(sequence.id))
+            done = places.compute(rows, work.gaps, self._active, abort if prompts else None)
         except Aborted:
             # The cancel itself is in the loop's queue and comes before the next step.
             return []
-        sequence.processed += len(chunk)
-        sequence.position += len(chunk)
-        if sequence.in_prompt:
-            return []
-        ended = sequence.generation.prefilled()
-        return [ended or self._next(sequence)]
+        outputs: list[Output] = []
+        for row, index in done:
+            sequence = row.sequence
+            if sequence.todo:
+                continue
+            if not sequence.started:
+                sequence.started = True
+                ended = sequence.generation.prefilled()
+                if ended is not None:
+                    outputs.append(ended)
+                    continue
+            outputs.append(self._next(context, sequence, index))
+        return outputs
 
-    def _next(self, sequence: _Sequence) -> Output:
-        """Sample from the logits of the decode before."""
-        context = self._session.native
-        token = sequence.sampler.sample(context, -1)
-        sequence.pending = token
-        vocabulary = self._session.vocabulary
+    def _next(self, context: Context, sequence: GGUFSequence, index: int) -> Output:
+        """Sample from the logits of a row of the last batch."""
+        token = sequence.sampler.sample(context, index)
+        vocabulary = self._model.vocabulary
         if vocabulary.ends(token):
             return sequence.generation.end_of_text()
+        sequence.tokens.append(token)
         return sequence.generation.accept(
-            vocabulary.piece(token), sequence.sampler.logprobs(context, -1, token)
+            vocabulary.piece(token), sequence.sampler.logprobs(context, index, token)
         )

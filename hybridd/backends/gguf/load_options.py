@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -22,11 +22,62 @@ CACHE_TYPES = {
     "q4_0": llama.GGML_TYPE_Q4_0,
     "iq4_nl": llama.GGML_TYPE_IQ4_NL,
 }
+FLASH = {
+    None: llama.LLAMA_FLASH_ATTN_TYPE_AUTO,
+    False: llama.LLAMA_FLASH_ATTN_TYPE_DISABLED,
+    True: llama.LLAMA_FLASH_ATTN_TYPE_ENABLED,
+}
 # When nobody settled it: enough for a conversation, and small beside any model's weights.
 _AUTO_CONTEXT = 4096
+_AUTO_PARALLEL = 4
 _BATCH = 2048  # llama.cpp's own defaults
 _UBATCH = 512
 ALL_LAYERS = -1  # llama.cpp's way to say all of them
+
+
+_ROPE_TYPES = {
+    "none": llama.LLAMA_ROPE_SCALING_TYPE_NONE,
+    "linear": llama.LLAMA_ROPE_SCALING_TYPE_LINEAR,
+    "yarn": llama.LLAMA_ROPE_SCALING_TYPE_YARN,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RopeScaling:
+    """`rope_scaling`: how positions beyond those of the training are stretched; None: the file's.
+
+    Attributes:
+        kind: One of `_ROPE_TYPES`.
+        factor: How many times longer than in training the context is.
+        freq_base: The frequency base in place of the file's.
+        original_context_length: For yarn, the training's.
+    """
+
+    kind: str | None = None
+    factor: float | None = None
+    freq_base: float | None = None
+    original_context_length: int | None = None
+
+    @classmethod
+    def from_wire(cls, given: Mapping[str, Any]) -> Self:
+        """Read the option; its shape was checked by the daemon."""
+        return cls(
+            given.get("type"),
+            given.get("factor"),
+            given.get("freq_base"),
+            given.get("original_context_length"),
+        )
+
+    def apply(self, params: Any) -> None:
+        """Write it into a context's parameters."""
+        if self.kind is not None:
+            params.rope_scaling_type = _ROPE_TYPES[self.kind]
+        if self.factor is not None:
+            params.rope_freq_scale = 1 / self.factor
+        if self.freq_base is not None:
+            params.rope_freq_base = self.freq_base
+        if self.original_context_length is not None:
+            params.yarn_orig_ctx = self.original_context_length
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +86,24 @@ class LoadOptions:
 
     Attributes:
         context_length: None leaves it to the model and `_AUTO_CONTEXT`.
+        kv_cells: Of all sequences together; None is context length x parallel.
         gpu_layers: `ALL_LAYERS`, a number, or a fraction that the model's layers settle.
         flash_attention: None leaves it to llama.cpp.
         threads: None leaves it to the model's size.
     """
 
     context_length: int | None
+    parallel: int
+    kv_cells: int | None
     batch_size: int
     ubatch_size: int
     threads: int | None
     gpu_layers: int | float
     main_gpu: int | None
+    tensor_split: Sequence[float]
     mmap: bool
+    mlock: bool
+    rope: RopeScaling
     flash_attention: bool | None
     kv_cache_type: str
 
@@ -80,12 +137,17 @@ class LoadOptions:
         batch = int(given.get("batch_size", _BATCH))
         return cls(
             context_length=given.get("context_length"),
+            parallel=int(given.get("parallel", _AUTO_PARALLEL)),
+            kv_cells=given.get("kv_cells"),
             batch_size=batch,
             ubatch_size=min(int(given.get("ubatch_size", _UBATCH)), batch),
             threads=given.get("threads"),
             gpu_layers=gpu_layers,
             main_gpu=main_gpu,
+            tensor_split=given.get("tensor_split", ()),
             mmap=bool(given.get("mmap", True)),
+            mlock=bool(given.get("mlock", False)),
+            rope=RopeScaling.from_wire(given.get("rope_scaling", {})),
             flash_attention=flash,
             kv_cache_type=cache_type,
         )
@@ -93,6 +155,14 @@ class LoadOptions:
     def context_for(self, trained: int) -> int:
         """The context length in force for a model that was made for `trained` tokens."""
         return self.context_length or (min(trained, _AUTO_CONTEXT) if trained else _AUTO_CONTEXT)
+
+    @property
+    def load_mode(self) -> int:
+        """llama.cpp's way to bring the file into memory."""
+        if self.mlock:
+            locked = llama.LLAMA_LOAD_MODE_MMAP_MLOCK, llama.LLAMA_LOAD_MODE_MLOCK
+            return int(locked[0] if self.mmap else locked[1])
+        return int(llama.LLAMA_LOAD_MODE_MMAP if self.mmap else llama.LLAMA_LOAD_MODE_NONE)
 
     def layers_for(self, layers: int) -> int:
         """How many of a model's layers go to the GPU; the output layer counts as one more."""

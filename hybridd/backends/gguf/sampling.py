@@ -16,6 +16,7 @@ import numpy as np  # noqa: TID253 - worker side, where it may be imported
 from hybridd.backends.generation import finite
 from hybridd.backends.options import GenerationOptions
 
+from .context import Context
 from .library import llama
 from .vocabulary import Vocabulary
 
@@ -37,17 +38,29 @@ class Sampler:
     ) -> None:
         self._vocabulary = vocabulary
         self._logprobs = options.logprobs
+        self._chain: Any = None
+        if options.greedy and not options.penalizes and not options.logprobs:
+            bias = _bias(vocabulary, options)
+            self._biased = np.fromiter(bias, np.intp)
+            self._biases = np.fromiter(bias.values(), np.float32)
+            return
+        samplers = _samplers(vocabulary, options)
         self._chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
-        for sampler in _samplers(vocabulary, options):
+        for sampler in samplers:
             llama.llama_sampler_chain_add(self._chain, sampler)
         for token in prompt[-PENALTY_WINDOW:]:
             llama.llama_sampler_accept(self._chain, token)
 
-    def sample(self, context: Any, index: int) -> int:
-        """Choose the next token from the logits of the batch's token `index` (-1: the last)."""
-        return int(llama.llama_sampler_sample(self._chain, context, index))
+    def sample(self, context: Context, row: int) -> int:
+        """Choose the next token from the logits of a row of the last batch."""
+        if self._chain is None:
+            # The same as llama.cpp's greedy sampler, which first writes out the whole vocabulary.
+            logits = context.logits(row)
+            logits[self._biased] += self._biases
+            return int(logits.argmax())
+        return int(llama.llama_sampler_sample(self._chain, context.native, row))
 
-    def logprobs(self, context: Any, index: int, token: int) -> dict[str, Any] | None:
+    def logprobs(self, context: Context, row: int, token: int) -> dict[str, Any] | None:
         """The chosen token's log probability, and the likeliest ones; None if nobody asked.
 
         They are the model's own, before any option: what the options make of them is no
@@ -55,9 +68,7 @@ class Sampler:
         """
         if not self._logprobs:
             return None
-        pointer = llama.llama_get_logits_ith(context, index)
-        logits = np.ctypeslib.as_array(pointer, shape=(self._vocabulary.vocab_size,))
-        values = logits.astype(np.float64)
+        values = context.logits(row).astype(np.float64)
         values -= values.max()
         values -= math.log(np.exp(values).sum())
         count = min(self._logprobs, len(values))
@@ -92,8 +103,8 @@ def _samplers(vocabulary: Vocabulary, options: GenerationOptions) -> list[Any]:
         for entry, (token, value) in zip(array, bias.items(), strict=True):
             entry.token, entry.bias = token, value
         chosen.append(llama.llama_sampler_init_logit_bias(vocabulary.vocab_size, len(bias), array))
-    penalties = (options.repeat_penalty, options.frequency_penalty, options.presence_penalty)
-    if penalties != (1.0, 0.0, 0.0):
+    if options.penalizes:
+        penalties = (options.repeat_penalty, options.frequency_penalty, options.presence_penalty)
         size = vocabulary.vocab_size
         chosen.append(llama.llama_sampler_init_penalties(size, PENALTY_WINDOW, *penalties))
     if options.greedy:

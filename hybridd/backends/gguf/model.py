@@ -1,0 +1,175 @@
+"""A GGUF model's weights in memory: loading with progress, facts, freeing. Knows no context."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+from typing import Any
+
+from hybridd.backends.api import LoadSpec, Report
+from hybridd.wire.errors import HybriddError, LoadFailed, ModelInvalid
+
+from .library import Log, llama
+from .load_options import LoadOptions
+from .vocabulary import Vocabulary
+
+# What llama.cpp and its backends write when memory runs out.
+_NO_MEMORY = ("failed to allocate", "unable to allocate", "out of memory", "insufficient memory")
+
+
+class Model:
+    """One model. `open` it, `close` it; everything on one thread.
+
+    Attributes:
+        vocabulary: Its own.
+        native: llama.cpp's pointer.
+    """
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self.native: Any = None
+
+    def open(self, spec: LoadSpec, options: LoadOptions, report: Report) -> None:
+        """Load the weights.
+
+        Raises:
+            HybriddError: They cannot be loaded; says why.
+            LoadCancelled: `report` said so.
+        """
+        path = Path(spec["path"])
+        try:
+            total = _size(path)
+        except OSError as exc:
+            reason = os.strerror(exc.errno or 0)
+            raise LoadFailed(
+                f"{spec['model']} could not be read: {reason}", reason="unreadable", detail=reason
+            ) from exc
+        stopped: list[BaseException] = []
+
+        def progress(fraction: float, _data: Any) -> bool:
+            try:
+                report("weights", int(fraction * total), total)
+            except BaseException as exc:
+                # Native code is between here and the caller: the exception goes around it.
+                stopped.append(exc)
+                return False
+            return True
+
+        callback = llama.llama_progress_callback(progress)
+        params, _kept = _params(options, path)
+        params.progress_callback = callback
+        self.native = llama.llama_model_load_from_file(os.fsencode(path), params)
+        if stopped:
+            self.close()
+            raise stopped[0]
+        if not self.native:
+            self.native = None
+            raise self.failure(spec, "the file could not be loaded")
+        self.vocabulary = Vocabulary(llama.llama_model_get_vocab(self.native))
+
+    def failure(self, spec: LoadSpec, otherwise: str) -> HybriddError:
+        """What llama.cpp's last error lines mean. The file's path stays out of it."""
+        lines = [line.replace(spec["path"], "the file") for line in self._log.errors]
+        text = " ".join(lines).lower()
+        detail = lines[-3:]
+        if any(sign in text for sign in _NO_MEMORY):
+            return LoadFailed(
+                f"there was not enough memory to load {spec['model']}; unload another model or "
+                "load it with a smaller context_length",
+                reason="out_of_memory",
+                detail=detail,
+            )
+        reason = next((r for line in lines if (r := _reason(line))), otherwise)
+        kind = ModelInvalid if self.native is None and lines else LoadFailed
+        return kind(f"{spec['model']} could not be loaded: {reason}", reason=reason, detail=detail)
+
+    # ------------------------------------------------------------------ facts
+
+    @property
+    def layers(self) -> int:
+        """How many it has."""
+        return int(llama.llama_model_n_layer(self.native))
+
+    @property
+    def trained_context(self) -> int:
+        """Tokens it was made for; 0 when the file does not say."""
+        return int(llama.llama_model_n_ctx_train(self.native))
+
+    @property
+    def weights_bytes(self) -> int:
+        """Bytes of all tensors."""
+        return int(llama.llama_model_size(self.native))
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether a state stands for the past, in some layers at least: it cannot be cut back."""
+        return bool(
+            llama.llama_model_is_recurrent(self.native) or llama.llama_model_is_hybrid(self.native)
+        )
+
+    @property
+    def sliding_window(self) -> int:
+        """Tokens that its layers with a sliding window look back on; 0 without such layers."""
+        return int(llama.llama_model_n_swa(self.native))
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether it reads the prompt with an encoder of its own, as T5 does."""
+        return bool(llama.llama_model_has_encoder(self.native))
+
+    def chat_template(self) -> str | None:
+        """The template in the file, if there is one."""
+        text = llama.llama_model_chat_template(self.native, None)
+        return text.decode("utf-8", "replace") if text else None
+
+    def close(self) -> None:
+        """Free it; contexts have to be gone by then. Safe to call twice."""
+        if self.native:
+            llama.llama_model_free(self.native)
+        self.native = None
+
+
+def _params(options: LoadOptions, path: Path) -> tuple[Any, Any]:
+    """llama.cpp's parameters, and what has to live as long as they are used."""
+    params = llama.llama_model_default_params()
+    params.load_mode = options.load_mode
+    params.n_gpu_layers = options.layers_for(
+        _layers(path) if isinstance(options.gpu_layers, float) else 0
+    )
+    if options.main_gpu is not None:
+        params.split_mode = llama.LLAMA_SPLIT_MODE_NONE
+        params.main_gpu = options.main_gpu
+    shares = None
+    if options.tensor_split:
+        count = int(llama.llama_max_devices())
+        shares = (ctypes.c_float * count)(*options.tensor_split[:count])
+        params.tensor_split = shares
+    return params, shares
+
+
+def _size(path: Path) -> int:
+    """Bytes of the model's file; of all its parts where it is the first of several."""
+    stem, of, count = path.name.rpartition("-of-")
+    if not of or not stem.endswith("-00001"):
+        return path.stat().st_size
+    pattern = f"{stem.removesuffix('00001')}*-of-{count}"
+    return sum(part.stat().st_size for part in path.parent.glob(pattern))
+
+
+def _layers(path: Path) -> int:
+    """How many layers a model has, by loading its vocabulary only."""
+    params = llama.llama_model_default_params()
+    params.vocab_only = True
+    model = llama.llama_model_load_from_file(os.fsencode(path), params)
+    if not model:
+        return 0
+    layers = int(llama.llama_model_n_layer(model))
+    llama.llama_model_free(model)
+    return layers
+
+
+def _reason(line: str) -> str | None:
+    """The sentence inside one of llama.cpp's error lines, which begin with function names."""
+    _, found, reason = line.partition("error loading model: ")
+    return reason.strip() or None if found else None

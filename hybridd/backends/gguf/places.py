@@ -1,0 +1,170 @@
+"""The slots' decisions carried out on the context: taking, computing, making room, giving back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from .context import Aborted, Context, NoRoom
+from .passes import Row
+from .sequence import GGUFSequence
+from .slots import MIN_COPIED_TOKENS, Choice, Slot, Slots
+from .state_cache import SavedState, StateCache
+
+
+class Places:
+    """Slots and context of one model, kept equal.
+
+    Args:
+        context: Owned by the engine.
+        host_cache_bytes: For the states of conversations that lost their slot; 0 keeps none.
+    """
+
+    def __init__(self, context: Context, host_cache_bytes: int) -> None:
+        self._context = context
+        self.slots = Slots(context.parallel)
+        self.states = StateCache(host_cache_bytes, whole=not context.can_cut_anywhere)
+
+    # ------------------------------------------------------------------ coming and going
+
+    def take(self, prompt: Sequence[int]) -> tuple[Slot, int] | None:
+        """A slot for a prompt, and how many of its tokens are there; None when all are busy."""
+        choice = self.slots.choose(prompt, self._can_cut)
+        if choice is None:
+            return None
+        saved = self.states.find(prompt, choice.reused + MIN_COPIED_TOKENS)
+        if choice.kept:
+            self._keep(choice.slot)
+        reused = self._bring(choice) if saved is None else self._restore(choice.slot, *saved)
+        self._context.cut(choice.slot.index, reused)
+        self.slots.take(choice.slot, prompt[:reused])
+        return choice.slot, reused
+
+    def give_back(self, slot: Slot) -> None:
+        """A request is over: what it computed is retained, as far as that is known."""
+        self._settle(slot)
+        self.slots.release(slot)
+
+    @property
+    def can_share(self) -> bool:
+        """Whether a part of what a sequence holds is of use to another."""
+        return self._context.can_cut_anywhere
+
+    def forget(self, slot: Slot) -> None:
+        """Empty a slot."""
+        self._context.cut(slot.index, 0)
+        del slot.tokens[:]
+
+    def _can_cut(self, slot: Slot, length: int) -> bool:
+        return self._context.can_cut(slot.index, len(slot.tokens), length)
+
+    def _bring(self, choice: Choice) -> int:
+        """Have the choice's prefix in its slot; returns its length."""
+        source, slot = choice.source, choice.slot
+        if source is None:
+            return choice.reused
+        if self._context.unified or len(source.tokens) > self._context.length // 2:
+            self._context.copy(source.index, slot.index)
+        elif not self._context.restore(slot.index, self._context.save(source.index)):
+            # A copy between streams moves all of their cells; a state has those in use.
+            return 0
+        return choice.reused
+
+    def _keep(self, slot: Slot) -> None:
+        """Save what a slot holds, before another takes it."""
+        if self.states.wants(slot.tokens):
+            self.states.add(SavedState(slot.tokens, self._context.save(slot.index)))
+
+    def _restore(self, slot: Slot, saved: SavedState, length: int) -> int:
+        if self._context.restore(slot.index, saved.data) and self._context.can_cut(
+            slot.index, len(saved.tokens), length
+        ):
+            return length
+        self.states.drop(saved)
+        return 0
+
+    # ------------------------------------------------------------------ computing
+
+    def compute(
+        self,
+        rows: Sequence[Row[GGUFSequence]],
+        gaps: Sequence[int],
+        active: Sequence[GGUFSequence],
+        abort: Callable[[], bool] | None,
+    ) -> list[tuple[Row[GGUFSequence], int]]:
+        """Run rows through the model.
+
+        Where cells are short, retained prefixes go first, then the newest request is paused.
+
+        Returns:
+            The rows that were computed, each with the index of its last token in the batch.
+
+        Raises:
+            Aborted: By `abort`; what is in the cells is known again.
+        """
+        while True:
+            indices = self._fill(rows, gaps)
+            try:
+                self._context.decode(abort)
+                break
+            except NoRoom:
+                rows = self._make_room(rows, active)
+                if not rows:
+                    return []
+            except Aborted:
+                for row in rows:
+                    self._settle(row.sequence.slot)
+                raise
+        for row in rows:
+            sequence = row.sequence
+            at = len(sequence.slot.tokens)
+            sequence.slot.tokens.extend(sequence.tokens[at : at + row.count])
+        for number in self._filled(gaps):
+            self._context.cut(number, len(self.slots.all[number].tokens))
+        return list(zip(rows, indices, strict=True))
+
+    def _fill(self, rows: Sequence[Row[GGUFSequence]], gaps: Sequence[int]) -> list[int]:
+        batch = self._context.batch
+        batch.clear()
+        indices: list[int] = []
+        missing = self._filled(gaps)
+        for row in rows:
+            sequence = row.sequence
+            while missing and missing[0] < sequence.slot_index:
+                number = missing.pop(0)
+                batch.add(number, (0,), len(self.slots.all[number].tokens), logits=False)
+            at = len(sequence.slot.tokens)
+            part = sequence.tokens[at : at + row.count]
+            last = row.count == sequence.todo
+            indices.append(batch.add(sequence.slot_index, part, at, logits=last))
+        return indices
+
+    def _filled(self, gaps: Sequence[int]) -> list[int]:
+        """Those of the gaps with a cell to spare."""
+        return [n for n in gaps if len(self.slots.all[n].tokens) < self._context.length]
+
+    def _make_room(
+        self, rows: Sequence[Row[GGUFSequence]], active: Sequence[GGUFSequence]
+    ) -> list[Row[GGUFSequence]]:
+        """Free cells; returns the rows that are still to be computed."""
+        retained = self.slots.least_recent()
+        if retained is not None:
+            self._keep(retained)
+            self.forget(retained)
+            return list(rows)
+        running = [s for s in active if not s.paused]
+        if len(running) < 2:
+            raise RuntimeError("the cells do not suffice for one sequence")
+        newest = running[-1]
+        newest.paused = True
+        self.forget(newest.slot)
+        return [row for row in rows if row.sequence is not newest]
+
+    def _settle(self, slot: Slot) -> None:
+        """Make the cells what the slot says, after a pass that was not finished."""
+        held = self._context.held(slot.index)
+        if held == len(slot.tokens):
+            return
+        if self._context.can_cut(slot.index, held, len(slot.tokens)):
+            self._context.cut(slot.index, len(slot.tokens))
+        else:
+            self.forget(slot)

@@ -1,0 +1,58 @@
+"""One generation at work: its tokens, its slot, its sampler."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+
+from hybridd.backends.generation import Generation
+from hybridd.backends.serving import ActiveSequence
+
+from .sampling import Sampler
+from .slots import Slot, common_prefix
+
+# As long a prompt is worth waiting for, when it is being computed for somebody else.
+_MIN_SHARED_TOKENS = 64
+
+
+class GGUFSequence(ActiveSequence):
+    """See the module's text.
+
+    Attributes:
+        tokens: The prompt and what was generated; those behind `slot.tokens` are to be computed.
+        slot: Its sequence of the context.
+        started: The prompt was done once; tokens come.
+        paused: Its cells were needed for requests that came before it.
+    """
+
+    def __init__(
+        self, generation: Generation, prompt: list[int], slot: Slot, sampler: Sampler
+    ) -> None:
+        super().__init__(generation, prompt)
+        self.tokens = array("i", prompt)
+        self.slot = slot
+        self.sampler = sampler
+        self.started = False
+        self.paused = False
+
+    @property
+    def slot_index(self) -> int:
+        """The sequence's number in the context."""
+        return self.slot.index
+
+    @property
+    def todo(self) -> int:
+        """Tokens that are not in the cells yet."""
+        return len(self.tokens) - len(self.slot.tokens)
+
+    @property
+    def generating(self) -> bool:
+        """Whether its next row is a token of its own; not so while lost cells come back."""
+        return self.started and self.todo == 1
+
+    def will_share(self, prompt: Sequence[int]) -> bool:
+        """Whether much of another prompt is what this one has yet to compute."""
+        if self.started or self.paused:
+            return False
+        shared = common_prefix(self.tokens, array("i", prompt))
+        return shared - len(self.slot.tokens) >= _MIN_SHARED_TOKENS

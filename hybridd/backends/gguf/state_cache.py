@@ -1,0 +1,99 @@
+"""Sequence states in the host's memory: conversations that lost their slot to others.
+
+Within a budget of bytes, the least recently used leave first. A state is worth its memory when its
+tokens begin a later prompt; states of models that cannot be cut back have to be its beginning as a
+whole.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .slots import MIN_COPIED_TOKENS, common_prefix
+
+
+@dataclass
+class SavedState:
+    """What `Context.save` gave, with the tokens that it stands for."""
+
+    tokens: array[int]
+    data: bytearray
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes."""
+        return len(self.data) + len(self.tokens) * self.tokens.itemsize
+
+
+class StateCache:
+    """See the module's text.
+
+    Args:
+        budget: Bytes; 0 keeps nothing.
+        whole: States can only be used as a whole.
+    """
+
+    def __init__(self, budget: int, *, whole: bool) -> None:
+        self.budget = budget
+        self._whole = whole
+        self._states: list[SavedState] = []  # the least recently used first
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    @property
+    def size(self) -> int:
+        """Bytes taken."""
+        return sum(state.size for state in self._states)
+
+    @property
+    def states(self) -> Sequence[SavedState]:
+        """All of them, the least recently used first."""
+        return self._states
+
+    def wants(self, tokens: array[int]) -> bool:
+        """Whether a state of these tokens would add anything."""
+        if not self.budget or len(tokens) < MIN_COPIED_TOKENS:
+            return False
+        return not any(common_prefix(s.tokens, tokens) == len(tokens) for s in self._states)
+
+    def add(self, state: SavedState) -> None:
+        """Keep a state, if it fits into the budget; what it goes beyond of is not needed any more.
+
+        Of a model whose states are used as a whole, a shorter one stays: it may be what a later
+        prompt begins with.
+        """
+        if state.size > self.budget:
+            return
+        if not self._whole:
+            self._states = [
+                s for s in self._states if common_prefix(s.tokens, state.tokens) < len(s.tokens)
+            ]
+        self._states.append(state)
+        while self.size > self.budget:
+            del self._states[0]
+
+    def find(self, prompt: Sequence[int], least: int) -> tuple[SavedState, int] | None:
+        """The state that spares most of a prompt, and how many tokens that is.
+
+        Args:
+            least: It has to be more than so many.
+        """
+        wanted = array("i", prompt)
+        best: tuple[SavedState, int] | None = None
+        for state in self._states:
+            length = min(common_prefix(state.tokens, wanted), len(wanted) - 1)
+            if self._whole and length < len(state.tokens):
+                continue
+            if length > (best[1] if best else least):
+                best = state, length
+        if best is not None:
+            self._states = [s for s in self._states if s is not best[0]]
+            self._states.append(best[0])
+        return best
+
+    def drop(self, state: SavedState) -> None:
+        """Forget one that turned out to be of no use."""
+        self._states = [s for s in self._states if s is not state]

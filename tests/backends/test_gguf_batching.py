@@ -1,0 +1,289 @@
+"""Many requests in one batch, on random-weight models of every kind that llama.cpp knows."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+
+from hybridd.backends.gguf.engine import GGUFEngine
+from tests.make_gguf import GENERATING, write_tiny
+from tests.support_models import Answer, ask, ignore_progress, spec_for
+
+TEXT = "the people could find water and so their first words were about seven other things"
+WORDS = TEXT.split(" ")
+KINDS = [*GENERATING, "tiny-qwen2 unified", "tiny-gemma3 unified", "tiny-mamba unified"]
+# Fewer cells than two whole contexts: four requests of 60 tokens do not fit together.
+UNIFIED_CELLS = 300
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tiny")
+
+
+def load(directory: Path, kind: str, **options: Any) -> GGUFEngine:
+    """A tiny model in the engine; "unified" shares too few cells."""
+    name, _, unified = kind.partition(" ")
+    path = directory / f"{name}-F32.gguf"
+    if not path.exists():
+        write_tiny(name, directory)
+    given_options = {"context_length": 256, "threads": 1, "parallel": 4, **options}
+    if unified:
+        given_options["kv_cells"] = UNIFIED_CELLS
+    engine = GGUFEngine()
+    engine.load(spec_for(path, "gguf", **given_options), ignore_progress)
+    return engine
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    made: str = request.param
+    return made
+
+
+@pytest.fixture(scope="module")
+def batched(directory: Path, kind: str) -> Iterator[GGUFEngine]:
+    engine = load(directory, kind)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def alone(directory: Path, kind: str) -> Iterator[Alone]:
+    engine = load(directory, kind.partition(" ")[0], parallel=1)
+    yield Alone(engine)
+    engine.close()
+
+
+class Alone:
+    """Answers of requests that had the model to themselves, and nothing cached."""
+
+    def __init__(self, engine: GGUFEngine) -> None:
+        self._engine = engine
+        self._known: dict[tuple[str, int], Answer] = {}
+
+    def answer(self, prompt: str, tokens: int) -> Answer:
+        if (prompt, tokens) not in self._known:
+            forget(self._engine)
+            self._known[prompt, tokens] = ask(self._engine, prompt=prompt, options=greedy(tokens))
+        return self._known[prompt, tokens]
+
+
+def greedy(tokens: int) -> dict[str, Any]:
+    return {"temperature": 0, "max_tokens": tokens, "ignore_eos": True}
+
+
+def forget(engine: GGUFEngine) -> None:
+    """Let go of every retained prefix."""
+    places = engine._places
+    assert places is not None
+    for slot in places.slots.all:
+        places.forget(slot)
+
+
+def check_whole(engine: GGUFEngine) -> None:
+    """What the slots say is what llama.cpp has, and nobody is left in them."""
+    places, context = engine._places, engine._context
+    assert places is not None
+    assert context is not None
+    assert not engine.busy
+    for slot in places.slots.all:
+        assert not slot.busy
+        assert context.held(slot.index) == len(slot.tokens)
+
+
+class Crowd:
+    """Requests that come and go; drives the engine and gathers what each got."""
+
+    def __init__(self, engine: GGUFEngine) -> None:
+        self.engine = engine
+        self.texts: dict[int, str] = {}
+        self.tokens: dict[int, int] = {}
+        self.over: dict[int, dict[str, Any]] = {}
+
+    def submit(self, key: int, prompt: str, **options: Any) -> None:
+        self.texts[key] = ""
+        self.tokens[key] = 0
+        self.engine.submit({"id": key, "kind": "generate", "prompt": prompt, "options": options})
+
+    def cancel(self, key: int) -> None:
+        if key in self.texts and key not in self.over:
+            self.engine.cancel(key)
+            del self.texts[key]
+
+    def step(self) -> None:
+        for output in self.engine.step():
+            key = output["id"]
+            assert key in self.texts, "an output of a request that was cancelled"
+            assert key not in self.over, "an output after the end"
+            self.texts[key] += output.get("text", "")
+            self.tokens[key] += output.get("tokens", 0)
+            assert "error" not in output
+            if "done" in output:
+                self.over[key] = output["done"]
+
+    def run(self) -> None:
+        while self.engine.busy:
+            self.step()
+
+
+PROMPTS = st.lists(st.sampled_from(WORDS), min_size=1, max_size=25).map(" ".join)
+ARRIVALS = st.lists(
+    st.tuples(st.integers(0, 5), PROMPTS, st.integers(1, 30), st.sampled_from([None, None, 1, 7])),
+    min_size=2,
+    max_size=7,
+)
+
+
+@settings(max_examples=12)
+@given(ARRIVALS)
+def test_a_greedy_request_gets_the_same_whoever_else_is_there(
+    batched: GGUFEngine, alone: Alone, arrivals: list[tuple[int, str, int, int | None]]
+) -> None:
+    crowd = Crowd(batched)
+    leaving: dict[int, int] = {}
+    steps = 0
+    for key, (wait, prompt, tokens, leaves) in enumerate(arrivals):
+        for _ in range(wait):
+            crowd.step()
+            steps += 1
+            for other in [o for o, at in leaving.items() if at <= steps]:
+                crowd.cancel(other)
+        crowd.submit(key, prompt, **greedy(tokens))
+        if leaves is not None:
+            leaving[key] = steps + leaves
+    while batched.busy:
+        crowd.step()
+        steps += 1
+        for other in [o for o, at in leaving.items() if at <= steps]:
+            crowd.cancel(other)
+    for key, (_, prompt, tokens, _) in enumerate(arrivals):
+        if key in crowd.texts:
+            expected = alone.answer(prompt, tokens)
+            assert crowd.texts[key] == expected.text
+            usage = crowd.over[key]["usage"]
+            assert usage["completion_tokens"] == tokens
+            assert usage["prompt_tokens"] == expected.result["usage"]["prompt_tokens"]
+    check_whole(batched)
+
+
+def test_the_next_turn_is_computed_alone_and_answered_alike(
+    batched: GGUFEngine, alone: Alone, kind: str
+) -> None:
+    forget(batched)
+    prompt = " ".join(WORDS * 2)
+    first = ask(batched, prompt=prompt, options=greedy(10))
+    second = prompt + first.text + " and then the people"
+    again = ask(batched, prompt=second, options=greedy(10))
+    assert again.text == alone.answer(second, 10).text
+    cached = again.result["usage"]["cached_tokens"]
+    if kind.startswith(("tiny-mamba", "tiny-jamba", "tiny-lfm2")):
+        # Their state stands for all that it saw: it serves if the new prompt begins with all of it.
+        assert cached >= 0
+    else:
+        assert cached >= first.result["usage"]["prompt_tokens"]
+
+
+@pytest.mark.parametrize("name", ["tiny-qwen2", "tiny-gemma3"])
+def test_a_prefix_that_is_being_computed_is_computed_once(directory: Path, name: str) -> None:
+    engine = load(directory, name, ubatch_size=16, context_length=512)
+    system = " ".join(WORDS * 6)
+    crowd = Crowd(engine)
+    endings = ["one", "two", "three"]
+    for key, ending in enumerate(endings):
+        crowd.submit(key, f"{system} {ending}", **greedy(8))
+    crowd.run()
+    cached = [crowd.over[key]["usage"]["cached_tokens"] for key in range(3)]
+    if name == "tiny-qwen2":
+        assert cached[0] == 0
+        assert min(cached[1:]) > 64
+    reference = Alone(load(directory, name, context_length=512, parallel=1))
+    for key, ending in enumerate(endings):
+        assert crowd.texts[key] == reference.answer(f"{system} {ending}", 8).text
+    check_whole(engine)
+    reference._engine.close()
+    engine.close()
+
+
+def test_a_long_prompt_holds_the_others_up_for_one_micro_batch(directory: Path) -> None:
+    engine = load(directory, "tiny-llama", ubatch_size=16, context_length=512)
+    crowd = Crowd(engine)
+    crowd.submit(1, "the people", **greedy(200))
+    while not crowd.tokens[1]:
+        crowd.step()
+    crowd.submit(2, " ".join(WORDS * 10), **greedy(1))
+    for _ in range(8):
+        before = crowd.tokens[1]
+        crowd.step()
+        assert crowd.tokens[1] == before + 1
+    assert 2 not in crowd.over
+    engine.cancel(1)
+    engine.cancel(2)
+    check_whole(engine)
+    engine.close()
+
+
+@pytest.mark.parametrize("name", ["tiny-llama", "tiny-mamba", "tiny-gemma3"])
+def test_a_prompt_is_aborted_inside_its_step(directory: Path, name: str) -> None:
+    engine = load(directory, name, context_length=512)
+    crowd = Crowd(engine)
+    crowd.submit(1, "the people", **greedy(40))
+    for _ in range(5):
+        crowd.step()
+    engine.set_interrupted(lambda request_id: request_id == 2)
+    crowd.submit(2, " ".join(WORDS * 10), **greedy(5))
+    crowd.step()
+    crowd.cancel(2)
+    crowd.run()
+    reference = Alone(load(directory, name, context_length=512, parallel=1))
+    assert crowd.texts[1] == reference.answer("the people", 40).text
+    check_whole(engine)
+    reference._engine.close()
+    engine.close()
+
+
+def test_a_conversation_that_lost_its_slot_comes_back_from_the_host(directory: Path) -> None:
+    engine = load(directory, "tiny-qwen2", parallel=1)
+    engine._places.states.budget = 64 * 1024 * 1024  # type: ignore[union-attr]
+    prompts = [" ".join(random.Random(n).choices(WORDS, k=50)) for n in range(3)]
+    firsts = [ask(engine, prompt=prompt, options=greedy(5)) for prompt in prompts]
+    for prompt, first in zip(prompts, firsts, strict=True):
+        again = ask(engine, prompt=prompt + first.text + " and", options=greedy(5))
+        assert again.result["usage"]["cached_tokens"] >= first.result["usage"]["prompt_tokens"]
+        alone = Alone(engine)
+        text = alone.answer(prompt + first.text + " and", 5).text
+        assert again.text == text
+    check_whole(engine)
+    engine.close()
+
+
+@pytest.mark.parametrize("kind", ["tiny-llama", "tiny-llama unified"])
+def test_five_thousand_requests_and_cancels_leave_nothing_behind(
+    directory: Path, kind: str
+) -> None:
+    engine = load(directory, kind, context_length=128)
+    engine._places.states.budget = 1024 * 1024  # type: ignore[union-attr]
+    chance = random.Random(7)
+    crowd = Crowd(engine)
+    for key in range(5000):
+        prompt = " ".join(chance.choices(WORDS[:3], k=chance.randrange(1, 12)))
+        crowd.submit(key, prompt, temperature=chance.choice([0, 1]), max_tokens=chance.randrange(8))
+        if chance.random() < 0.3:
+            crowd.cancel(chance.randrange(max(0, key - 6), key + 1))
+        while len(crowd.texts) - len(crowd.over) > 5:
+            crowd.step()
+    crowd.run()
+    assert set(crowd.texts) == set(crowd.over)
+    assert 3000 < len(crowd.over) < 5000
+    check_whole(engine)
+    forget(engine)
+    check_whole(engine)
+    engine.close()

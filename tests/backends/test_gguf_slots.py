@@ -1,0 +1,218 @@
+"""Which slot a prompt gets, which states are kept, which rows go together: no library needed."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybridd.backends.gguf.passes import MAX_GAP, compose
+from hybridd.backends.gguf.slots import MIN_COPIED_TOKENS, Slot, Slots, common_prefix
+from hybridd.backends.gguf.state_cache import SavedState, StateCache
+
+
+def always(_slot: Slot, _length: int) -> bool:
+    return True
+
+
+def only_whole(slot: Slot, length: int) -> bool:
+    return length == len(slot.tokens)
+
+
+def held(slots: Slots, index: int, tokens: list[int], *, busy: bool = False) -> None:
+    slots.take(slots.all[index], tokens)
+    if not busy:
+        slots.release(slots.all[index])
+
+
+TOKENS = st.lists(st.integers(0, 2), max_size=40)
+
+
+@given(TOKENS, TOKENS)
+def test_a_common_prefix_is_as_long_as_it_is(one: list[int], other: list[int]) -> None:
+    length = common_prefix(array("i", one), array("i", other))
+    assert one[:length] == other[:length]
+    assert length == min(len(one), len(other)) or one[length] != other[length]
+
+
+def test_the_next_turn_gets_its_conversation_and_no_other() -> None:
+    slots = Slots(3)
+    held(slots, 0, [1, 2, 3, 4])
+    held(slots, 1, [1, 2, 9, 9, 9])
+    choice = slots.choose([1, 2, 3, 4, 5, 6], always)
+    assert choice is not None
+    assert (choice.slot.index, choice.reused, choice.source) == (0, 4, None)
+
+
+def test_one_token_is_left_to_compute() -> None:
+    slots = Slots(1)
+    held(slots, 0, [1, 2, 3])
+    choice = slots.choose([1, 2, 3], always)
+    assert choice is not None
+    assert choice.reused == 2
+
+
+def test_a_short_beginning_in_common_does_not_cost_a_conversation() -> None:
+    slots = Slots(2)
+    system = list(range(MIN_COPIED_TOKENS))
+    held(slots, 0, system + [7] * 200)
+    choice = slots.choose([*system, 8, 8], always)
+    assert choice is not None
+    assert choice.slot.index == 1
+    assert choice.source is slots.all[0]
+    assert choice.reused == len(system)
+
+
+def test_a_prefix_of_a_running_request_is_copied() -> None:
+    slots = Slots(2)
+    system = list(range(MIN_COPIED_TOKENS))
+    held(slots, 0, [*system, 7, 7], busy=True)
+    choice = slots.choose([*system, 8], always)
+    assert choice is not None
+    assert (choice.slot.index, choice.source, choice.reused) == (1, slots.all[0], len(system))
+
+
+def test_without_a_free_slot_there_is_none() -> None:
+    slots = Slots(1)
+    held(slots, 0, [1], busy=True)
+    assert slots.choose([1, 2], always) is None
+
+
+def test_the_least_recently_used_gives_way_and_is_worth_keeping() -> None:
+    slots = Slots(2)
+    held(slots, 0, [1] * 50)
+    held(slots, 1, [2] * 50)
+    held(slots, 0, [1] * 51)
+    choice = slots.choose([3] * 50, always)
+    assert choice is not None
+    assert (choice.slot.index, choice.reused, choice.kept) == (1, 0, True)
+    assert slots.least_recent() is slots.all[1]
+
+
+def test_what_cannot_be_cut_is_used_as_a_whole_or_not_at_all() -> None:
+    slots = Slots(1)
+    held(slots, 0, [1, 2, 3, 4])
+    whole = slots.choose([1, 2, 3, 4, 5], only_whole)
+    part = slots.choose([1, 2, 3, 9, 5], only_whole)
+    assert whole is not None
+    assert part is not None
+    assert (whole.reused, part.reused) == (4, 0)
+
+
+def test_an_empty_slot_beside_a_busy_one_comes_first() -> None:
+    slots = Slots(4)
+    held(slots, 2, [1], busy=True)
+    choice = slots.choose([5, 6], always)
+    assert choice is not None
+    assert choice.slot.index in (1, 3)
+
+
+# ---------------------------------------------------------------- states
+
+
+def state(tokens: list[int], size: int = 1000) -> SavedState:
+    return SavedState(array("i", tokens), bytearray(size))
+
+
+def test_states_stay_within_the_budget_and_the_oldest_go_first() -> None:
+    states = StateCache(3000, whole=False)
+    for first in range(5):
+        states.add(state([first] * 40))
+        assert states.size <= states.budget
+    assert [s.tokens[0] for s in states.states] == [3, 4]
+
+
+def test_a_state_that_was_used_stays_longer() -> None:
+    states = StateCache(2400, whole=False)
+    states.add(state([1] * 40))
+    states.add(state([2] * 40))
+    found = states.find([1] * 60, 0)
+    assert found is not None
+    assert found[1] == 40
+    states.add(state([3] * 40))
+    assert [s.tokens[0] for s in states.states] == [1, 3]
+
+
+def test_a_longer_state_makes_its_beginning_needless() -> None:
+    states = StateCache(10_000, whole=False)
+    states.add(state([1] * 40))
+    assert not states.wants(array("i", [1] * 39))
+    states.add(state([1] * 80))
+    assert len(states) == 1
+
+
+def test_states_that_are_whole_are_not_used_in_part() -> None:
+    states = StateCache(10_000, whole=True)
+    states.add(state([1] * 40))
+    assert states.find([1] * 39 + [2] * 10, 0) is None
+    found = states.find([1] * 41, 0)
+    assert found is not None
+    assert found[1] == 40
+
+
+def test_without_a_budget_nothing_is_kept() -> None:
+    states = StateCache(0, whole=False)
+    assert not states.wants(array("i", [1] * 100))
+
+
+# ---------------------------------------------------------------- passes
+
+
+@dataclass
+class Work:
+    slot_index: int
+    todo: int
+    generating: bool
+
+
+WORKS = st.lists(st.tuples(st.booleans(), st.integers(1, 50)), min_size=1, max_size=8).map(
+    lambda made: [Work(i, 1 if gen else todo, gen) for i, (gen, todo) in enumerate(made)]
+)
+
+
+@given(WORKS, st.integers(8, 64), st.booleans())
+def test_a_step_keeps_to_the_micro_batch_and_serves_everyone_who_generates(
+    works: list[Work], micro_batch: int, unified: bool
+) -> None:
+    passes = compose(works, micro_batch, unified=unified, fill_gaps=True)
+    rows = [row for each in passes for row in each.rows]
+    assert sum(row.count for row in rows) <= micro_batch
+    assert all(0 < row.count <= row.sequence.todo for row in rows)
+    served = [row.sequence.slot_index for row in rows]
+    assert len(served) == len(set(served))
+    assert {w.slot_index for w in works if w.generating} <= set(served)
+    if unified:
+        assert len(passes) == 1
+    # Prompts in the order they came: only the last may be incomplete, none is passed over.
+    prompts = [row for row in rows if not row.sequence.generating]
+    waiting = [w for w in works if not w.generating]
+    assert [row.sequence for row in prompts] == waiting[: len(prompts)]
+    assert all(row.count == row.sequence.todo for row in prompts[:-1])
+    if len(prompts) < len(waiting):
+        assert sum(row.count for row in rows) == micro_batch
+
+
+@pytest.mark.parametrize(
+    ("numbers", "gaps"),
+    [
+        ([0, 1, 2], []),
+        ([0, 2], [1]),
+        ([0, 1 + MAX_GAP], list(range(1, 1 + MAX_GAP))),
+        ([0, 2 + MAX_GAP], []),
+        ([5, 1, 3], [2, 4]),
+    ],
+)
+def test_small_gaps_between_streams_are_filled(numbers: list[int], gaps: list[int]) -> None:
+    works = [Work(number, 1, True) for number in numbers]
+    (only,) = compose(works, 16, unified=False, fill_gaps=True)
+    assert only.gaps == gaps
+    assert [row.sequence.slot_index for row in only.rows] == sorted(numbers)
+
+
+def test_no_gap_is_filled_where_it_would_leave_a_trace() -> None:
+    works = [Work(0, 1, True), Work(2, 1, True)]
+    (only,) = compose(works, 16, unified=False, fill_gaps=False)
+    assert not only.gaps
