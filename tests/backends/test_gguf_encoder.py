@@ -14,9 +14,11 @@ from hybridd.backends.embedding import Aborted, Input
 
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 from hybridd.backends.gguf.encoder import GGUFEncoder, template_parts
+from hybridd.backends.gguf.engine import GGUFEngine
 from hybridd.backends.gguf.library import llama, start
 from hybridd.backends.gguf.vocabulary import Vocabulary
 from tests.make_gguf import HIDDEN, write_tiny
+from tests.support_models import ask, ignore_progress, spec_for
 
 TEXTS = ["the first of it", "and a second one, which is longer", "x"]
 Make = Callable[..., GGUFEncoder]
@@ -150,3 +152,24 @@ def test_the_parts_of_a_rerank_template() -> None:
     assert "".join(text or f"({kind})" for kind, text in made) == (
         "<q>(query)</q> (document) (query)!{other}"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "request_fields"),
+    [
+        ("tiny-bert", "embed", {"input": ["the people", "could find water"]}),
+        ("tiny-reranker", "rerank", {"query": "people", "documents": ["water", "the people"]}),
+    ],
+)
+def test_the_engine_knows_by_the_header_what_a_model_is_for(
+    tmp_path: Path, name: str, kind: str, request_fields: dict[str, Any]
+) -> None:
+    engine = GGUFEngine()
+    facts = engine.load(spec_for(write_tiny(name, tmp_path), "gguf"), ignore_progress)
+    assert facts["capabilities"] == [{"embed": "embedding", "rerank": "reranking"}[kind]]
+    answer = ask(engine, kind, **request_fields)
+    made = answer.result["embeddings" if kind == "embed" else "results"]
+    assert len(made) == 2
+    refused = ask(engine, prompt="the people", options={})
+    assert refused.error["data"]["kind"] == "unsupported"
+    engine.close()

@@ -66,7 +66,7 @@ class GGUFEncoder:
         pooling = int(llama.llama_pooling_type(self._context))
         self.pooling = _POOLINGS.get(pooling, "none")
         ranks = self.pooling == "rank"
-        self.capabilities = ("reranking",) if ranks else ("embedding",)
+        self.capabilities: Sequence[str] = ("reranking",) if ranks else ("embedding",)
         self.dimensions = 0 if ranks else int(llama.llama_model_n_embd_out(model))
         self._run = _runner(model)
         self._memory = llama.llama_get_memory(self._context)  # none where nothing is remembered

@@ -18,6 +18,7 @@ from hybridd.backends.prompts import Prompts
 from hybridd.backends.serving import ServingEngine
 
 from .context import Aborted, Context
+from .encoder import GGUFEncoder
 from .library import start, version
 from .load_options import ALL_LAYERS, LoadOptions
 from .model import Model
@@ -36,6 +37,7 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
         self._model = Model(self._log)
         self._context: Context | None = None
         self._places: Places | None = None
+        self._encoder: GGUFEncoder | None = None
         self._threads = 0
 
     # ------------------------------------------------------------------ loading
@@ -45,41 +47,65 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
         options = LoadOptions.from_wire(spec["load_options"])
         try:
             self._model.open(spec, options, report)
-            report("context", 0, 1)
             self._threads = options.threads or threads_for(self._model.weights_bytes)
-            self._context = context = Context(self._model, options, self._threads, spec)
+            report("context", 0, 1)
+            facts = self._encode(options) if self._model.encodes else self._generate(options, spec)
             report("context", 1, 1)
         except BaseException:
             self.close()
             raise
+        return facts
+
+    def _generate(self, options: LoadOptions, spec: LoadSpec) -> LoadedFacts:
+        self._context = context = Context(self._model, options, self._threads, spec)
         self._places = Places(context, host_cache_bytes=0)
         prompts = Prompts(self._model.vocabulary, self._model.chat_template(), "gguf")
         self._serve(prompts, context.length, context.parallel)
-        return LoadedFacts(
-            engine=version(),
-            context_length=context.length,
-            parallel=context.parallel,
-            load_options=self._in_force(options, context),
-            memory={**self._log.sizes, "weights_bytes": self._model.weights_bytes},
-            capabilities=prompts.capabilities,
-        )
-
-    def _in_force(self, options: LoadOptions, context: Context) -> dict[str, Any]:
-        layers = options.layers_for(self._model.layers)
-        return {
+        in_force = {
             "context_length": context.length,
             "parallel": context.parallel,
             "kv_cells": context.cells,
             "batch_size": options.batch_size,
             "ubatch_size": context.micro_batch,
-            "threads": self._threads,
-            "gpu_layers": self._model.layers + 1 if layers == ALL_LAYERS else layers,
-            "mmap": options.mmap,
-            "flash_attention": "auto"
-            if options.flash_attention is None
-            else options.flash_attention,
             "kv_cache_type": options.kv_cache_type,
         }
+        return self._facts(in_force, options, prompts.capabilities)
+
+    def _encode(self, options: LoadOptions) -> LoadedFacts:
+        self._encoder = encoder = GGUFEncoder(
+            self._model.native,
+            self._model.vocabulary,
+            self._threads,
+            options.context_length,
+            options.ubatch_size,
+        )
+        self._serve_encoder(encoder, Prompts(self._model.vocabulary, None, "gguf"))
+        in_force = {
+            "context_length": encoder.context_length,
+            "parallel": options.parallel,
+            "ubatch_size": encoder.batch_tokens,
+        }
+        return self._facts(in_force, options, list(encoder.capabilities))
+
+    def _facts(
+        self, in_force: dict[str, Any], options: LoadOptions, capabilities: list[str]
+    ) -> LoadedFacts:
+        layers = options.layers_for(self._model.layers)
+        flash = options.flash_attention
+        return LoadedFacts(
+            engine=version(),
+            context_length=in_force["context_length"],
+            parallel=in_force["parallel"],
+            load_options={
+                **in_force,
+                "threads": self._threads,
+                "gpu_layers": self._model.layers + 1 if layers == ALL_LAYERS else layers,
+                "mmap": options.mmap,
+                "flash_attention": "auto" if flash is None else flash,
+            },
+            memory={**self._log.sizes, "weights_bytes": self._model.weights_bytes},
+            capabilities=capabilities,
+        )
 
     def set_threads(self, count: int) -> None:
         """See `api.Engine`."""
@@ -91,6 +117,9 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
         for sequence in self._active:
             sequence.sampler.close()
         self._active.clear()
+        if self._encoder is not None:
+            self._encoder.close()
+        self._encoder = None
         if self._context is not None:
             self._context.close()
         self._context = None

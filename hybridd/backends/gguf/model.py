@@ -12,10 +12,13 @@ from hybridd.wire.errors import HybriddError, LoadFailed, ModelInvalid
 
 from .library import Log, llama
 from .load_options import LoadOptions
+from .types import ENCODERS
 from .vocabulary import Vocabulary
 
 # What llama.cpp and its backends write when memory runs out.
 _NO_MEMORY = ("failed to allocate", "unable to allocate", "out of memory", "insufficient memory")
+
+_VALUE_BYTES = 256  # for names and numbers
 
 
 class Model:
@@ -117,6 +120,19 @@ class Model:
     def has_encoder(self) -> bool:
         """Whether it reads the prompt with an encoder of its own, as T5 does."""
         return bool(llama.llama_model_has_encoder(self.native))
+
+    @property
+    def encodes(self) -> bool:
+        """Whether its output is a vector or a score, as the header's reader has it too."""
+        architecture = self._value("general.architecture")
+        pooling = self._value(f"{architecture}.pooling_type")
+        return architecture in ENCODERS or pooling not in ("", "0")
+
+    def _value(self, key: str) -> str:
+        """A value of the header as text; empty when it has none."""
+        buffer = ctypes.create_string_buffer(_VALUE_BYTES)
+        size = llama.llama_model_meta_val_str(self.native, key.encode(), buffer, _VALUE_BYTES)
+        return buffer.value.decode("utf-8", "replace") if size >= 0 else ""
 
     def chat_template(self) -> str | None:
         """The template in the file, if there is one."""
