@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np  # noqa: TID253 - worker side, where it may be imported
 from hybridd.backends.generation import finite
 from hybridd.backends.options import GenerationOptions
 
+from .candidates import Logits, draw, likeliest
 from .context import Context
 from .library import llama
 from .vocabulary import Vocabulary
@@ -39,26 +41,44 @@ class Sampler:
         self._vocabulary = vocabulary
         self._logprobs = options.logprobs
         self._chain: Any = None
-        if options.greedy and not options.penalizes and not options.logprobs:
-            bias = _bias(vocabulary, options)
-            self._biased = np.fromiter(bias, np.intp)
-            self._biases = np.fromiter(bias.values(), np.float32)
+        self._seen: deque[int] = deque(maxlen=PENALTY_WINDOW if options.penalizes else 0)
+        bias = _bias(vocabulary, options)
+        self._biased = np.fromiter(bias, np.intp)
+        self._biases = np.fromiter(bias.values(), np.float32)
+        # A token that was seen may rise or fall: neither costs another its place among the first.
+        self._first = 1 if options.greedy else options.top_k
+        if options.penalizes:
+            self._first += PENALTY_WINDOW if self._first else 0
+        elif options.greedy:
             return
-        samplers = _samplers(vocabulary, options)
         self._chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
-        for sampler in samplers:
+        for sampler in _samplers(vocabulary, options):
             llama.llama_sampler_chain_add(self._chain, sampler)
         for token in prompt[-PENALTY_WINDOW:]:
             llama.llama_sampler_accept(self._chain, token)
+            self._seen.append(token)
 
     def sample(self, context: Context, row: int) -> int:
         """Choose the next token from the logits of a row of the last batch."""
+        logits = context.logits(row)
+        plain = logits[self._biased]
+        logits[self._biased] += self._biases
+        token = self._choose(logits)
+        logits[self._biased] = plain  # log probabilities are the model's own
+        return token
+
+    def _choose(self, logits: Logits) -> int:
         if self._chain is None:
-            # The same as llama.cpp's greedy sampler, which first writes out the whole vocabulary.
-            logits = context.logits(row)
-            logits[self._biased] += self._biases
             return int(logits.argmax())
-        return int(llama.llama_sampler_sample(self._chain, context.native, row))
+        if self._first:
+            ids = likeliest(logits, self._first)
+            if self._seen:
+                ids = np.union1d(ids, np.fromiter(self._seen, np.intp))
+        else:
+            ids = np.arange(len(logits))
+        token = draw(self._chain, logits, ids)
+        self._seen.append(token)
+        return token
 
     def logprobs(self, context: Context, row: int, token: int) -> dict[str, Any] | None:
         """The chosen token's log probability, and the likeliest ones; None if nobody asked.
@@ -97,12 +117,6 @@ class Sampler:
 
 def _samplers(vocabulary: Vocabulary, options: GenerationOptions) -> list[Any]:
     chosen: list[Any] = []
-    bias = _bias(vocabulary, options)
-    if bias:
-        array = (llama.llama_logit_bias * len(bias))()
-        for entry, (token, value) in zip(array, bias.items(), strict=True):
-            entry.token, entry.bias = token, value
-        chosen.append(llama.llama_sampler_init_logit_bias(vocabulary.vocab_size, len(bias), array))
     if options.penalizes:
         penalties = (options.repeat_penalty, options.frequency_penalty, options.presence_penalty)
         size = vocabulary.vocab_size
