@@ -35,6 +35,7 @@ from hybridd.service.events import EventHub
 from hybridd.service.facts_database import DATABASE, FactsDatabase
 from hybridd.service.information import Information
 from hybridd.service.jobs import Jobs
+from hybridd.service.kept_states import KeptStates
 from hybridd.service.library import Library
 from hybridd.service.manager import Manager
 from hybridd.service.memory import MemoryMeter
@@ -147,6 +148,7 @@ class App:
             ),
             events,
             self.jobs,
+            KeptStates(Path(paths.cache_dir(environment), "kv"), configuration.__getitem__),
         )
         self.manager = Manager(
             configuration,

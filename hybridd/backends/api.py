@@ -18,6 +18,7 @@ __all__ = [
     "Engine",
     "Estimate",
     "Facts",
+    "KVSpec",
     "LoadCancelled",
     "LoadSpec",
     "LoadedFacts",
@@ -59,6 +60,7 @@ class Backend(Protocol):
     suffixes: tuple[str, ...]  # a file that ends so (lower case, with the dot) is a candidate
     tagged: bool  # whether ids name the quantization, as in `publisher/repo:Q4_K_M`
     splits_layers: bool  # whether some layers may be on a GPU and the others on the CPU
+    keeps_states: bool  # whether the engine keeps sequences as `KVSpec` says
 
     def uses_gpu(self) -> bool:
         """Whether the engine as it is installed can use a GPU; found out without importing it."""
@@ -101,6 +103,14 @@ class Backend(Protocol):
 # ---------------------------------------------------------------- the worker's half
 
 
+class KVSpec(TypedDict):
+    """What an engine may keep of sequences that have to leave its KV cache."""
+
+    host_cache_bytes: int  # of main memory; reserved in the ledger, 0 for none
+    persist_bytes: int  # on disk, in `persist_dir`; 0 for nothing
+    persist_dir: str  # there already, readable for its owner alone; "" with `persist_bytes` 0
+
+
 class LoadSpec(TypedDict):
     """What an engine gets to load."""
 
@@ -110,6 +120,9 @@ class LoadSpec(TypedDict):
     # PROTOCOL's names. context_length, parallel and kv_cells are numbers; others may be "auto".
     load_options: dict[str, Any]
     defaults: dict[str, Any]  # the model's own sampling defaults
+    # Names this state of the files: whatever was kept under another one is of other weights.
+    identity: str
+    kv: KVSpec
 
 
 class LoadedFacts(TypedDict):

@@ -128,7 +128,7 @@ def _problem(name: str, backend: Any) -> str | None:
     for attribute in _TUPLES:
         if not isinstance(getattr(backend, attribute, None), tuple):
             return f"its {attribute} is no tuple"
-    for attribute in ("tagged", "splits_layers"):
+    for attribute in ("tagged", "splits_layers", "keeps_states"):
         if not isinstance(getattr(backend, attribute, None), bool):
             return f"its {attribute} is no boolean"
     for attribute in ("uses_gpu", "claims", "companions", "inspect", "parallel", "estimate"):

@@ -17,7 +17,7 @@ from math import inf
 from typing import Any
 
 from hybridd.core import plan
-from hybridd.core.devices import Snapshot
+from hybridd.core.devices import CPU, Snapshot
 from hybridd.core.instance import Instance, Ticket
 from hybridd.core.options import satisfies
 from hybridd.core.placing import Decision, Turns, decide, why_not
@@ -53,7 +53,8 @@ class Loading:
 
     def plan_for(self, need: plan.Need, wanted: Mapping[str, Any], snapshot: Snapshot) -> plan.Plan:
         """What a load would do now; changes nothing."""
-        return self._decide(need, wanted, snapshot, self._roster.idle_models(inf)).plan
+        made = self._decide(need, wanted, snapshot, self._roster.idle_models(inf)).plan
+        return plan.with_host_cache(need, made, self._free(snapshot, made))
 
     def memory_came_back(self) -> None:
         """A worker is gone: what is being read may have its memory twice, or not at all."""
@@ -231,7 +232,10 @@ class Loading:
             if isinstance(decision, errors.HybriddError):
                 self._refuse(ticket, decision)
             elif turns.may_start(decision):
-                self._start(ticket, decision.plan)
+                spare = turns.spare(CPU, self._free(snapshot, decision.plan))
+                made = plan.with_host_cache(self._needs[ticket.model], decision.plan, spare)
+                turns.take(CPU, made.host_cache_bytes)
+                self._start(ticket, made)
             elif not turns.someone_waits:
                 turns.promise(decision, len(roster.instances) - len(decision.leaving) + 1)
                 for model in decision.victims or ():
@@ -293,6 +297,12 @@ class Loading:
             now=self._roster.now,
             yielding=yielding,
         )
+
+    def _free(self, snapshot: Snapshot, made: plan.Plan) -> int:
+        """Main memory that is left beside what is loaded and this load."""
+        others = [i for i in self._roster.instances.values() if i.model != made.model]
+        available = snapshot.available(i.plan.placement for i in others)
+        return available.get(CPU, 0) - made.placement.get(CPU, 0)
 
     def _start(self, ticket: Ticket, made: plan.Plan) -> None:
         roster = self._roster

@@ -8,6 +8,7 @@ Records never change; a new look at the disk makes new ones. What a running inst
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -153,6 +154,15 @@ class ModelRecord:
     aliases: tuple[str, ...] = ()
     base: str = ""
     digest: str | None = None
+
+    @property
+    def content(self) -> str:
+        """Names this state of the files; another one where any of them was changed or replaced.
+
+        The number of the device is left out: of some file systems it changes with a restart.
+        """
+        files = [(i.inode, i.size, i.mtime_ns) for i in self.identity]
+        return hashlib.sha256(repr((self.digest, files)).encode()).hexdigest()
 
     @property
     def format(self) -> str:

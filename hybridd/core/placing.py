@@ -129,6 +129,15 @@ class Turns:
         """Keep the room that a load waits for; `count` models are there with it."""
         self._left, self._count = dict(decision.left), count
 
+    def spare(self, device: str, free: int) -> int:
+        """Of `free` bytes those that are promised to nobody."""
+        return free if self._left is None else min(free, self._left.get(device, 0))
+
+    def take(self, device: str, size: int) -> None:
+        """Bytes that a load takes beyond what it has to have."""
+        if self._left is not None and size:
+            self._left[device] -= size
+
     def may_start(self, decision: Decision) -> bool:
         """Whether a load fits now and beside what is promised; if so, it is taken to start."""
         if decision.victims != []:

@@ -12,6 +12,9 @@ and the next only when that is not enough:
    and takes as many requests at a time as have room then.
 3. The context length, down to `MIN_AUTO_CONTEXT`, when the whole machine, with every other model
    gone, has no room for one request of the full length.
+
+A cache in main memory for sequences that have to leave the KV cache gets a part of what is left in
+the end (`with_host_cache`): nothing goes for it.
 """
 
 from __future__ import annotations
@@ -28,6 +31,11 @@ from hybridd.wire.units import format_size
 DEFAULT_CONTEXT = 8192
 # Under this a context is of no use for a chat, so "auto" goes no lower.
 MIN_AUTO_CONTEXT = 512
+# A host cache gets this part of what is free once everything has its place, so that the next model
+# finds room without that anybody has to leave for a cache.
+HOST_CACHE_SHARE = 4
+# Under this it holds no conversation of a model for which computing it anew takes any time.
+MIN_HOST_CACHE_BYTES = 16 * 1024 * 1024
 # Kept free on a GPU for the driver's own context and fragmentation.
 GPU_SLACK_BYTES = 256 * 1024 * 1024
 
@@ -40,6 +48,7 @@ class Need:
         estimate: Load options with numbers -> bytes; the backend's own formula.
         context_length: The longest that the model was made for, when it says so.
         auto_context: The cap that "auto" takes; 0 for none but the model's own.
+        host_cache: The most main memory for states of sequences; 0 where the engine keeps none.
         auto_parallel: Requests at a time that "auto" takes when there is room.
         gpu: Whether the engine that is installed can use a GPU.
         layers: For a split between GPU and CPU; None when the engine cannot split.
@@ -50,6 +59,7 @@ class Need:
     context_length: int | None = None
     auto_context: int = DEFAULT_CONTEXT
     auto_parallel: int = 1
+    host_cache: int = 0
     gpu: bool = False
     layers: int | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -57,7 +67,12 @@ class Need:
 
 @dataclass(frozen=True)
 class Plan:
-    """The answer: `placement` is empty when it does not fit."""
+    """The answer: `placement` is empty when it does not fit.
+
+    Attributes:
+        host_cache_bytes: Of the CPU's share, what the engine may keep states of sequences in. It
+            is part of the estimate's overhead.
+    """
 
     model: str
     load_options: Mapping[str, Any]
@@ -67,8 +82,15 @@ class Plan:
     evict: Sequence[Mapping[str, Any]] = ()
     max_context_length: int = 0
     gpu_layers: int | None = None
+    host_cache_bytes: int = 0
     reason: str | None = None
     hint: str | None = None  # what to do, where less context is not the answer
+
+    @property
+    def on_gpu_alone(self) -> bool:
+        """Whether the CPU holds nothing of it that is computed with."""
+        elsewhere = any(device != CPU for device in self.placement)
+        return elsewhere and self.placement.get(CPU, 0) <= self.host_cache_bytes
 
     @property
     def fits(self) -> bool:
@@ -268,6 +290,20 @@ def fit(
         options = settle(need, wanted, context_length=shorter, parallel=fewest)
         now = place(need, options, available)
     return replace(now, max_context_length=longest)
+
+
+def with_host_cache(need: Need, made: Plan, spare: int) -> Plan:
+    """Reserve a host cache of up to `need.host_cache` bytes, if there is room for one of any use.
+
+    Args:
+        spare: Bytes of main memory that nobody needs beside this load.
+    """
+    size = min(need.host_cache, spare // HOST_CACHE_SHARE)
+    if not made.fits or size < MIN_HOST_CACHE_BYTES:
+        return made
+    estimate = replace(made.estimate, overhead_bytes=made.estimate.overhead_bytes + size)
+    placement = {**made.placement, CPU: made.placement.get(CPU, 0) + size}
+    return replace(made, estimate=estimate, placement=placement, host_cache_bytes=size)
 
 
 def _speed(made: Plan) -> tuple[list[str], int | None]:

@@ -1,4 +1,4 @@
-"""Every setting: its name, type, default and meaning, and how the layers make one value.
+"""How the layers of settings make one value each; `keys` says what settings there are.
 
 Flags go before values set at run time, those before the environment, that before the file, that
 before the defaults. All problems of a source are found at once. This module reads no file and no
@@ -12,197 +12,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hybridd.core.fields import (
-    Bool,
-    Choice,
-    Duration,
-    Field,
-    FieldError,
-    Float,
-    Int,
-    ListOf,
-    OneOf,
-    Size,
-    Text,
-    short,
-    unknown_name,
-)
+from hybridd.core.fields import Duration, FieldError, short, unknown_name
+from hybridd.core.keys import KEYS, Key
+
+__all__ = [
+    "KEYS", "SOURCES", "Key", "Layer", "Settings", "dump_runtime", "on_wire", "read_environment",
+    "read_flags", "read_table", "render_toml", "resolve",
+]  # fmt: skip
 
 SOURCES = ("flag", "runtime", "environment", "file", "default")  # the first that has a value wins
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """One setting.
-
-    Attributes:
-        live: A change takes effect at once; otherwise at the next start.
-    """
-
-    name: str
-    field: Field
-    default: Any
-    description: str
-    live: bool = True
-
-    @property
-    def environment(self) -> str:
-        """`catalog.model_dirs` is HYBRIDD_CATALOG_MODEL_DIRS."""
-        return "HYBRIDD_" + self.name.upper().replace(".", "_")
-
-
-_ALL = (
-    Key(
-        "server.socket",
-        Text(0, 4096),
-        "",
-        "Path of the Unix socket. Empty: $HYBRIDD_SOCKET, else "
-        "$XDG_RUNTIME_DIR/hybridd/hybridd.sock, else $XDG_STATE_HOME/hybridd/hybridd.sock.",
-        live=False,
-    ),
-    Key(
-        "server.max_line_bytes",
-        Int(4096, 1024**3),
-        16 * 1024 * 1024,
-        "The longest line (one JSON-RPC message) that a client may send, in bytes.",
-        live=False,
-    ),
-    Key(
-        "server.slow_consumer_bytes",
-        Int(65536, 1024**3),
-        8 * 1024 * 1024,
-        "A connection whose client lets this many bytes pile up is ended.",
-        live=False,
-    ),
-    Key(
-        "server.slow_consumer_seconds",
-        Float(1, 86400),
-        60.0,
-        "A connection whose client reads nothing for this long while output waits is ended.",
-        live=False,
-    ),
-    Key(
-        "catalog.model_dirs",
-        ListOf(Text(1, 4096), max_length=256, separator=":"),
-        ["$XDG_DATA_HOME/hybridd/models"],
-        "Directories with models. ~ and environment variables are expanded. EXTERNAL_MODELS_DIR "
-        "adds to them. In the environment, separate them by colons.",
-    ),
-    Key("catalog.demo", Bool(), True, "List the two small demo models that come with hybridd."),
-    Key(
-        "catalog.lmstudio",
-        Bool(),
-        True,
-        "List LM Studio's models (~/.lmstudio/models, ~/.cache/lm-studio/models).",
-    ),
-    Key(
-        "catalog.hub",
-        Bool(),
-        True,
-        "List the models in the Hugging Face hub's cache (HF_HUB_CACHE, HF_HOME, "
-        "~/.cache/huggingface/hub).",
-    ),
-    Key(
-        "catalog.llamacpp",
-        Bool(),
-        True,
-        "List the models that llama.cpp downloaded (LLAMA_CACHE, ~/.cache/llama.cpp).",
-    ),
-    Key(
-        "catalog.ollama",
-        Bool(),
-        True,
-        "List Ollama's models (OLLAMA_MODELS, ~/.ollama/models, /usr/share/ollama/.ollama/models).",
-    ),
-    Key(
-        "catalog.settle_seconds",
-        Float(0, 3600),
-        1.0,
-        "A file whose size and time of change stood still for this long counts as complete.",
-    ),
-    Key(
-        "catalog.reconcile_minutes",
-        Float(0.01, 1440),
-        5.0,
-        "A full scan runs this often beside the live watching, which may lose events.",
-    ),
-    Key("formats.gguf", Bool(), True, "Serve GGUF models (llama.cpp). Also ENABLE_GGUF_MODELS."),
-    Key("formats.huggingface", Bool(), True, "Serve Hugging Face models (transformers and torch)."),
-    Key("formats.onnx", Bool(), True, "List ONNX models; there is no engine for them yet."),
-    Key(
-        "formats.echo",
-        Bool(),
-        True,
-        "List .echo files: models that repeat what they hear, for tests.",
-    ),
-    Key(
-        "models.smart_switching",
-        Bool(),
-        True,
-        "An inference request loads its model when it is not loaded, making room if need be. "
-        "Also ENABLE_SMART_SWITCHING.",
-    ),
-    Key(
-        "models.keepalive",
-        Duration(),
-        300.0,
-        'How long an idle model stays loaded, in seconds or as "5m"; 0 unloads at once, negative '
-        "is for ever. MODEL_KEEPALIVE_MINUTES says it in minutes.",
-    ),
-    Key(
-        "models.auto_context",
-        OneOf((Choice((0,)), Int(256, 2**31 - 1))),
-        8192,
-        'The longest context, in tokens, that a load with context_length "auto" takes; a model '
-        "made for less gets less. It keeps a KV cache for 128k tokens, which many models were made "
-        "for, from taking more memory than the weights. 0 for no cap: as long as the model was "
-        "made for and memory has room for.",
-    ),
-    Key(
-        "limits.ram_max",
-        Size(),
-        "80%",
-        'The most main memory that all models together may use: bytes, "16GiB", or a share of the '
-        "machine's (or the control group's) total.",
-    ),
-    Key("limits.vram_max", Size(), "95%", "The same for each GPU's memory."),
-    Key("limits.max_loaded", Int(0, 1000), 0, "The most models loaded at a time; 0 for no limit."),
-    Key(
-        "limits.max_queue",
-        Int(1, 100_000),
-        512,
-        "The most requests that may wait for one model; past it a request is refused as busy.",
-    ),
-    Key(
-        "workers.templates",
-        Choice(("auto", "always", "never")),
-        "auto",
-        "Template processes import an engine's libraries once and fork workers in milliseconds. "
-        "auto: started with the first load and ended when idle; always: from the start; never: "
-        "each worker imports for itself.",
-        live=False,
-    ),
-    Key(
-        "workers.template_keepalive",
-        Duration(),
-        600.0,
-        'How long an idle template stays when workers.templates is "auto".',
-        live=False,
-    ),
-    Key(
-        "workers.stop_seconds",
-        Float(0.1, 600),
-        10.0,
-        "How long a worker may take to stop when asked, before SIGTERM and then SIGKILL.",
-    ),
-    Key(
-        "log.level",
-        Choice(("debug", "info", "warning", "error")),
-        "info",
-        "How much the daemon logs to standard error (the journal, under systemd).",
-    ),
-)
-KEYS: Mapping[str, Key] = {key.name: key for key in _ALL}
 
 
 def _minutes(text: str) -> float:
@@ -262,7 +80,7 @@ def read_table(table: Mapping[str, Any]) -> Layer:
 def read_environment(environment: Mapping[str, str]) -> Layer:
     """The layer of HYBRIDD_SECTION_KEY and the four bare names; no other HYBRIDD_ name may be."""
     layer = Layer()
-    known = {key.environment: key.name for key in _ALL}
+    known = {key.environment: key.name for key in KEYS.values()}
     for bare, name in _BARE.items():
         text = environment.get(bare)
         if text is None or text == "":
@@ -316,7 +134,7 @@ def resolve(layers: Mapping[str, Layer]) -> Settings:
     """
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
-    for key in _ALL:
+    for key in KEYS.values():
         values[key.name], sources[key.name] = key.default, "default"
         for source in SOURCES[:-1]:
             layer = layers.get(source)
@@ -348,7 +166,7 @@ def render_toml() -> str:
         "# This file is generated: python -m hybridd.core.settings > etc/hybridd.toml",
     ]
     section = ""
-    for key in _ALL:
+    for key in KEYS.values():
         head, name = key.name.split(".", 1)
         if head != section:
             lines += ["", f"[{head}]"]

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from hybridd.core.devices import CPU
 from hybridd.core.instance import Instance
 from hybridd.core.lifecycle import State
 from hybridd.core.work import SetThreads
@@ -55,4 +54,4 @@ def retell(instances: Iterable[Instance], cores: int) -> list[SetThreads]:
 
 def _works_on_cpu(instance: Instance) -> bool:
     at_work = instance.state in (State.READY, State.DRAINING) and instance.active
-    return bool(at_work and instance.threads_claimed and CPU in instance.plan.placement)
+    return bool(at_work and instance.threads_claimed and not instance.plan.on_gpu_alone)

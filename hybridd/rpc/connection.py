@@ -66,7 +66,7 @@ class Wire(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The settings a connection keeps to; see `core/settings`, section server."""
+    """The settings a connection keeps to; see `core/keys`, section server."""
 
     max_line_bytes: int
     slow_bytes: int

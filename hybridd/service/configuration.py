@@ -1,6 +1,6 @@
 """The settings in force: reads the layers, takes changes at run time, tells who has to know.
 
-`core/settings` knows what settings there are; this module knows where their values lie and owns the
+`core/keys` knows what settings there are; this module knows where their values lie and owns the
 one `Settings` that the daemon runs with.
 """
 

@@ -326,6 +326,7 @@ class Manager:
             context_length=facts.context_length,
             auto_context=self._configuration["models.auto_context"],
             auto_parallel=backend.parallel(facts).auto,
+            host_cache=self._residency.states.host_cache_bytes if backend.keeps_states else 0,
             gpu=backend.uses_gpu(),
             layers=facts.layers if backend.splits_layers else None,
         )

@@ -26,6 +26,7 @@ from hybridd.host.worker_process import WorkerProcess
 from hybridd.service.configuration import Configuration
 from hybridd.service.events import EventHub
 from hybridd.service.jobs import Job, Jobs
+from hybridd.service.kept_states import KeptStates
 from hybridd.service.library import Library
 from hybridd.service.memory import MemoryMeter, Reading
 from hybridd.service.requests import Work
@@ -53,6 +54,7 @@ class Residency:
 
     Attributes:
         scheduler: For reading only; what changes it goes through `feed`.
+        states: What loads may keep of conversations.
         works: Requests under way, by the scheduler's key.
         waiters: Who waits for loads and unloads, by the scheduler's key.
         supervisors: By the instance's number.
@@ -67,7 +69,9 @@ class Residency:
         meter: Callable[[Callable[[], list[WorkerProcess]]], MemoryMeter],
         events: EventHub,
         jobs: Jobs,
+        states: KeptStates,
     ) -> None:
+        self.states = states
         self._configuration = configuration
         self._library = library
         self._backends = backends
@@ -95,6 +99,8 @@ class Residency:
             self._nursery = nursery
             self.reconfigure(set(LIVE_LIMITS))
             self._configuration.on_change(self.reconfigure)
+            # Of the last run, or of before it was turned off.
+            nursery.start_soon(self._trim_states)
             task_status.started()
             await self._keep_time()
 
@@ -118,6 +124,13 @@ class Residency:
                     usable_cores(),
                 )
             )
+
+        if "kv.persist" in changed:
+            self._spawn(self._trim_states)
+
+    async def _trim_states(self) -> None:
+        if self.states.present():
+            await trio.to_thread.run_sync(self.states.trim)
 
     # ---------------------------------------------------------------- for the manager
 
@@ -201,15 +214,20 @@ class Residency:
             if job is not None:
                 self._jobs.update(job, stage=stage, done=done, total=total)
 
+        backend = self._backends[record.format]
         supervisor = Supervisor(
             effect.instance,
-            self._backends[record.format],
+            backend,
             {
                 "model": record.id,
                 "format": record.format,
                 "path": str(record.facts.files[0] if record.path.is_file() else record.path),
                 "load_options": dict(effect.plan.load_options),
                 "defaults": dict(record.facts.defaults),
+                "identity": record.content,
+                "kv": self.states.for_load(
+                    record.id, effect.plan.host_cache_bytes, persist=backend.keeps_states
+                ),
             },
             self._host,
             self.works,
@@ -226,6 +244,7 @@ class Residency:
         self.supervisors.pop(supervisor.number, None)
         if not self.supervisors:
             self._empty.set()
+        await self._trim_states()
 
     async def _gpu_memory_back(self, pid: int) -> None:
         with trio.move_on_after(GPU_MEMORY_BACK_S):

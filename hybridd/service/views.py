@@ -60,6 +60,7 @@ def loaded(
             "reserved_bytes": reserved,
             "resident_bytes": resident,
             "peak_bytes": supervisor.peak_bytes if supervisor else 0,
+            "host_cache_bytes": instance.plan.host_cache_bytes,
         },
         "load_options": in_force,
         "context_length": facts.get("context_length", estimate.context_length),

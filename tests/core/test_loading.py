@@ -1,4 +1,4 @@
-"""How many requests at a time a load takes, beside other models and after they left."""
+"""What a load takes beyond what it has to have: requests at a time, a host cache."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hybridd.core.model import Estimate
-from hybridd.core.plan import Need
+from hybridd.core.plan import HOST_CACHE_SHARE, MIN_HOST_CACHE_BYTES, Need
 from tests.core.world import World
 
 
@@ -71,3 +71,54 @@ def test_a_wish_for_fewer_at_a_time_never_reloads() -> None:
         assert world.ends[world.load("a", load_options={"parallel": parallel})] == "ok"
     world.load("a", load_options={"parallel": 5})
     assert world.state("a") == "stopping"
+
+
+MIB = 1024 * 1024
+# Of the models below one fits into it beside another, and both with their caches.
+ROOM = 2000 * MIB
+
+
+class Caching(World):
+    """A world whose engines keep states in main memory."""
+
+    def need(self, model: str) -> Need:
+        def estimate(options: Mapping[str, Any]) -> Estimate:
+            return Estimate(self.sizes[model], 0, 0, 0, options["context_length"], 1)
+
+        return Need(model, estimate, context_length=8192, host_cache=200 * MIB)
+
+
+SIZES = {"a": 400 * MIB, "b": 400 * MIB, "big": 1500 * MIB, "all": ROOM}
+
+
+def test_a_host_cache_is_reserved_with_the_model() -> None:
+    world = Caching(SIZES, room=ROOM)
+    world.load("a")
+    assert world.worker("a").size == 600 * MIB
+    world.load("b")
+    left = ROOM - 600 * MIB - 400 * MIB
+    assert world.worker("b").size == 400 * MIB + min(200 * MIB, left // HOST_CACHE_SHARE)
+
+
+def test_a_load_that_leaves_no_room_has_no_host_cache() -> None:
+    world = Caching(SIZES, room=ROOM)
+    world.load("all")
+    assert world.worker("all").size == ROOM
+
+
+def test_a_cache_does_not_take_the_place_that_another_load_waits_for() -> None:
+    world = Caching(SIZES, room=ROOM)
+    world.load("a")
+    world.ready("a")
+    running = world.ask("a")
+    world.load("big")
+    assert world.state("big") is None, "600 MiB are taken by a model that is busy"
+    small = HOST_CACHE_SHARE * MIN_HOST_CACHE_BYTES + 300 * MIB
+    world.sizes["small"] = small
+    world.load("small")
+    assert world.state("small") == "starting", "big takes 1500 of the 2000 MiB"
+    left = ROOM - 1500 * MIB - small
+    assert world.worker("small").size == small + left // HOST_CACHE_SHARE
+    world.reply(running)
+    world.gone("a")
+    assert world.state("big") == "starting", "its place was kept"

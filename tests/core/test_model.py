@@ -100,3 +100,19 @@ def test_any_file_name_is_printable(raw: bytes) -> None:
 def test_printable_leaves_unicode_alone() -> None:
     assert printable("Größe 模型") == "Größe 模型"
     assert printable(os.fsdecode("ä".encode() + b"\xff")) == "ä%FF"
+
+
+def test_the_content_changes_with_the_files_and_with_nothing_else() -> None:
+    made = record().content
+    assert (
+        record(id="other", name="other", path=Path("/elsewhere"), status="invalid").content == made
+    )
+    for other in (
+        {"identity": (FileIdentity(1, 2, 11, 3),)},
+        {"identity": (FileIdentity(1, 2, 10, 4),)},
+        {"identity": (FileIdentity(1, 3, 10, 3),)},
+        {"identity": (FileIdentity(1, 2, 10, 3), FileIdentity(1, 2, 10, 3))},
+        {"digest": "sha256:00"},
+    ):
+        assert record(**other).content != made, other
+    assert record(identity=(FileIdentity(9, 2, 10, 3),)).content == made, "devices get new numbers"

@@ -143,3 +143,16 @@ def test_a_promised_place_is_one_of_the_number_too() -> None:
     turns.promise(waits(1000), 1)
     assert turns.may_start(starts(1))
     assert not turns.may_start(starts(1))
+
+
+def test_what_a_load_takes_beyond_its_need_is_nobody_elses() -> None:
+    turns = Turns(0)
+    assert turns.spare(CPU, 50) == 50, "nobody waits"
+    turns.take(CPU, 1000)
+    turns.promise(waits(30), 1)
+    assert turns.spare(CPU, 50) == 30
+    assert turns.spare(CPU, 20) == 20
+    assert turns.spare("cuda:0", 20) == 0
+    turns.take(CPU, 10)
+    assert turns.spare(CPU, 50) == 20
+    assert not turns.may_start(starts(21))

@@ -14,12 +14,15 @@ from hybridd.core.model import Estimate
 from hybridd.core.plan import (
     DEFAULT_CONTEXT,
     GPU_SLACK_BYTES,
+    HOST_CACHE_SHARE,
     MIN_AUTO_CONTEXT,
+    MIN_HOST_CACHE_BYTES,
     Need,
     fit,
     largest_context,
     place,
     settle,
+    with_host_cache,
 )
 
 GPU = "cuda:0"
@@ -212,6 +215,49 @@ def test_more_room_never_gives_less(
     for plan in (small, large):
         for name, value in wanted.items():
             assert value in ("auto", plan.load_options[name])
+
+
+# -------------------------------------------------------------------- the host cache
+
+
+@pytest.mark.parametrize(
+    ("wanted", "spare", "size"),
+    [
+        (GIB, 100 * GIB, GIB),
+        (GIB, HOST_CACHE_SHARE * GIB, GIB),
+        (GIB, 2 * GIB, 2 * GIB // HOST_CACHE_SHARE),
+        (GIB, HOST_CACHE_SHARE * MIN_HOST_CACHE_BYTES, MIN_HOST_CACHE_BYTES),
+        (GIB, HOST_CACHE_SHARE * MIN_HOST_CACHE_BYTES - 1, 0),
+        (GIB, 0, 0),
+        (GIB, -5, 0),
+        (MIN_HOST_CACHE_BYTES - 1, 100 * GIB, 0),
+        (0, 100 * GIB, 0),
+    ],
+)
+def test_the_host_cache_has_a_part_of_what_is_left(wanted: int, spare: int, size: int) -> None:
+    planned = place(need(), options(), {CPU: GIB})
+    made = with_host_cache(need(host_cache=wanted), planned, spare)
+    assert made.host_cache_bytes == size
+    assert made.placement == {CPU: planned.placement[CPU] + size}, "it is reserved"
+    assert made.estimate.reserved_bytes == sum(made.placement.values())
+    assert made.load_options == planned.load_options
+
+
+def test_no_host_cache_for_what_does_not_fit() -> None:
+    made = place(need(), options(), {CPU: 0})
+    assert with_host_cache(need(host_cache=GIB), made, 100 * GIB) == made
+
+
+def test_a_host_cache_does_not_make_a_model_on_a_gpu_one_of_the_cpu() -> None:
+    whole = place(gpu_need(), options(), ROOMY)
+    cached = with_host_cache(gpu_need(host_cache=GIB), whole, 100 * GIB)
+    assert cached.placement == {**whole.placement, CPU: GIB}
+    assert whole.on_gpu_alone
+    assert cached.on_gpu_alone
+    assert cached.load_options["device"] == GPU
+    split = place(gpu_need(), options(gpu_layers=5), ROOMY)
+    assert not with_host_cache(gpu_need(host_cache=GIB), split, 100 * GIB).on_gpu_alone
+    assert not place(need(), options(), {CPU: GIB}).on_gpu_alone
 
 
 # -------------------------------------------------------------------- GPUs

@@ -21,6 +21,7 @@ from hybridd.host.worker_process import ExitStatus
 from hybridd.service.configuration import Configuration
 from hybridd.service.events import EventHub
 from hybridd.service.jobs import Jobs
+from hybridd.service.kept_states import KeptStates
 from hybridd.service.manager import Manager
 from hybridd.service.memory import Reading
 from hybridd.service.residency import Residency
@@ -194,6 +195,7 @@ class FakeBackend:
     extra = None
     engine_factory = "fake:Engine"
     splits_layers = False
+    keeps_states = True
 
     def uses_gpu(self) -> bool:
         return False
@@ -252,7 +254,14 @@ class World:
         fakes: Any = (self.library, {"fake": FakeBackend()}, self.host)
         library, backends, host = fakes
         self.residency = Residency(
-            self.configuration, library, backends, host, self._meter, self.hub, self.jobs
+            self.configuration,
+            library,
+            backends,
+            host,
+            self._meter,
+            self.hub,
+            self.jobs,
+            KeptStates(directory / "kv", self.configuration.__getitem__),
         )
         self.manager = Manager(
             self.configuration, library, backends,

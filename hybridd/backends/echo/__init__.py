@@ -24,6 +24,7 @@ class EchoBackend:
     preload: tuple[str, ...] = ()
     suffixes: tuple[str, ...] = (".echo",)
     splits_layers = False
+    keeps_states = False
     tagged = False
     inspect = staticmethod(inspect)
     estimate = staticmethod(estimate)

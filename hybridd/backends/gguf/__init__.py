@@ -29,6 +29,7 @@ class GGUFBackend:
     preload: tuple[str, ...] = ("llama_cpp.llama_cpp", "jinja2")
     suffixes: tuple[str, ...] = (".gguf",)
     splits_layers = True
+    keeps_states = True
     tagged = True
     inspect = staticmethod(inspect)
     estimate = staticmethod(estimate)

@@ -26,6 +26,7 @@ class HuggingFaceBackend:
     preload: tuple[str, ...] = ("torch", "transformers", "safetensors", "jinja2")
     suffixes: tuple[str, ...] = ()
     splits_layers = False
+    keeps_states = False
     tagged = False
     claims = staticmethod(claims)
     inspect = staticmethod(inspect)

@@ -22,6 +22,7 @@ class ONNXBackend:
     preload: tuple[str, ...] = ()
     suffixes: tuple[str, ...] = ()
     splits_layers = False
+    keeps_states = False
     tagged = False
     claims = staticmethod(claims)
     inspect = staticmethod(inspect)

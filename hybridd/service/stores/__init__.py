@@ -2,7 +2,7 @@
 
 Order matters for names: the same id from two stores goes to the earlier one. The user's own
 directories come first, then the stores of other programs, which are only ever read. A new store
-is one module with a `Store`, named in `STORES`, and its setting in `core/settings`.
+is one module with a `Store`, named in `STORES`, and its setting in `core/keys`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,207 @@
+"""What settings there are: each one's name, type, default and meaning.
+
+The one table that the file, the environment, flags, `config.get` and `etc/hybridd.toml` are made
+from. Where a value comes from and which source wins is `settings`' business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hybridd.core.fields import Bool, Choice, Duration, Field, Float, Int, ListOf, OneOf, Size, Text
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One setting.
+
+    Attributes:
+        live: A change takes effect at once; otherwise at the next start.
+    """
+
+    name: str
+    field: Field
+    default: Any
+    description: str
+    live: bool = True
+
+    @property
+    def environment(self) -> str:
+        """`catalog.model_dirs` is HYBRIDD_CATALOG_MODEL_DIRS."""
+        return "HYBRIDD_" + self.name.upper().replace(".", "_")
+
+
+_ALL = (
+    Key(
+        "server.socket",
+        Text(0, 4096),
+        "",
+        "Path of the Unix socket. Empty: $HYBRIDD_SOCKET, else "
+        "$XDG_RUNTIME_DIR/hybridd/hybridd.sock, else $XDG_STATE_HOME/hybridd/hybridd.sock.",
+        live=False,
+    ),
+    Key(
+        "server.max_line_bytes",
+        Int(4096, 1024**3),
+        16 * 1024 * 1024,
+        "The longest line (one JSON-RPC message) that a client may send, in bytes.",
+        live=False,
+    ),
+    Key(
+        "server.slow_consumer_bytes",
+        Int(65536, 1024**3),
+        8 * 1024 * 1024,
+        "A connection whose client lets this many bytes pile up is ended.",
+        live=False,
+    ),
+    Key(
+        "server.slow_consumer_seconds",
+        Float(1, 86400),
+        60.0,
+        "A connection whose client reads nothing for this long while output waits is ended.",
+        live=False,
+    ),
+    Key(
+        "catalog.model_dirs",
+        ListOf(Text(1, 4096), max_length=256, separator=":"),
+        ["$XDG_DATA_HOME/hybridd/models"],
+        "Directories with models. ~ and environment variables are expanded. EXTERNAL_MODELS_DIR "
+        "adds to them. In the environment, separate them by colons.",
+    ),
+    Key("catalog.demo", Bool(), True, "List the two small demo models that come with hybridd."),
+    Key(
+        "catalog.lmstudio",
+        Bool(),
+        True,
+        "List LM Studio's models (~/.lmstudio/models, ~/.cache/lm-studio/models).",
+    ),
+    Key(
+        "catalog.hub",
+        Bool(),
+        True,
+        "List the models in the Hugging Face hub's cache (HF_HUB_CACHE, HF_HOME, "
+        "~/.cache/huggingface/hub).",
+    ),
+    Key(
+        "catalog.llamacpp",
+        Bool(),
+        True,
+        "List the models that llama.cpp downloaded (LLAMA_CACHE, ~/.cache/llama.cpp).",
+    ),
+    Key(
+        "catalog.ollama",
+        Bool(),
+        True,
+        "List Ollama's models (OLLAMA_MODELS, ~/.ollama/models, /usr/share/ollama/.ollama/models).",
+    ),
+    Key(
+        "catalog.settle_seconds",
+        Float(0, 3600),
+        1.0,
+        "A file whose size and time of change stood still for this long counts as complete.",
+    ),
+    Key(
+        "catalog.reconcile_minutes",
+        Float(0.01, 1440),
+        5.0,
+        "A full scan runs this often beside the live watching, which may lose events.",
+    ),
+    Key("formats.gguf", Bool(), True, "Serve GGUF models (llama.cpp). Also ENABLE_GGUF_MODELS."),
+    Key("formats.huggingface", Bool(), True, "Serve Hugging Face models (transformers and torch)."),
+    Key("formats.onnx", Bool(), True, "List ONNX models; there is no engine for them yet."),
+    Key(
+        "formats.echo",
+        Bool(),
+        True,
+        "List .echo files: models that repeat what they hear, for tests.",
+    ),
+    Key(
+        "models.smart_switching",
+        Bool(),
+        True,
+        "An inference request loads its model when it is not loaded, making room if need be. "
+        "Also ENABLE_SMART_SWITCHING.",
+    ),
+    Key(
+        "models.keepalive",
+        Duration(),
+        300.0,
+        'How long an idle model stays loaded, in seconds or as "5m"; 0 unloads at once, negative '
+        "is for ever. MODEL_KEEPALIVE_MINUTES says it in minutes.",
+    ),
+    Key(
+        "models.auto_context",
+        OneOf((Choice((0,)), Int(256, 2**31 - 1))),
+        8192,
+        'The longest context, in tokens, that a load with context_length "auto" takes; a model '
+        "made for less gets less. It keeps a KV cache for 128k tokens, which many models were made "
+        "for, from taking more memory than the weights. 0 for no cap: as long as the model was "
+        "made for and memory has room for.",
+    ),
+    Key(
+        "kv.host_cache",
+        Size(),
+        "512MiB",
+        "Main memory in which a loaded GGUF model keeps the states of conversations that had to "
+        "leave its KV cache, so that one that goes on later is not computed anew. It is reserved "
+        "with the model, after everything else and never more than a quarter of the memory that "
+        'is free then: no model leaves for it. Bytes, "1GiB", or a share of the main memory; 0 '
+        "keeps none. Takes effect at a model's next load.",
+    ),
+    Key(
+        "kv.persist",
+        Size(),
+        0,
+        "Disk space for the states of conversations of all GGUF models together, which then "
+        "outlast an unload and a restart. They are written under $XDG_CACHE_HOME/hybridd/kv, "
+        "readable for you alone, and hold what was said in the conversations; those that were "
+        'not used for the longest time go first. Bytes, "10GiB", or a share of the disk; 0 keeps '
+        "none and removes those that were kept. Takes effect at a model's next load.",
+    ),
+    Key(
+        "limits.ram_max",
+        Size(),
+        "80%",
+        'The most main memory that all models together may use: bytes, "16GiB", or a share of the '
+        "machine's (or the control group's) total.",
+    ),
+    Key("limits.vram_max", Size(), "95%", "The same for each GPU's memory."),
+    Key("limits.max_loaded", Int(0, 1000), 0, "The most models loaded at a time; 0 for no limit."),
+    Key(
+        "limits.max_queue",
+        Int(1, 100_000),
+        512,
+        "The most requests that may wait for one model; past it a request is refused as busy.",
+    ),
+    Key(
+        "workers.templates",
+        Choice(("auto", "always", "never")),
+        "auto",
+        "Template processes import an engine's libraries once and fork workers in milliseconds. "
+        "auto: started with the first load and ended when idle; always: from the start; never: "
+        "each worker imports for itself.",
+        live=False,
+    ),
+    Key(
+        "workers.template_keepalive",
+        Duration(),
+        600.0,
+        'How long an idle template stays when workers.templates is "auto".',
+        live=False,
+    ),
+    Key(
+        "workers.stop_seconds",
+        Float(0.1, 600),
+        10.0,
+        "How long a worker may take to stop when asked, before SIGTERM and then SIGKILL.",
+    ),
+    Key(
+        "log.level",
+        Choice(("debug", "info", "warning", "error")),
+        "info",
+        "How much the daemon logs to standard error (the journal, under systemd).",
+    ),
+)
+KEYS: Mapping[str, Key] = {key.name: key for key in _ALL}
