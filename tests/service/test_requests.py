@@ -72,6 +72,17 @@ async def test_where_the_time_went(autojump_clock: Any) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(("cached", "rate"), [(0, 5.0), (8, 1.0), (10, 0.0)])
+async def test_cached_tokens_pass_through_and_were_not_computed(cached: int, rate: float) -> None:
+    made = work()
+    made.finish({**DONE, "usage": {**DONE["usage"], "cached_tokens": cached}})
+    result = await made.outcome()
+    assert result["usage"] == {
+        "prompt_tokens": 10, "completion_tokens": 4, "total_tokens": 14, "cached_tokens": cached,
+    }  # fmt: skip
+    assert result["timings"]["prompt_tokens_per_s"] == rate
+
+
 async def test_without_figures_there_are_no_rates() -> None:
     made = work()
     made.finish({"finish_reason": "stop"})
