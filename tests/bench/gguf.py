@@ -90,7 +90,8 @@ def compare_speed(arguments: argparse.Namespace, what: str, streams: int, run: R
         if streams > 1 and llama_cpp.program("llama-batched-bench"):
             context = CONTEXT * streams
             return llama_cpp.batched_bench(path, threads, streams, PROMPT, GENERATED, context)
-        setting = gguf_decode.parsed("unified=0", str(threads))
+        shared = {"threads": str(threads), "prompt": str(PROMPT)}
+        setting = gguf_decode.parsed("unified=0", shared)
         return gguf_decode.in_process(path, streams, setting)
 
     name = "llama-bench" if streams == 1 else "llama-batched-bench"

@@ -1,15 +1,14 @@
 """What llama.cpp's settings give a plain Python loop over `llama_decode`.
 
     python -m tests.bench.gguf_decode [--model 0.5b] [--rounds 5] [--streams 8] [--threads 2]
-                                       [SETTING…]
+                                       [--prompt 100] [SETTING…]
 
-Compares, for a prompt of 100 random tokens a stream and 32 generated ones without sampling, tokens
-per second under each setting with those of `llama-batched-bench` (in the folder LLAMA_CPP_BIN)
-run right beside it with llama.cpp's defaults, or, where that program is missing, with the first
-setting. One process per measurement, settings taking turns. Ratios are medians over the rounds.
-
-Two threads on two cores that somebody else uses too mostly wait for each other. With --threads 1
-the processor time of a token, which is printed behind, is steady even then.
+Compares, for a prompt of 100 random tokens a stream (--prompt) and 32 generated ones without
+sampling, tokens per second under each setting with those of `llama-batched-bench` (in the folder
+LLAMA_CPP_BIN) run right beside it with llama.cpp's defaults, or, where that program is missing,
+with the first setting. One process per measurement, settings taking turns. Ratios are medians over
+the rounds. Two threads on two cores that somebody else uses too mostly wait for each other. With
+--threads 1 the processor time of a token, which is printed behind, is steady even then.
 
 A setting is `name=value` pairs joined by commas: unified (0, 1), flash (on, off, auto), threads,
 ubatch, batch, active (of the streams, how many go on), spread (1: they leave holes between them),
@@ -32,7 +31,7 @@ from typing import Any
 
 from tests.bench.gguf_models import SHAPES, VOCABULARY, model_path
 
-PROMPT, GENERATED = 100, 32
+GENERATED = 32
 FLASH = {"auto": -1, "off": 0, "on": 1}
 DEFAULTS: dict[str, str] = {
     "unified": "0",
@@ -83,6 +82,11 @@ def attach_pool(llama: Any, context: Any, threads: int, poll: int) -> None:
     )
 
 
+def context_for(streams: int, prompt: int) -> int:
+    """Room for all streams, in the steps that llama.cpp counts cells in."""
+    return streams * -(-(prompt + 2 * GENERATED) // 256) * 256
+
+
 def loop(path: Path, streams: int, setting: dict[str, str]) -> dict[str, float]:
     """Measure one setting in this process; tokens per second of prompts and of generation."""
     from llama_cpp import llama_cpp as llama
@@ -91,7 +95,8 @@ def loop(path: Path, streams: int, setting: dict[str, str]) -> dict[str, float]:
     llama.llama_log_set(quiet, ctypes.c_void_p(0))
     model = llama.llama_model_load_from_file(os.fsencode(path), llama.llama_model_default_params())
     params = llama.llama_context_default_params()
-    params.n_ctx = max(2048, streams * 256)
+    prompt = int(setting["prompt"])
+    params.n_ctx = context_for(streams, prompt)
     params.n_batch, params.n_ubatch = int(setting["batch"]), int(setting["ubatch"])
     params.n_seq_max = streams
     params.n_threads = params.n_threads_batch = int(setting["threads"])
@@ -121,12 +126,12 @@ def loop(path: Path, streams: int, setting: dict[str, str]) -> dict[str, float]:
 
     decode([(0, position, position == 15) for position in range(16)])  # warm up
     llama.llama_memory_clear(memory, False)
-    prompts = [(s, p, p == PROMPT - 1) for s in range(streams) for p in range(PROMPT)]
+    prompts = [(s, p, p == prompt - 1) for s in range(streams) for p in range(prompt)]
     began, began_cpu = time.perf_counter(), time.process_time()
     decode(prompts)
     prompted, prompted_cpu = time.perf_counter(), time.process_time()
     for step in range(GENERATED):
-        decode([(sequence, PROMPT + step, True) for sequence in active])
+        decode([(sequence, prompt + step, True) for sequence in active])
     ended, ended_cpu = time.perf_counter(), time.process_time()
     count = len(active) * GENERATED
     return {
@@ -149,11 +154,13 @@ def in_process(path: Path, streams: int, setting: dict[str, str]) -> dict[str, f
     return found
 
 
-def batched_bench(program: Path, path: Path, streams: int, threads: str) -> dict[str, float]:
+def batched_bench(
+    program: Path, path: Path, streams: int, shared: dict[str, str]
+) -> dict[str, float]:
     """`llama-batched-bench` with the same work."""
-    context = max(2048, streams * 256)
+    context, threads = context_for(streams, int(shared["prompt"])), shared["threads"]
     command = [str(program), "-m", str(path), "-c", str(context), "-b", "2048", "-ub", "512"]
-    command += ["-npp", str(PROMPT), "-ntg", str(GENERATED), "-npl", str(streams)]
+    command += ["-npp", shared["prompt"], "-ntg", str(GENERATED), "-npl", str(streams)]
     command += ["-t", threads, "--output-format", "jsonl"]
     made = subprocess.run(command, check=True, capture_output=True, text=True)
     line = next(text for text in made.stdout.splitlines() if text.startswith("{"))
@@ -161,12 +168,14 @@ def batched_bench(program: Path, path: Path, streams: int, threads: str) -> dict
     return {"prompt": found["speed_pp"], "generated": found["speed_tg"]}
 
 
-def parsed(text: str, threads: str) -> dict[str, str]:
-    """A setting's pairs over the defaults."""
-    return {**DEFAULTS, "threads": threads, **dict(pair.split("=", 1) for pair in text.split(","))}
+def parsed(text: str, shared: dict[str, str]) -> dict[str, str]:
+    """A setting's pairs over what all of them share (threads, prompt) and the defaults."""
+    return {**DEFAULTS, **shared, **dict(pair.split("=", 1) for pair in text.split(","))}
 
 
-def compare(path: Path, streams: int, settings: list[str], rounds: int, threads: str) -> None:
+def compare(
+    path: Path, streams: int, settings: list[str], rounds: int, shared: dict[str, str]
+) -> None:
     """Print a line for each setting."""
     folder = os.environ.get("LLAMA_CPP_BIN")
     program = Path(folder) / "llama-batched-bench" if folder else None
@@ -174,17 +183,18 @@ def compare(path: Path, streams: int, settings: list[str], rounds: int, threads:
     ratios: dict[str, list[dict[str, float]]] = {name: [] for name in settings}
     for number in range(rounds):
         for name in settings if number % 2 == 0 else reversed(settings):
-            made = in_process(path, streams, parsed(name, threads))
+            made = in_process(path, streams, parsed(name, shared))
             if program is not None and program.exists():
-                other = batched_bench(program, path, streams, threads)
+                other = batched_bench(program, path, streams, shared)
             else:
-                other = in_process(path, streams, parsed(settings[0], threads))
+                other = in_process(path, streams, parsed(settings[0], shared))
             runs[name].append(made)
             ratios[name].append({key: made[key] / other[key] for key in made if key in other})
     load = os.getloadavg()[0]
     reference = "llama-batched-bench" if program is not None else settings[0]
     print(
-        f"{path.name}, {streams} streams, {threads} threads, against {reference}, "
+        f"{path.name}, {streams} streams of {shared['prompt']} tokens, "
+        f"{shared['threads']} threads, against {reference}, "
         f"{rounds} pairs, load {load:.1f}"
     )
     for name in settings:
@@ -207,6 +217,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--streams", type=int, default=8)
     parser.add_argument("--threads", default=str(os.cpu_count()))
+    parser.add_argument("--prompt", default="100")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--path", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -218,7 +229,7 @@ def main() -> None:
         arguments.streams,
         arguments.settings,
         arguments.rounds,
-        arguments.threads,
+        {"threads": arguments.threads, "prompt": arguments.prompt},
     )
 
 
