@@ -6,6 +6,7 @@ Pure text. A build is the same model in another format or precision; its name sa
 
 from __future__ import annotations
 
+import functools
 import re
 
 # Words at the end of a name that say how a model is stored, not which it is.
@@ -42,6 +43,7 @@ def store_name(given: str, header: str | None) -> str:
     return f"{name}-{tag}"
 
 
+@functools.lru_cache(maxsize=4096)
 def normal(name: str) -> str:
     """A model's name in small letters, without the words that say how it is stored."""
     made = _SPACES.sub("-", name.strip().casefold())

@@ -131,7 +131,8 @@ def _marks(candidate: Candidate) -> list[object]:
     """What is equal for candidates whose own files have the same content, as far as known."""
     if candidate.reason is not None or not candidate.own:
         return []
-    marks: list[object] = [(candidate.format, tuple(sorted(candidate.own)))]
+    own = candidate.own
+    marks: list[object] = [(candidate.format, own if len(own) == 1 else tuple(sorted(own)))]
     if candidate.digest is not None:
         marks.append((candidate.format, candidate.digest))
     return marks

@@ -43,6 +43,7 @@ UNFINISHED = (
     ".crdownload",
     ".aria2",
 )
+_OF = "-of-"  # in the name of every shard
 # Not part of what a model is, so that editing them changes no model.
 _BESIDE = (".md", ".png", ".jpg", ".jpeg", ".gif", ".pdf")
 
@@ -264,28 +265,27 @@ class Walk:
         groups: dict[str, list[str]] = {}
         for name in files:
             if name.lower().endswith(self.suffixes):
-                shard = SHARD.match(name)
-                first = name
-                if shard is not None:
-                    first = f"{shard['stem']}-00001-of-{shard['count']}{shard['suffix']}"
-                groups.setdefault(first, []).append(name)
+                groups.setdefault(_first(name), []).append(name)
+        by_format: dict[str, list[str]] = {}
+        for first in groups:
+            if first in files:
+                by_format.setdefault(self.by_suffix[self.suffix_of(first)], []).append(first)
         belonging: dict[str, Sequence[str]] = {}
-        for name, made in self.formats.items():
-            mine = [f for f in groups if self.format_of(f) == name and f in files]
+        for name, mine in by_format.items():
             if len(mine) > 1:
-                belonging.update(made.companions(mine, loose=not here.folders))
+                belonging.update(self.formats[name].companions(mine, loose=not here.folders))
         companions = {name for some in belonging.values() for name in some}
-        return [
-            self.of_files(
-                root, here, first, sorted(members), files, names, belonging.get(first, ())[:1]
-            )
-            for first, members in groups.items()
-            if first not in companions
-        ]
+        parent, made = Path(here.path), []
+        for first, members in groups.items():
+            if first not in companions:
+                mine = [*sorted(members), *belonging.get(first, ())[:1]]
+                made.append(self.of_files(root, here, parent, mine, len(members), files, names))
+        return made
 
-    def format_of(self, name: str) -> str:
-        """The format of a file by its name, which has one of the suffixes."""
-        return next(f for s, f in self.by_suffix.items() if name.lower().endswith(s))
+    def suffix_of(self, name: str) -> str:
+        """Which of the suffixes a file's name has."""
+        low = name.lower()
+        return next(suffix for suffix in self.suffixes if low.endswith(suffix))
 
     def claim(
         self,
@@ -307,16 +307,18 @@ class Walk:
         self,
         root: Root,
         here: Directory,
-        first: str,
-        members: Sequence[str],
+        parent: Path,
+        everything: Sequence[str],
+        own: int,
         files: Mapping[str, os.stat_result],
         names: Set[str],
-        companions: Sequence[str] = (),
     ) -> Candidate:
-        suffix = next(s for s in self.suffixes if first.lower().endswith(s))
-        shard = SHARD.match(first)
-        everything = (*members, *companions)
-        paths = tuple(Path(here.path, member) for member in everything)
+        """One model of the first `own` files, to which the others belong."""
+        members = everything[:own]
+        first = _first(members[0])
+        shard = SHARD.match(first) if _OF in first else None
+        suffix = self.suffix_of(first)
+        paths = tuple(parent / member for member in everything)  # cheaper than of the whole path
         beside = (f"{member}.aria2" for member in members)  # aria2 allocates the whole file first
         return Candidate(
             key=os.path.join(here.path, first),
@@ -330,7 +332,7 @@ class Walk:
             identity=tuple(identity_of(files[member]) for member in everything),
             locations=(Location(root.store, paths[0]),),
             unfinished=next((name for name in beside if name in names), None),
-            additions=tuple(Addition("projector", path) for path in paths[len(members) :]),
+            additions=tuple(Addition("projector", path) for path in paths[own:]),
         )
 
     def of_directory(
@@ -366,6 +368,14 @@ class Walk:
         problems = self.listing.problems
         if len(problems) < MAX_PROBLEMS and problem not in problems:
             problems.append(problem)
+
+
+def _first(name: str) -> str:
+    """The name of the first of the shards of which a file is one; its own, where it is none."""
+    shard = SHARD.match(name) if _OF in name else None
+    if shard is None:
+        return name
+    return f"{shard['stem']}-00001-of-{shard['count']}{shard['suffix']}"
 
 
 def identity_of(status: os.stat_result) -> FileIdentity:

@@ -31,6 +31,8 @@ _log = logging.getLogger(__name__)
 CHANGING = "the files are being written; they are looked at once they rest"
 # How long one stay in the inspecting thread lasts, so that progress and cancellation get through.
 SLICE_S = 0.2
+# For so many models the store is asked at once.
+_AT_A_TIME = 256
 
 
 class FactsStore(Protocol):
@@ -42,6 +44,10 @@ class FactsStore(Protocol):
 
     def close(self) -> None:
         """Write what was put, and end."""
+        ...
+
+    def expect(self, candidates: Sequence[Candidate]) -> None:
+        """These will be asked for next."""
         ...
 
     def get(self, candidate: Candidate) -> Facts | None:
@@ -76,6 +82,9 @@ class NoFactsStore:
         """See `FactsStore`."""
 
     def close(self) -> None:
+        """See `FactsStore`."""
+
+    def expect(self, candidates: Sequence[Candidate]) -> None:
         """See `FactsStore`."""
 
     def get(self, candidate: Candidate) -> Facts | None:
@@ -171,7 +180,11 @@ class Inspections:
         """
         started = time.monotonic()
         done: list[Inspected] = []
-        for candidate in candidates:
+        for number, candidate in enumerate(candidates):
+            if number % _AT_A_TIME == 0:
+                some = candidates[number : number + _AT_A_TIME]
+                if new := [c for c in some if c.key not in self._known]:
+                    self.store.expect(new)
             if (
                 done
                 and time.monotonic() - started > SLICE_S

@@ -73,10 +73,11 @@ def base_models(meta: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def describe(header: Header, parameters: int, rules: Mapping[str, str]) -> dict[str, Any]:
-    """The card of a file, or of the first of its shards."""
+def describe(
+    header: Header, what: str, parameters: int, rules: Mapping[str, str]
+) -> dict[str, Any]:
+    """The card of a file of this `kind`, or of the first of its shards."""
     meta = header.metadata
-    what = kind(header)
     made = card.filled(
         kind=what,
         size_label=next(iter(card.words(meta.get("general.size_label"))), None)

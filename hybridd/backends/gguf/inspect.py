@@ -69,8 +69,9 @@ def inspect(path: Path) -> Facts:
     if 1 in missing:
         raise invalid(_missing(missing, len(files)))
     headers = [read_header(file) for number, file in enumerate(files, 1) if number not in missing]
-    facts = _facts(files, headers)
-    reason = _missing(missing, len(files)) if missing else _reason(files, headers)
+    what = kind(headers[0])
+    facts = _facts(files, headers, what)
+    reason = _missing(missing, len(files)) if missing else _reason(files, headers, what)
     return facts if reason is None else replace(facts, reason=reason)
 
 
@@ -80,11 +81,11 @@ def _missing(missing: Sequence[int], count: int) -> str:
     return f"incomplete: {what} of {count} missing"
 
 
-def _reason(files: Sequence[Path], headers: Sequence[Header]) -> str | None:
+def _reason(files: Sequence[Path], headers: Sequence[Header], what: str) -> str | None:
     """Why these files are no usable model, though their headers can be read."""
     first = headers[0]
     meta = first.metadata
-    what, architecture = kind(first), meta.get("general.architecture")
+    architecture = meta.get("general.architecture")
     if what in _NO_MODEL:
         return _NO_MODEL[what]
     for file, header in zip(files, headers, strict=False):
@@ -114,7 +115,7 @@ def _shard_reason(files: Sequence[Path], headers: Sequence[Header]) -> str | Non
     return None
 
 
-def _facts(files: tuple[Path, ...], headers: Sequence[Header]) -> Facts:
+def _facts(files: tuple[Path, ...], headers: Sequence[Header], what: str) -> Facts:
     first = headers[0]
     meta = first.metadata
     architecture = _text(meta.get("general.architecture"))
@@ -135,7 +136,7 @@ def _facts(files: tuple[Path, ...], headers: Sequence[Header]) -> Facts:
         quantization=_quantization(meta, headers),
         bits_per_weight=round(weights * 8 / parameters, 3) if parameters else None,
         context_length=shape.number("context_length", 1),
-        capabilities=() if kind(first) in _NO_MODEL else tuple(rules),
+        capabilities=() if what in _NO_MODEL else tuple(rules),
         weights_bytes=weights,
         layers=shape.number("block_count", 1),
         heads=shape.heads,
@@ -145,7 +146,7 @@ def _facts(files: tuple[Path, ...], headers: Sequence[Header]) -> Facts:
         vocab_size=shape.vocab_size,
         embedding_length=shape.number("embedding_length", 1),
         feed_forward_length=shape.feed_forward,
-        metadata={**_metadata(headers), CARD: describe(first, parameters, rules)},
+        metadata={**_metadata(headers), CARD: describe(first, what, parameters, rules)},
         chat_template=template,
         defaults=_defaults(meta),
     )

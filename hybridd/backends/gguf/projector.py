@@ -19,9 +19,9 @@ _SEPARATORS = re.compile(r"[-_.\s]+")
 def companions(names: Sequence[str], loose: bool) -> Mapping[str, Sequence[str]]:
     """Model -> its projectors, the best first; see `api.Backend`."""
     projectors = [name for name in names if MARK in name.lower()]
-    models = {name: _words(name) for name in names if MARK not in name.lower()}
-    if not projectors or not models:
+    if not projectors or len(projectors) == len(names):
         return {}
+    models = {name: _words(name) for name in names if MARK not in name.lower()}
     found: dict[str, list[str]] = {name: [] for name in models}
     nameless = []
     for projector in sorted(projectors, key=_rank):

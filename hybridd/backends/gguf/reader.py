@@ -20,7 +20,7 @@ from struct import Struct, error
 from typing import Any
 
 from ..bounded import invalid, opened, read_at
-from .types import TENSOR_TYPES
+from .shapes import MAX_SHAPE_BYTES, Shape, read_shape
 
 # Real headers have under a hundred keys; llama.cpp's own imatrix files a few.
 MAX_KEYS = 16_384
@@ -28,8 +28,6 @@ MAX_KEY_BYTES = 65_535  # the format's own limit
 # Split mixtures of experts have some 50,000 tensors; an entry takes 2 us and 300 bytes to read.
 MAX_TENSORS = 65_536
 MAX_TENSOR_NAME_BYTES = 1024
-MAX_DIMENSIONS = 4  # GGML_MAX_DIMS
-MAX_ELEMENTS = 2**56
 # Gemma has 262,144 tokens and 514,906 merges; a string takes about 0.1 us to step over.
 MAX_ARRAY_STRINGS = 2_000_000
 # A tokenizer's JSON embedded in the header has up to 35 MiB.
@@ -49,9 +47,9 @@ _READ = 256 * 1024
 
 _U32 = Struct("<I")
 _U64 = Struct("<Q")
-# What follows a tensor's rank: its dimensions, its type and where its data begins.
-_TENSOR_TAILS = tuple(Struct(f"<{n}QIQ") for n in range(MAX_DIMENSIONS + 1))
-_MAX_TENSOR_BYTES = 8 + MAX_TENSOR_NAME_BYTES + 4 + _TENSOR_TAILS[-1].size
+_MAX_TENSOR_BYTES = 8 + MAX_TENSOR_NAME_BYTES + MAX_SHAPE_BYTES + 8
+# A model has a dozen shapes; more than this are no help and would take room.
+_SHAPES = 1024
 _STRING, _ARRAY = 8, 9
 # Strings that one match of `_run` steps over; fewer would cost more calls.
 _RUN = 256
@@ -138,7 +136,8 @@ class _Cursor:
 
     def ahead(self, count: int) -> tuple[bytes, int]:
         """The buffer and the offset in it, with the next `count` bytes or all that are left."""
-        if self.offset + count > len(self.buffer) and self.left:
+        end = self.start + len(self.buffer)
+        if self.offset + count > len(self.buffer) and end < self.size:
             self.start += self.offset
             self.offset = 0
             wanted = min(max(count, _READ), self.size - self.start)
@@ -321,64 +320,64 @@ class _Reader:
         if self.kept > MAX_KEPT_BYTES:
             raise invalid(f"the metadata holds more than {MAX_KEPT_BYTES} bytes of text")
 
-    def read_tensors(self, count: int) -> None:
-        header, cursor = self.header, self.cursor
-        alignment = header.metadata.get("general.alignment", DEFAULT_ALIGNMENT)
+    def alignment(self) -> int:
+        """What tensors' data begin at whole multiples of, in bytes."""
+        said = self.header.metadata.get("general.alignment", DEFAULT_ALIGNMENT)
         if (
-            not isinstance(alignment, int)
-            or not 0 < alignment <= MAX_ALIGNMENT
-            or alignment & (alignment - 1)
+            not isinstance(said, int)
+            or isinstance(said, bool)
+            or not 0 < said <= MAX_ALIGNMENT
+            or said & (said - 1)
         ):
-            raise invalid(f"the alignment {alignment!r} is no power of two up to {MAX_ALIGNMENT}")
+            raise invalid(f"the alignment {said!r} is no power of two up to {MAX_ALIGNMENT}")
+        return said
+
+    def read_tensors(self, count: int) -> None:
+        """The tensor table.
+
+        Most headers have hundreds of entries and little else, of a few shapes: each shape is
+        checked once, and the loop does what is left.
+        """
+        header, cursor, alignment = self.header, self.cursor, self.alignment()
         if count * 32 > cursor.left:
             raise cursor.truncated("the tensor table")
         header.tensors = count
+        names, by_type, unpack = header.names, header.by_type, _U64.unpack_from
+        shapes: dict[bytes, Shape] = {}
         last = 0
-        for _ in range(count):
-            last = max(last, self.read_tensor(alignment))
-        if count:
-            header.end = -(-cursor.position // alignment) * alignment + last
-
-    def read_tensor(self, alignment: int) -> int:
-        """Add one entry of the tensor table; returns where its data ends, from the data's start.
-
-        Most headers have hundreds of these and little else, so the bytes are had at once.
-        """
-        header, cursor = self.header, self.cursor
         buffer, offset = cursor.ahead(_MAX_TENSOR_BYTES)
         try:
-            (length,) = _U64.unpack_from(buffer, offset)
-            if length > MAX_TENSOR_NAME_BYTES:
-                raise invalid(f"a tensor's name claims {length} bytes")
-            offset += 8 + length
-            (rank,) = _U32.unpack_from(buffer, offset)
-            name = buffer[offset - length : offset].decode("utf-8", "replace")
-            if rank > MAX_DIMENSIONS:
-                raise invalid(f"the tensor {name[:80]!r} claims {rank} dimensions")
-            tail = _TENSOR_TAILS[rank]
-            *dimensions, kind, at = tail.unpack_from(buffer, offset + 4)
-        except error:
+            for _ in range(count):
+                if offset + _MAX_TENSOR_BYTES > len(buffer):
+                    cursor.offset = offset
+                    buffer, offset = cursor.ahead(_MAX_TENSOR_BYTES)
+                (length,) = unpack(buffer, offset)
+                if length > MAX_TENSOR_NAME_BYTES:
+                    raise invalid(f"a tensor's name claims {length} bytes")
+                offset += 8 + length
+                name = buffer[offset - length : offset].decode("utf-8", "replace")
+                self.keep(length)
+                raw = buffer[offset : offset + 8 + 8 * buffer[offset]]
+                shape = shapes.get(raw) or read_shape(raw, name)
+                if len(shapes) < _SHAPES:
+                    shapes[raw] = shape
+                offset += len(raw) + 8
+                (at,) = unpack(buffer, offset - 8)
+                if at % alignment:
+                    raise invalid(f"the tensor {name[:80]!r} is not aligned to {alignment} bytes")
+                if name in names:
+                    raise invalid(f"the tensor {name[:80]!r} occurs twice")
+                names[name], elements, size, kind = shape
+                header.parameters += elements
+                header.tensor_bytes += size
+                by_type[kind] = by_type.get(kind, 0) + size
+                if at + size > last:
+                    last = at + size
+        except (error, IndexError):
             raise cursor.truncated("the tensor table") from None
-        cursor.offset = offset + 4 + tail.size
-        self.keep(length)
-        if name in header.names:
-            raise invalid(f"the tensor {name[:80]!r} occurs twice")
-        made = TENSOR_TYPES.get(kind)
-        if made is None:
-            raise invalid(f"the tensor {name[:80]!r} has the type {kind}, unknown or given up")
-        elements = math.prod(dimensions)
-        if elements > MAX_ELEMENTS or max(dimensions, default=0) > MAX_ELEMENTS:
-            raise invalid(f"the tensor {name[:80]!r} claims {elements:.3g} elements")
-        if rank and dimensions[0] % made.block:
-            raise invalid(f"the rows of tensor {name[:80]!r} are no whole blocks of {made.name}")
-        if at % alignment:
-            raise invalid(f"the tensor {name[:80]!r} is not aligned to {alignment} bytes")
-        size = elements // made.block * made.bytes
-        header.names[name] = tuple(dimensions)
-        header.parameters += elements
-        header.tensor_bytes += size
-        header.by_type[made.name] = header.by_type.get(made.name, 0) + size
-        return int(at + size)
+        cursor.offset = offset
+        if count:
+            header.end = -(-cursor.position // alignment) * alignment + last
 
 
 def starts_like_gguf(path: Path) -> bool:
