@@ -53,11 +53,12 @@ class Outbox:
         self._waiting.append(line)
         self.pending_bytes += len(line)
 
-    def finish(self, id: Id, line: bytes) -> None:
-        """Add a request's encoded response; nothing of the request can follow it."""
+    def finish(self, id: Id, *pieces: bytes) -> None:
+        """Add a request's encoded response, whole or in pieces; nothing of it can follow."""
         if (progress := self._progress.pop(id, None)) is not None:
             self.put(encode_line(protocol.notification(protocol.PROGRESS, progress)))
-        self.put(line)
+        for piece in pieces:
+            self.put(piece)
         # Deltas that still wait keep their place; the id is free for another request.
         self._open.pop(id, None)
         self._numbers.pop(id, None)

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridd.backends.gguf.inspect import inspect
+from tests.bench import steps
 from tests.e2e.conftest import RealDaemon, Wire
 from tests.make_collection import make, metadata, tensors, vocabulary
 from tests.make_models import write_echo, write_gguf
@@ -77,6 +78,25 @@ def pinged(daemon: RealDaemon, during: str) -> Iterator[None]:
         process.join()
     shown = (f"{percentile(taken, share) * 1000:.1f}" for share in (0.5, 0.99, 1.0))
     say(f"  system.ping {during}: p50, p99, max", " / ".join(shown) + f" ms of {len(taken)}")
+
+
+@contextlib.contextmanager
+def held(daemon: RealDaemon, which: str) -> Iterator[None]:
+    """Say which step of any task held the loop longest while the block ran, inside the daemon."""
+    began = time.time()
+    yield
+    found = steps.read(_steps(daemon), began)
+    longest = max(found, key=lambda step: step.held_s, default=None)
+    own = max(found, key=lambda step: step.own_s, default=None)
+    if longest is None or own is None:
+        figure = f"under {steps.NOTED_S * 1e3:.0f} ms"
+    else:
+        figure = f"{longest.held_s * 1e3:.1f} ms; of its own {own.own_s * 1e3:.1f} ms"
+    say(f"  longest step of the loop, {which} models.list", figure)
+
+
+def _steps(daemon: RealDaemon) -> Path:
+    return Path(daemon.environment["BENCH_STEPS"])
 
 
 # ---------------------------------------------------------------- figures
@@ -144,9 +164,12 @@ def first_scan(daemon: RealDaemon, cached: bool) -> None:
 def lists(daemon: RealDaemon) -> None:
     """models.list by other processes, while we ping."""
     command = [sys.executable, "-m", "hybridctl", "list", "--json", "--all"]
-    with pinged(daemon, "beside five lists"):
-        for _ in range(5):
-            subprocess.run(command, env=daemon.environment, stdout=subprocess.DEVNULL, check=True)
+    for which, count in (("first", 1), ("next five", 5)):
+        with pinged(daemon, f"beside the {which} models.list"), held(daemon, which):
+            for _ in range(count):
+                subprocess.run(
+                    command, env=daemon.environment, stdout=subprocess.DEVNULL, check=True
+                )
     with daemon.client() as client:
         began = time.perf_counter()
         client.list(all=True)
@@ -216,7 +239,12 @@ def main() -> None:
     arguments.add_argument("--directory", type=Path, help="where a collection is or may stay")
     options = arguments.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        daemon = RealDaemon(Path(temporary), HYBRIDD_CATALOG_DEMO="false")
+        noted = Path(temporary, "steps")
+        noted.touch()
+        daemon = RealDaemon(
+            Path(temporary), HYBRIDD_CATALOG_DEMO="false", BENCH_STEPS=os.fspath(noted)
+        )
+        daemon.module = "tests.bench.steps"
         if options.directory is not None:
             daemon.models.rmdir()
             daemon.models.symlink_to(options.directory.resolve())

@@ -46,6 +46,7 @@ class RealDaemon:
         }
         self.socket = str(directory / "run" / "hybridd" / "hybridd.sock")
         self.log = directory / "hybridd.log"
+        self.module = "hybridd"  # what is run; benchmarks put their instruments around it
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -61,7 +62,7 @@ class RealDaemon:
             notify.bind(path)
             notify.settimeout(NET_S)
             self.process = subprocess.Popen(
-                [sys.executable, "-W", "error::ResourceWarning", "-m", "hybridd"],
+                [sys.executable, "-W", "error::ResourceWarning", "-m", self.module],
                 env={**self.environment, "NOTIFY_SOCKET": path},
                 stdout=log,
                 stderr=log,
