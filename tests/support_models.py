@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from hybridd.backends.api import Engine, LoadedFacts, LoadSpec
+from hybridd.backends.api import Engine, KVSpec, LoadedFacts, LoadSpec
 
 DEMO = Path(__file__).parent.parent / "hybridd" / "demo"
 DEMO_GGUF = DEMO / "demo-gguf" / "hybridd-demo-F16.gguf"
@@ -46,6 +46,8 @@ def spec_for(path: Path, format_name: str, **load_options: Any) -> LoadSpec:
         path=str(path),
         load_options=load_options,
         defaults={},
+        identity=str(path),
+        kv=KVSpec(host_cache_bytes=0, persist_bytes=0, persist_dir=""),
     )
 
 

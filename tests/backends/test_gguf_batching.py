@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 
+from hybridd.backends.api import KVSpec
 from hybridd.backends.gguf.engine import GGUFEngine
 from tests.make_gguf import GENERATING, write_tiny
 from tests.support_models import Answer, ask, ignore_progress, spec_for
@@ -22,6 +23,14 @@ WORDS = TEXT.split(" ")
 KINDS = [*GENERATING, "tiny-qwen2 unified", "tiny-gemma3 unified", "tiny-mamba unified"]
 # Fewer cells than two whole contexts: four requests of 60 tokens do not fit together.
 UNIFIED_CELLS = 300
+MIB = 1024 * 1024
+
+
+def kv_spec(host: int = 0, directory: Path | None = None, disk: int = 0) -> KVSpec:
+    """What may be kept of conversations."""
+    return KVSpec(
+        host_cache_bytes=host, persist_bytes=disk, persist_dir=str(directory) if directory else ""
+    )
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +38,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("tiny")
 
 
-def load(directory: Path, kind: str, **options: Any) -> GGUFEngine:
+def load(directory: Path, kind: str, kv: KVSpec | None = None, **options: Any) -> GGUFEngine:
     """A tiny model in the engine; "unified" shares too few cells."""
     name, _, unified = kind.partition(" ")
     path = directory / f"{name}-F32.gguf"
@@ -38,8 +47,11 @@ def load(directory: Path, kind: str, **options: Any) -> GGUFEngine:
     given_options = {"context_length": 256, "threads": 1, "parallel": 4, **options}
     if unified:
         given_options["kv_cells"] = UNIFIED_CELLS
+    spec = spec_for(path, "gguf", **given_options)
+    if kv is not None:
+        spec["kv"] = kv
     engine = GGUFEngine()
-    engine.load(spec_for(path, "gguf", **given_options), ignore_progress)
+    engine.load(spec, ignore_progress)
     return engine
 
 
@@ -251,8 +263,7 @@ def test_a_prompt_is_aborted_inside_its_step(directory: Path, name: str) -> None
 
 
 def test_a_conversation_that_lost_its_slot_comes_back_from_the_host(directory: Path) -> None:
-    engine = load(directory, "tiny-qwen2", parallel=1)
-    engine._places.states.budget = 64 * 1024 * 1024  # type: ignore[union-attr]
+    engine = load(directory, "tiny-qwen2", kv_spec(64 * MIB), parallel=1)
     prompts = [" ".join(random.Random(n).choices(WORDS, k=50)) for n in range(3)]
     firsts = [ask(engine, prompt=prompt, options=greedy(5)) for prompt in prompts]
     for prompt, first in zip(prompts, firsts, strict=True):
@@ -269,8 +280,7 @@ def test_a_conversation_that_lost_its_slot_comes_back_from_the_host(directory: P
 def test_five_thousand_requests_and_cancels_leave_nothing_behind(
     directory: Path, kind: str
 ) -> None:
-    engine = load(directory, kind, context_length=128)
-    engine._places.states.budget = 1024 * 1024  # type: ignore[union-attr]
+    engine = load(directory, kind, kv_spec(MIB), context_length=128)
     chance = random.Random(7)
     crowd = Crowd(engine)
     for key in range(5000):
@@ -287,3 +297,83 @@ def test_five_thousand_requests_and_cancels_leave_nothing_behind(
     forget(engine)
     check_whole(engine)
     engine.close()
+
+
+# ---------------------------------------------------------------- across unload
+
+
+CONVERSATION = " ".join(WORDS * 4)
+
+
+def tell_and_close(engine: GGUFEngine, tokens: int = 12) -> Answer:
+    """A turn of a conversation, then the end of the worker."""
+    answer = ask(engine, prompt=CONVERSATION, options=greedy(tokens))
+    engine.close()
+    return answer
+
+
+@pytest.mark.parametrize("tokens", [0, 12])
+@pytest.mark.parametrize("name", ["tiny-llama", "tiny-gemma3", "tiny-mamba", "tiny-jamba"])
+def test_a_conversation_goes_on_after_the_model_was_unloaded(
+    directory: Path, tmp_path: Path, name: str, tokens: int
+) -> None:
+    kv = kv_spec(0, tmp_path, 64 * MIB)
+    first = tell_and_close(load(directory, name, kv), tokens)
+    engine = load(directory, name, kv)
+    again = ask(engine, prompt=CONVERSATION + first.text + " and so", options=greedy(12))
+    reference = Alone(load(directory, name, parallel=1))
+    assert again.text == reference.answer(CONVERSATION + first.text + " and so", 12).text
+    # What cannot be cut back serves only if the tokens of the reply come out as they were made.
+    if tokens == 0 or name == "tiny-llama":
+        assert again.result["usage"]["cached_tokens"] >= first.result["usage"]["prompt_tokens"]
+    check_whole(engine)
+    engine.close()
+    reference._engine.close()
+
+
+@pytest.mark.parametrize("harm", ["cut", "flip", "header", "tokens", "empty"])
+def test_a_harmed_state_is_ignored(directory: Path, tmp_path: Path, harm: str) -> None:
+    kv = kv_spec(0, tmp_path, 64 * MIB)
+    first = tell_and_close(load(directory, "tiny-llama", kv))
+    (path,) = tmp_path.iterdir()
+    data = bytearray(path.read_bytes())
+    start = data.index(b"\n") + 1
+    match harm:
+        case "cut":
+            del data[-10:]
+        case "flip":
+            data[-10] ^= 1
+        case "header":
+            data[:5] = b"\xff" * 5
+        case "tokens":
+            data[start + 80] ^= 1
+        case "empty":
+            data.clear()
+    path.write_bytes(data)
+    engine = load(directory, "tiny-llama", kv)
+    again = ask(engine, prompt=CONVERSATION, options=greedy(12))
+    assert again.text == first.text
+    assert again.result["usage"]["cached_tokens"] == 0
+    engine.close()
+
+
+def test_a_state_of_other_weights_or_options_is_ignored(directory: Path, tmp_path: Path) -> None:
+    kv = kv_spec(0, tmp_path, 64 * MIB)
+    tell_and_close(load(directory, "tiny-llama", kv))
+    engine = load(directory, "tiny-llama", kv, kv_cache_type="q8_0")
+    assert ask(engine, prompt=CONVERSATION, options=greedy(1)).result["usage"]["cached_tokens"] == 0
+    engine.close()
+
+
+def test_states_on_disk_stay_within_their_budget(directory: Path, tmp_path: Path) -> None:
+    kv = kv_spec(0, tmp_path, 200_000)
+    engine = load(directory, "tiny-llama", kv)
+    for number in range(4):
+        prompt = " ".join(random.Random(number).choices(WORDS, k=40))
+        ask(engine, prompt=prompt, options=greedy(3))
+    engine.close()
+    sizes = [path.stat().st_size for path in tmp_path.iterdir()]
+    assert sizes
+    assert sum(sizes) <= 210_000
+    load(directory, "tiny-llama", kv).close()
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 210_000

@@ -51,6 +51,7 @@ class Context:
         parallel: How many sequences there are.
         cells: Of all sequences together.
         unified: Whether they share them.
+        recurrent: A state stands for the past: sequences cannot be cut back.
         micro_batch: Most rows of one `decode`.
         batch: To be filled for `decode`.
     """
@@ -79,7 +80,7 @@ class Context:
                 format="gguf",
             )
         self.batch = Batch(self.micro_batch)
-        self._recurrent = model.recurrent
+        self.recurrent = model.recurrent
         self._window = model.sliding_window
         self._logits = ctypes.c_float * model.vocabulary.vocab_size
 
@@ -153,7 +154,7 @@ class Context:
         """
         if length in (0, held):
             return True
-        if self._recurrent:
+        if self.recurrent:
             return False
         if not self._window:
             return True
@@ -176,7 +177,7 @@ class Context:
     @property
     def can_cut_anywhere(self) -> bool:
         """Whether any part at a sequence's end can be taken back without a trace."""
-        return not (self._recurrent or self._window)
+        return not (self.recurrent or self._window)
 
     # ------------------------------------------------------------------ states
 

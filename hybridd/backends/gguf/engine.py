@@ -9,6 +9,7 @@ cells is reused by later prompts that begin alike (`slots`), also when it has lo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from hybridd.backends.api import LoadedFacts, LoadSpec, Output, Report
@@ -23,9 +24,11 @@ from .library import start, version
 from .load_options import ALL_LAYERS, LoadOptions
 from .model import Model
 from .passes import Pass, compose
+from .persisted import PersistedStates
 from .places import Places
 from .sampling import Sampler
 from .sequence import GGUFSequence
+from .state_cache import StateCache
 
 
 class GGUFEngine(ServingEngine[GGUFSequence]):
@@ -58,7 +61,7 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
 
     def _generate(self, options: LoadOptions, spec: LoadSpec) -> LoadedFacts:
         self._context = context = Context(self._model, options, self._threads, spec)
-        self._places = Places(context, host_cache_bytes=0)
+        self._places = _places(context, options, spec)
         prompts = Prompts(self._model.vocabulary, self._model.chat_template(), "gguf")
         self._serve(prompts, context.length, context.parallel)
         in_force = {
@@ -117,6 +120,9 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
         for sequence in self._active:
             sequence.sampler.close()
         self._active.clear()
+        if self._places is not None:
+            self._places.persist()
+        self._places = None
         if self._encoder is not None:
             self._encoder.close()
         self._encoder = None
@@ -205,3 +211,19 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
         return sequence.generation.accept(
             vocabulary.piece(token), sequence.sampler.logprobs(context, index, token)
         )
+
+
+def _places(context: Context, options: LoadOptions, spec: LoadSpec) -> Places:
+    """The slots, with what `kv.host_cache` and `kv.persist` allow them."""
+    kv, whole = spec["kv"], context.recurrent
+    owner = {
+        "identity": spec["identity"],
+        "engine": version(),
+        "kv_cache_type": options.kv_cache_type,
+        "flash_attention": options.flash_attention,
+        "rope": asdict(options.rope),
+        "unified": context.unified,
+    }
+    states = StateCache(kv["host_cache_bytes"], whole=whole)
+    persisted = PersistedStates(kv["persist_dir"], kv["persist_bytes"], owner, whole=whole)
+    return Places(context, states, persisted)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from .context import Aborted, Context, NoRoom
 from .passes import Row
+from .persisted import PersistedStates
 from .sequence import GGUFSequence
 from .slots import MIN_COPIED_TOKENS, Choice, Slot, Slots
 from .state_cache import SavedState, StateCache
@@ -16,13 +17,15 @@ class Places:
 
     Args:
         context: Owned by the engine.
-        host_cache_bytes: For the states of conversations that lost their slot; 0 keeps none.
+        states: Of conversations that lost their slot.
+        persisted: Of conversations of an earlier worker.
     """
 
-    def __init__(self, context: Context, host_cache_bytes: int) -> None:
+    def __init__(self, context: Context, states: StateCache, persisted: PersistedStates) -> None:
         self._context = context
         self.slots = Slots(context.parallel)
-        self.states = StateCache(host_cache_bytes, whole=not context.can_cut_anywhere)
+        self.states = states
+        self._persisted = persisted
 
     # ------------------------------------------------------------------ coming and going
 
@@ -31,7 +34,9 @@ class Places:
         choice = self.slots.choose(prompt, self._can_cut)
         if choice is None:
             return None
-        saved = self.states.find(prompt, choice.reused + MIN_COPIED_TOKENS)
+        least = choice.reused + MIN_COPIED_TOKENS
+        saved = self.states.find(prompt, least)
+        saved = self._persisted.find(prompt, saved[1] if saved else least) or saved
         if choice.kept:
             self._keep(choice.slot)
         reused = self._bring(choice) if saved is None else self._restore(choice.slot, *saved)
@@ -43,6 +48,18 @@ class Places:
         """A request is over: what it computed is retained, as far as that is known."""
         self._settle(slot)
         self.slots.release(slot)
+
+    def persist(self) -> None:
+        """Write what is retained to disk, the most recently used first. The last thing to do."""
+        if self._persisted.enabled:
+            self._persisted.write(self._all_states())
+
+    def _all_states(self) -> Iterator[SavedState]:
+        for slot in sorted(self.slots.all, key=lambda s: s.used, reverse=True):
+            self._settle(slot)
+            if len(slot.tokens) >= MIN_COPIED_TOKENS:
+                yield SavedState(slot.tokens, self._context.save(slot.index))
+        yield from reversed(self.states.states)
 
     @property
     def can_share(self) -> bool:
@@ -75,12 +92,11 @@ class Places:
             self.states.add(SavedState(slot.tokens, self._context.save(slot.index)))
 
     def _restore(self, slot: Slot, saved: SavedState, length: int) -> int:
-        if self._context.restore(slot.index, saved.data) and self._context.can_cut(
-            slot.index, len(saved.tokens), length
-        ):
-            return length
-        self.states.drop(saved)
-        return 0
+        if not self._context.restore(slot.index, saved.data):
+            self.states.drop(saved)
+            return 0
+        # A sliding window may have moved past what the prompt has in common with the state.
+        return length if self._context.can_cut(slot.index, len(saved.tokens), length) else 0
 
     # ------------------------------------------------------------------ computing
 

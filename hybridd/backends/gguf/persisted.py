@@ -1,0 +1,196 @@
+"""Sequence states on disk: conversations that outlive the worker (`kv.persist`).
+
+One file a state: a line of JSON, the tokens, llama.cpp's data. A file counts only if it was written
+by this engine for these weights and options, and its digest is right: native code reads the data,
+and a file may have been cut off. Others are removed. At a load only headers and tokens are read;
+the data comes when a prompt begins with them.
+
+The daemon keeps the directories of all models within the budget; a file may vanish at any time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .slots import MIN_COPIED_TOKENS, common_prefix
+from .state_cache import SavedState
+
+_SUFFIX = ".state"
+_UNFINISHED = ".unfinished"
+# A header has some 200 bytes; what claims more is none of ours.
+_MAX_HEADER_BYTES = 4096
+_DIGEST_BYTES = 32
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A file whose header is right."""
+
+    path: Path
+    tokens: array[int]
+    start: int  # of the data
+    size: int  # of the data
+    digest: str
+
+
+class PersistedStates:
+    """The states of one model; made at its load, written at its end.
+
+    Args:
+        directory: There already; "" keeps nothing.
+        budget: Bytes that this model may use.
+        owner: What a state has to have been made for: weights, options, engine.
+        whole: States can only be used as a whole.
+    """
+
+    def __init__(
+        self, directory: str, budget: int, owner: Mapping[str, Any], *, whole: bool
+    ) -> None:
+        self._directory = Path(directory) if directory and budget > 0 else None
+        self._budget = budget
+        text = json.dumps(dict(owner), sort_keys=True)
+        self._owner = hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).hexdigest()
+        self._whole = whole
+        self._known: list[_Known] = self._read_headers() if self._directory else []
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def find(self, prompt: Sequence[int], least: int) -> tuple[SavedState, int] | None:
+        """The state that spares most of a prompt, and how many tokens that is.
+
+        Args:
+            least: It has to be more than so many.
+        """
+        wanted = array("i", prompt)
+        while True:
+            best, longest = None, least
+            for known in self._known:
+                length = min(common_prefix(known.tokens, wanted), len(wanted) - 1)
+                if length > longest and not (self._whole and length < len(known.tokens)):
+                    best, longest = known, length
+            if best is None:
+                return None
+            data = self._read(best)
+            if data is not None:
+                return SavedState(best.tokens, data), longest
+            self._known.remove(best)
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anything may be kept."""
+        return self._directory is not None
+
+    def write(self, states: Iterable[SavedState]) -> None:
+        """Keep states, the most valuable first, as far as the budget goes; others go.
+
+        Failing to write costs the conversation only.
+        """
+        if self._directory is None:
+            return
+        left, kept = self._budget, set()
+        for state in states:
+            if state.size > left or len(state.tokens) < MIN_COPIED_TOKENS:
+                continue
+            try:
+                kept.add(self._write(self._directory, state))
+            except OSError as exc:
+                print(f"a conversation could not be kept: {exc}", file=sys.stderr)
+                break
+            left -= state.size
+        newest = sorted(self._known, key=_written_at, reverse=True)
+        for known in newest:
+            left -= known.size if known.path not in kept else 0
+            if left < 0:
+                _remove(known.path)
+
+    # ------------------------------------------------------------------ files
+
+    def _write(self, directory: Path, state: SavedState) -> Path:
+        tokens = state.tokens.tobytes()
+        header = {
+            "owner": self._owner,
+            "tokens": len(state.tokens),
+            "bytes": len(state.data),
+            "digest": _digest(tokens, state.data),
+        }
+        name = hashlib.blake2b(self._owner.encode() + tokens, digest_size=16).hexdigest()
+        path = directory / (name + _SUFFIX)
+        unfinished = directory / (name + _UNFINISHED)
+        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(descriptor, "wb") as file:
+            file.write(json.dumps(header).encode() + b"\n")
+            file.write(tokens)
+            file.write(state.data)
+        unfinished.replace(path)
+        return path
+
+    def _read_headers(self) -> list[_Known]:
+        assert self._directory is not None
+        found: list[_Known] = []
+        for path in self._directory.iterdir():
+            known = self._read_header(path) if path.suffix == _SUFFIX else None
+            if known is None:
+                _remove(path)
+            else:
+                found.append(known)
+        return found
+
+    def _read_header(self, path: Path) -> _Known | None:
+        try:
+            with path.open("rb") as file:
+                line = file.readline(_MAX_HEADER_BYTES)
+                header = json.loads(line)
+                if header["owner"] != self._owner:
+                    return None
+                tokens = array("i")
+                count, size = int(header["tokens"]), int(header["bytes"])
+                rest = path.stat().st_size - len(line) - count * tokens.itemsize
+                if count < MIN_COPIED_TOKENS or rest != size:
+                    return None
+                tokens.frombytes(file.read(count * tokens.itemsize))
+                return _Known(path, tokens, file.tell(), size, str(header["digest"]))
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
+
+    def _read(self, known: _Known) -> bytearray | None:
+        data = bytearray(known.size)
+        try:
+            with known.path.open("rb") as file:
+                file.seek(known.start)
+                if file.readinto(data) != known.size:
+                    return None
+            os.utime(known.path)
+        except OSError:
+            return None
+        if _digest(known.tokens.tobytes(), data) != known.digest:
+            _remove(known.path)
+            return None
+        return data
+
+
+def _digest(tokens: bytes, data: bytes | bytearray) -> str:
+    made = hashlib.blake2b(tokens, digest_size=_DIGEST_BYTES)
+    made.update(data)
+    return made.hexdigest()
+
+
+def _written_at(known: _Known) -> int:
+    try:
+        return known.path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
