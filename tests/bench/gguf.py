@@ -2,6 +2,7 @@
 
     python -m tests.bench.gguf speed|socket|server|cpu|switch… [--model 0.5b|0.1b] [--rounds 5]
                                [--streams 1 8] [--threads 2]
+                               [--server-options TEXT]
 
 Every line is a median of ours, one of theirs, and the median of the ratios of runs side by side.
 LLAMA_CPP_BIN names the folder with `llama-bench`, `llama-batched-bench` and `llama-server`; where
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import statistics
 import tempfile
 import time
@@ -138,7 +140,7 @@ def server(arguments: argparse.Namespace) -> None:
     daemon = Daemon(path.parent)
     their = llama_cpp.Server(
         *("-m", str(path), "-np", str(streams), "-c", str(CHAT_CONTEXT * streams)),
-        *("-t", str(arguments.threads), *arguments.server_option),
+        *("-t", str(arguments.threads), *arguments.server_options),
     )
     prompts = Prompts()
     try:
@@ -281,7 +283,7 @@ def switch(arguments: argparse.Namespace) -> None:
         daemon = Daemon(directory, HYBRIDD_LIMITS_MAX_LOADED="1")
         their = llama_cpp.Server(
             *("--models-dir", name, "--models-max", "1", "-c", "4096", "-np", "1"),
-            *("-t", str(arguments.threads), *arguments.server_option),
+            *("-t", str(arguments.threads), *arguments.server_options),
         )
         try:
             load_options = options(arguments, 1, 4096)
@@ -332,10 +334,9 @@ def main() -> None:
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument(
-        "--server-option", nargs="*", default=[], help="more of llama-server's, without dashes"
+        "--server-options", type=shlex.split, default=[], help="more of llama-server's, in one text"
     )
     arguments = parser.parse_args()
-    arguments.server_option = [f"-{option}" for option in arguments.server_option]
     for part in arguments.part:
         PARTS[part](arguments)
 
