@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -27,6 +29,7 @@ from watchdog.events import (
     FileClosedEvent,
     FileCreatedEvent,
     FileDeletedEvent,
+    FileModifiedEvent,
     FileMovedEvent,
     FileSystemEvent,
     FileSystemEventHandler,
@@ -42,17 +45,22 @@ DEBOUNCE_S = 0.1
 # watchdog's threads end within one wake-up; a hanging network file system must not hold us.
 STOP_S = 5.0
 
-# Not "modified": a download makes thousands of those, and ends with "closed". Not "opened" and
-# "closed without write": our own scan makes those, and would follow itself for ever.
+# Of directories not "modified", which says nothing that the others do not. Not "opened" and "closed
+# without write": our own scan makes those, and would follow itself for ever.
 _EVENTS: list[type[FileSystemEvent]] = [
     FileCreatedEvent,
     FileClosedEvent,
     FileDeletedEvent,
+    FileModifiedEvent,
     FileMovedEvent,
     DirCreatedEvent,
     DirDeletedEvent,
     DirMovedEvent,
 ]
+# A download makes thousands of "modified" and ends with "closed": of those of one file so many
+# seconds go by between two that are taken. The first counts: a file that is cut short by somebody
+# who keeps it open makes one event, and none ever after.
+MODIFIED_S = 1.0
 # More touched paths than this are no help in looking at less.
 MAX_TOUCHED = 256
 # What would make room, by what there is none of.
@@ -221,6 +229,7 @@ class _Handler(FileSystemEventHandler):
     def __init__(self, hint: Callable[..., None], target: _Target) -> None:
         self._hint = hint
         self._target = target
+        self._modified: dict[str, float] = {}  # when such an event was taken last, by path
 
     def dispatch(self, event: FileSystemEvent) -> None:
         """Events are hints, except those of others' names and of unfinished files."""
@@ -229,8 +238,20 @@ class _Handler(FileSystemEventHandler):
         if only is not None:
             if only in map(os.path.basename, names):
                 self._hint()  # a root came, went or was replaced
-        elif not all(name.lower().endswith(UNFINISHED) for name in names):
+        elif not all(name.lower().endswith(UNFINISHED) for name in names) and not (
+            isinstance(event, FileModifiedEvent) and self._recent(names[0])
+        ):
             self._hint(*names)
+
+    def _recent(self, path: str) -> bool:
+        """Whether a modification of this file was told just now."""
+        now = time.monotonic()
+        if now - self._modified.get(path, -math.inf) < MODIFIED_S:
+            return True
+        if len(self._modified) >= MAX_TOUCHED:
+            self._modified.clear()
+        self._modified[path] = now
+        return False
 
 
 class _Overflow(logging.Handler):
@@ -258,7 +279,8 @@ def _targets(roots: Iterable[Path], linked: Iterable[Path]) -> Iterable[_Target]
             yield _add
         # The parent tells when a root comes, goes or is replaced. Where that is missing too,
         # the nearest ancestor that exists tells of the next folder on the way.
-        while parent and (found := _target(parent, name)) is None and parent != "/":
+        # A symlink on the way is not followed either.
+        while (found := _target(os.path.realpath(parent), name)) is None and parent != "/":
             parent, name = os.path.split(parent)
         if found is not None:
             yield found

@@ -282,6 +282,8 @@ class Library:
         try:
             # Watched before it is walked, or what comes between the two is seen by neither.
             await self._watch(roots, self._linked)
+            if not self._snapshot.complete and not self._snapshot.models:
+                await self._look_first(roots, backends)
             listing = await self._in_thread(
                 partial(self._survey.walk, roots, backends, lambda: self._stopped, touched)
             )
@@ -304,6 +306,16 @@ class Library:
         self._callers.finish(trio.current_time(), patience_s, waiting=bool(waiting))
         self._looked.set()
         self._looked = trio.Event()
+
+    async def _look_first(self, roots: Sequence[Root], backends: Mapping[str, Backend]) -> None:
+        """List the packaged models at once: somebody's store may take minutes to walk."""
+        ours = [root for root in roots if root.store == stores.DEMO_STORE]
+        if ours:
+            candidates = await self._in_thread(
+                partial(self._survey.walk_first, ours, backends, lambda: self._stopped)
+            )
+            done = await self._in_thread(partial(self._survey.inspect, candidates, backends))
+            await self._advance(done, (), backends, None)
 
     async def _watch(self, roots: Sequence[Root], linked: Sequence[Path]) -> None:
         await self._in_thread(partial(self._watcher.update, [root.path for root in roots], linked))

@@ -76,6 +76,19 @@ class Survey:
         if self._begun:
             self._inspections.store.close()
 
+    def walk_first(
+        self, roots: Sequence[Root], backends: Mapping[str, Backend], stop: Callable[[], bool]
+    ) -> list[Candidate]:
+        """What is in these few places, before everything is walked."""
+        self._begin()
+        return self._look(roots, backends, stop, Remembered()).candidates
+
+    def _begin(self) -> None:
+        if not self._begun:
+            self._begun = True
+            self._inspections.store.open()
+            self._names = self._inspections.store.names()
+
     def walk(
         self,
         roots: Sequence[Root],
@@ -90,10 +103,7 @@ class Survey:
             stop: Asked between directories.
             touched: Look only where these paths are; None looks everywhere.
         """
-        if not self._begun:
-            self._begun = True
-            self._inspections.store.open()
-            self._names = self._inspections.store.names()
+        self._begin()
         self._roots = list(roots)
         directories = _directories(roots)
         self.places = [
@@ -163,7 +173,8 @@ class Survey:
             inspected, waiting, backends, self._by_key, self._names, aliases, to_come
         )
         after, changes = advance(before, records, **about)
-        self._names = names
+        # What was not walked yet keeps its name for when it is.
+        self._names = names if listing is not None else {**self._names, **names}
         self._by_key = {
             key: record
             for key, name in names.items()

@@ -108,6 +108,57 @@ def test_lm_studio(tmp_path: Path) -> None:
     assert record.base == "qwen3-8b"
 
 
+def lm_studio_places(home: Path) -> list[str]:
+    found = external(lambda s: s == "catalog.lmstudio", {"HOME": str(home)})
+    return [str(root.path) for root in found]
+
+
+def test_lm_studios_moved_directory(tmp_path: Path) -> None:
+    usual = lm_studio_places(tmp_path)
+    moved = tmp_path / "disk/models"
+    settings = write_json(
+        tmp_path / ".lmstudio/settings.json", {"downloadsFolder": str(moved), "language": "en"}
+    )
+    assert lm_studio_places(tmp_path) == [str(moved), *usual]
+    gguf(moved / "lmstudio-community/Qwen3-8B-GGUF/Qwen3-8B-Q4_K_M.gguf")
+    (root, *_) = external(lambda s: s == "catalog.lmstudio", {"HOME": str(tmp_path)})
+    (record,) = models(root).values()
+    assert record.to_wire()["source"]["store"] == "lmstudio"
+    write_json(settings, {"downloadsFolder": "~/disk/models"})
+    assert lm_studio_places(tmp_path) == [str(moved), *usual]
+    write_json(settings, {"downloadsFolder": usual[0]})
+    assert lm_studio_places(tmp_path) == usual
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{",
+        "{}",
+        '{"downloadsFolder": 7}',
+        '{"downloadsFolder": "models"}',
+        '{"downloadsFolder": "/a\\u0000b"}',
+        '{"downloadsFolder": null}',
+        "[" * 100_000,
+    ],
+)
+def test_lm_studios_settings_that_say_nothing(tmp_path: Path, text: str) -> None:
+    usual = lm_studio_places(tmp_path)
+    (tmp_path / ".lmstudio").mkdir()
+    (tmp_path / ".lmstudio/settings.json").write_text(text)
+    assert lm_studio_places(tmp_path) == usual
+
+
+def test_lm_studios_home_elsewhere(tmp_path: Path) -> None:
+    usual = lm_studio_places(tmp_path)
+    (tmp_path / ".lmstudio-home-pointer").write_text(f"{tmp_path}/other\n")
+    assert lm_studio_places(tmp_path) == [f"{tmp_path}/other/models", *usual]
+    write_json(tmp_path / "other/settings.json", {"downloadsFolder": "/elsewhere"})
+    assert lm_studio_places(tmp_path)[0] == "/elsewhere"
+
+
 # ---------------------------------------------------------------- the hub's cache
 
 
