@@ -57,6 +57,15 @@ SAMPLING_DEFAULTS: Mapping[str, Any] = {
 }
 
 AUTO = Choice(("auto",))
+_ROPE_SCALING = Struct(
+    {
+        "type": Choice(("none", "linear", "yarn")),
+        "factor": Float(0.01, 1000),
+        "freq_base": Float(1, 1e12),
+        "original_context_length": Int(1, 2**31 - 1),
+    },
+    what="how positions beyond those of the training are stretched",
+)
 
 LOAD: Mapping[str, Field] = {
     "context_length": OneOf((Int(1, 2**31 - 1), AUTO)),
@@ -74,6 +83,9 @@ LOAD: Mapping[str, Field] = {
     "threads": Int(1, 1024),
     "flash_attention": OneOf((Bool(), AUTO)),
     "mmap": Bool(),
+    "mlock": Bool(),
+    "tensor_split": ListOf(Float(0, 1_000_000), min_length=1, max_length=16),
+    "rope_scaling": _ROPE_SCALING,
     "adapters": ListOf(
         Struct(
             {"name": Text(1, 256), "path_or_id": Text(1, 4096)}, required=("name", "path_or_id")

@@ -71,6 +71,7 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
             "batch_size": options.batch_size,
             "ubatch_size": context.micro_batch,
             "kv_cache_type": options.kv_cache_type,
+            **options.rope.to_wire(),
         }
         return self._facts(in_force, options, prompts.capabilities)
 
@@ -104,6 +105,7 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
                 "threads": self._threads,
                 "gpu_layers": self._model.layers + 1 if layers == ALL_LAYERS else layers,
                 "mmap": options.mmap,
+                "mlock": options.mlock,
                 "flash_attention": "auto" if flash is None else flash,
             },
             memory={**self._log.sizes, "weights_bytes": self._model.weights_bytes},

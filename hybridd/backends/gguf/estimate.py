@@ -2,7 +2,8 @@
 
 weights: exact, from the tensor table. KV cache: `layers * kv_heads * (k + v) * cells` in the
 cache's type; a sliding window or a recurrent state needs less, so this is an upper bound.
-Compute buffers: llama.cpp reserves the graph of one micro-batch, dominated by the logits.
+Compute buffers: llama.cpp reserves the graph of one micro-batch; logits are made for one row of
+each sequence.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 from hybridd.core.model import Estimate, Facts
 
-from ..arithmetic import context, kv_heads_total
+from ..arithmetic import Context, context, kv_heads_total
 
 DEFAULT_MICRO_BATCH = 512  # llama.cpp's n_ubatch
 # cache type -> (elements in a block, bytes of a block), as in `types.TENSOR_TYPES`
@@ -27,6 +28,7 @@ CACHE_TYPES = {
     "q4_0": (32, 18),
     "iq4_nl": (32, 18),
 }
+CELL_BLOCK = 256
 # A worker's own pages beside the model: 21 MiB private were measured after importing the binding
 # and jinja2; the rest is for templates, sampler states and what the allocator keeps.
 OVERHEAD_BYTES = 64 * 1024 * 1024
@@ -37,14 +39,22 @@ BYTES_PER_TOKEN = 250
 def estimate(facts: Facts, load_options: Mapping[str, Any]) -> Estimate:
     """Bytes for a load with these (possibly partial) options; see the module for the formulas."""
     wanted = context(facts, load_options)
+    wanted = wanted._replace(cells=_padded(wanted))
     return Estimate(
         weights_bytes=facts.weights_bytes,
         kv_cache_bytes=_cache_bytes(facts, load_options, wanted.cells),
-        compute_bytes=_compute_bytes(facts, load_options, wanted.cells),
+        compute_bytes=_compute_bytes(facts, load_options, wanted),
         overhead_bytes=OVERHEAD_BYTES + (facts.vocab_size or 0) * BYTES_PER_TOKEN,
         context_length=wanted.length,
         parallel=wanted.parallel,
     )
+
+
+def _padded(wanted: Context) -> int:
+    """Cells as llama.cpp makes them: in blocks, for each sequence by itself if they are streams."""
+    if wanted.cells < wanted.length * wanted.parallel:
+        return -(-wanted.cells // CELL_BLOCK) * CELL_BLOCK
+    return -(-wanted.length // CELL_BLOCK) * CELL_BLOCK * wanted.parallel
 
 
 def _cache_bytes(facts: Facts, load_options: Mapping[str, Any], cells: int) -> int:
@@ -59,14 +69,16 @@ def _cache_bytes(facts: Facts, load_options: Mapping[str, Any], cells: int) -> i
     return -(-elements * cells * size // block)
 
 
-def _compute_bytes(facts: Facts, load_options: Mapping[str, Any], cells: int) -> int:
+def _compute_bytes(facts: Facts, load_options: Mapping[str, Any], wanted: Context) -> int:
     batch = load_options.get("ubatch_size") or DEFAULT_MICRO_BATCH
     batch = batch if isinstance(batch, int) else DEFAULT_MICRO_BATCH
     embedding = facts.embedding_length or 0
-    # In float32: logits; the residual stream, q, k, v and their sums; up, gate and their product.
-    values = (facts.vocab_size or 0) + 8 * embedding + 3 * (facts.feed_forward_length or 0)
-    mask = cells * 2
+    # In float32: the residual stream, q, k, v and their sums; up, gate and their product.
+    values = 8 * embedding + 3 * (facts.feed_forward_length or 0)
+    mask = wanted.cells * 2
     scores = 0
     if load_options.get("flash_attention") is False:
-        scores = cells * (facts.heads or 0) * 4
-    return batch * (values * 4 + mask + scores)
+        scores = wanted.cells * (facts.heads or 0) * 4
+    # Logits of one row a sequence, computed and copied out.
+    logits = 2 * wanted.parallel * (facts.vocab_size or 0) * 4
+    return batch * (values * 4 + mask + scores) + logits

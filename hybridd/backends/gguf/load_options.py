@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from hybridd.wire.errors import InvalidParams, Unsupported
@@ -67,6 +67,12 @@ class RopeScaling:
             given.get("freq_base"),
             given.get("original_context_length"),
         )
+
+    def to_wire(self) -> dict[str, Any]:
+        """The option as it was given; nothing when it was not."""
+        names = {"kind": "type"}
+        given = {names.get(k, k): v for k, v in asdict(self).items() if v is not None}
+        return {"rope_scaling": given} if given else {}
 
     def apply(self, params: Any) -> None:
         """Write it into a context's parameters."""
