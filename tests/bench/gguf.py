@@ -197,10 +197,7 @@ class _OurChats:
             self._model,
             conversations,
             texts,
-            max_tokens=tokens,
-            ignore_eos=True,
-            **SAMPLING,
-            **more,
+            **{"max_tokens": tokens, "ignore_eos": True, **SAMPLING, **more},
         )
 
 
@@ -288,16 +285,19 @@ def switch(arguments: argparse.Namespace) -> None:
         try:
             load_options = options(arguments, 1, 4096)
             ids = [daemon.load(path, **load_options) for path in paths]
-            chats = _TheirChats(their)
 
             def ours(at: int) -> float:
                 messages = [prompts.conversation(8)]
-                side = _OurChats(daemon, ids[at])
-                return first_token_s(side.together(messages, 1, load_options=load_options)) * 1e3
+                chats = _OurChats(daemon, ids[at])
+                made = chats.together(messages, 1, ignore_eos=False, load_options=load_options)
+                return first_token_s(made) * 1e3
 
             def theirs(at: int) -> float:
                 messages = [prompts.conversation(8)]
-                return first_token_s(chats.together(messages, 1, model=paths[at].stem)) * 1e3
+                made = _TheirChats(their).together(
+                    messages, 1, ignore_eos=False, model=paths[at].stem
+                )
+                return first_token_s(made) * 1e3
 
             def both_ways(once: Callable[[int], float]) -> Figures:
                 return {f"to {path.stem}": _calm(once, at) for at, path in enumerate(paths)}
