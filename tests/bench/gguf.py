@@ -24,7 +24,9 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import signal
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -337,6 +339,8 @@ def main() -> None:
         "--server-options", type=shlex.split, default=[], help="more of llama-server's, in one text"
     )
     arguments = parser.parse_args()
+    # Told to end, it ends what it started as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     for part in arguments.part:
         PARTS[part](arguments)
 
