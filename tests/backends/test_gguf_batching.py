@@ -24,6 +24,8 @@ KINDS = [*GENERATING, "tiny-qwen2 unified", "tiny-gemma3 unified", "tiny-mamba u
 # Fewer cells than two whole contexts: four requests of 60 tokens do not fit together.
 UNIFIED_CELLS = 300
 MIB = 1024 * 1024
+# Of log probabilities; seen were differences of up to 0.001 between sizes of batches.
+TIE = 0.01
 
 
 def kv_spec(host: int = 0, directory: Path | None = None, disk: int = 0) -> KVSpec:
@@ -85,8 +87,22 @@ class Alone:
     def answer(self, prompt: str, tokens: int) -> Answer:
         if (prompt, tokens) not in self._known:
             forget(self._engine)
-            self._known[prompt, tokens] = ask(self._engine, prompt=prompt, options=greedy(tokens))
+            options = {**greedy(tokens), "logprobs": 2}
+            self._known[prompt, tokens] = ask(self._engine, prompt=prompt, options=options)
         return self._known[prompt, tokens]
+
+    def said(self, prompt: str, tokens: int, text: str) -> bool:
+        """Whether `text` is the answer, as far as rounding allows.
+
+        llama.cpp sums in another order for another size of batch. Where two tokens are so close
+        that this decides between them, what follows is not compared.
+        """
+        answer = self.answer(prompt, tokens)
+        for number, entry in enumerate(answer.logprobs):
+            first, second = (top["logprob"] for top in entry["top_logprobs"])
+            if first - second < TIE:
+                return text.startswith("".join(answer.deltas[:number]))
+        return text == answer.text
 
 
 def greedy(tokens: int) -> dict[str, Any]:
@@ -179,11 +195,11 @@ def test_a_greedy_request_gets_the_same_whoever_else_is_there(
             crowd.cancel(other)
     for key, (_, prompt, tokens, _) in enumerate(arrivals):
         if key in crowd.texts:
-            expected = alone.answer(prompt, tokens)
-            assert crowd.texts[key] == expected.text
+            assert alone.said(prompt, tokens, crowd.texts[key])
             usage = crowd.over[key]["usage"]
             assert usage["completion_tokens"] == tokens
-            assert usage["prompt_tokens"] == expected.result["usage"]["prompt_tokens"]
+            expected = alone.answer(prompt, tokens).result["usage"]
+            assert usage["prompt_tokens"] == expected["prompt_tokens"]
     check_whole(batched)
 
 
@@ -195,7 +211,7 @@ def test_the_next_turn_is_computed_alone_and_answered_alike(
     first = ask(batched, prompt=prompt, options=greedy(10))
     second = prompt + first.text + " and then the people"
     again = ask(batched, prompt=second, options=greedy(10))
-    assert again.text == alone.answer(second, 10).text
+    assert alone.said(second, 10, again.text)
     cached = again.result["usage"]["cached_tokens"]
     if kind.startswith(("tiny-mamba", "tiny-jamba", "tiny-lfm2")):
         # Their state stands for all that it saw: it serves if the new prompt begins with all of it.
@@ -219,7 +235,7 @@ def test_a_prefix_that_is_being_computed_is_computed_once(directory: Path, name:
         assert min(cached[1:]) > 64
     reference = Alone(load(directory, name, context_length=512, parallel=1))
     for key, ending in enumerate(endings):
-        assert crowd.texts[key] == reference.answer(f"{system} {ending}", 8).text
+        assert reference.said(f"{system} {ending}", 8, crowd.texts[key])
     check_whole(engine)
     reference._engine.close()
     engine.close()
@@ -256,7 +272,7 @@ def test_a_prompt_is_aborted_inside_its_step(directory: Path, name: str) -> None
     crowd.cancel(2)
     crowd.run()
     reference = Alone(load(directory, name, context_length=512, parallel=1))
-    assert crowd.texts[1] == reference.answer("the people", 40).text
+    assert reference.said("the people", 40, crowd.texts[1])
     check_whole(engine)
     reference._engine.close()
     engine.close()
@@ -270,8 +286,7 @@ def test_a_conversation_that_lost_its_slot_comes_back_from_the_host(directory: P
         again = ask(engine, prompt=prompt + first.text + " and", options=greedy(5))
         assert again.result["usage"]["cached_tokens"] >= first.result["usage"]["prompt_tokens"]
         alone = Alone(engine)
-        text = alone.answer(prompt + first.text + " and", 5).text
-        assert again.text == text
+        assert alone.said(prompt + first.text + " and", 5, again.text)
     check_whole(engine)
     engine.close()
 
@@ -322,7 +337,7 @@ def test_a_conversation_goes_on_after_the_model_was_unloaded(
     engine = load(directory, name, kv)
     again = ask(engine, prompt=CONVERSATION + first.text + " and so", options=greedy(12))
     reference = Alone(load(directory, name, parallel=1))
-    assert again.text == reference.answer(CONVERSATION + first.text + " and so", 12).text
+    assert reference.said(CONVERSATION + first.text + " and so", 12, again.text)
     # What cannot be cut back serves only if the tokens of the reply come out as they were made.
     if tokens == 0 or name == "tiny-llama":
         assert again.result["usage"]["cached_tokens"] >= first.result["usage"]["prompt_tokens"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from itertools import repeat
 from typing import Any
 
 from .library import llama
@@ -15,6 +16,8 @@ _NAMED = {
     "pad_token": llama.llama_vocab_pad,
     "sep_token": llama.llama_vocab_sep,
 }
+# llama.cpp makes whatever ends a text a control token, but for those that the file names itself.
+_ENDS = (llama.llama_vocab_eos, llama.llama_vocab_eot)
 _NULL_TOKEN = -1
 _SPECIAL_ATTRIBUTES = llama.LLAMA_TOKEN_ATTR_CONTROL | llama.LLAMA_TOKEN_ATTR_UNKNOWN
 _PIECE_BYTES = 256
@@ -83,15 +86,19 @@ class Vocabulary:
 
     @cached_property
     def end_tokens(self) -> list[int]:
-        """Every token that does; looks through the vocabulary."""
-        return [token for token in range(self.vocab_size) if self.ends(token)]
+        """Every token that does."""
+        named = {int(find(self._vocab)) for find in _ENDS} - {_NULL_TOKEN}
+        return [token for token in sorted({*self._special, *named}) if self.ends(token)]
 
     def special_strings(self) -> Iterable[str]:
-        """See `prompts.Tokenizer`; looks through the vocabulary."""
-        attributes = llama.llama_vocab_get_attr
-        for token in range(self.vocab_size):
-            if attributes(self._vocab, token) & _SPECIAL_ATTRIBUTES:
-                yield self.name(token)
+        """See `prompts.Tokenizer`."""
+        return (self.name(token) for token in self._special)
+
+    @cached_property
+    def _special(self) -> list[int]:
+        """Tokens that are no text. Looks through the vocabulary: 40 ms for 152k tokens."""
+        attributes = map(llama.llama_vocab_get_attr, repeat(self._vocab), range(self.vocab_size))
+        return [token for token, found in enumerate(attributes) if found & _SPECIAL_ATTRIBUTES]
 
     def token_names(self) -> Mapping[str, str]:
         """See `prompts.Tokenizer`."""
