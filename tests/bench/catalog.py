@@ -204,13 +204,16 @@ def burst(daemon: RealDaemon, count: int) -> None:
     root = daemon.models / "burst"
     living: list[str] = []
     began = time.perf_counter()
-    for number in range(count // 2):
+    done = number = 0
+    while done < count:
         living.append(name := f"d{number % 100}/m{number}.echo")
         write_echo(root / name)
-        if number >= 2000 or number % 3 == 0:
+        done, number = done + 1, number + 1
+        if done < count and (number > 2000 or number % 3 == 0):
             at = chance.randrange(len(living))
             living[at], living[-1] = living[-1], living[at]
             os.unlink(root / living.pop())
+            done += 1
     made = time.perf_counter() - began
     expected = {os.fspath(root / name) for name in living}
     ended = time.perf_counter()

@@ -97,7 +97,7 @@ def test_thebloke_and_lmstudio_community(tmp_path: Path) -> None:
 def test_builds_are_grouped_across_formats_and_stores(tmp_path: Path) -> None:
     write_gguf(tmp_path / "l/TheBloke/Big-7B-GGUF/big-7b.Q4_K_M.gguf")
     base = {"general.base_model.0.repo_url": "https://hub.example/Org/Big-7B"}
-    write_gguf(tmp_path / "l/odd-name.gguf", {**llama_metadata(), **base})
+    write_gguf(tmp_path / "l/odd-name.gguf", {**llama_metadata(general__name="Big 7B"), **base})
     quantized = {"quant_method": "awq", "bits": 4}
     write_hf(tmp_path / "l/someone/Big-7B-AWQ", quantization_config=quantized)
     hub_snapshot(tmp_path / "hub", "Org/Big-7B", write_hf(tmp_path / "t"), "a" * 40)
@@ -110,6 +110,27 @@ def test_builds_are_grouped_across_formats_and_stores(tmp_path: Path) -> None:
     assert len(records) == 6
     assert {record.base for record in records.values()} == {"big-7b"}
     assert {record.format for record in records.values()} == {"gguf", "huggingface", "onnx"}
+
+
+def test_a_tuned_models_builds_are_together_and_not_with_what_it_was_trained_from(
+    tmp_path: Path,
+) -> None:
+    base = {"general.base_model.0.repo_url": "https://hub.example/mistralai/Mistral-7B-v0.1"}
+    named = llama_metadata(general__name="Kunoichi DPO 7B")
+    write_gguf(tmp_path / "someone/Kunoichi-DPO-7B-GGUF/k.Q4_K_M.gguf", {**named, **base})
+    write_hf(tmp_path / "other/Kunoichi-DPO-7B").joinpath("README.md").write_text(
+        "---\nbase_model: mistralai/Mistral-7B-v0.1\n---\n"
+    )
+    instruct = llama_metadata(general__name="Mistral 7B Instruct v0.1")
+    write_gguf(tmp_path / "p/Mistral-7B-Instruct-v0.1-GGUF/m.Q8_0.gguf", {**instruct, **base})
+    write_hf(tmp_path / "mistralai/Mistral-7B-Instruct-v0.1")
+    write_hf(tmp_path / "mistralai/Mistral-7B-v0.1")
+    records = models(Root(tmp_path, "local"))
+    assert sorted(record.base for record in records.values()) == [
+        *["kunoichi-dpo-7b"] * 2,
+        *["mistral-7b-instruct-v0.1"] * 2,
+        "mistral-7b-v0.1",
+    ]
 
 
 def write_named(path: Path, metadata: dict[str, str]) -> Path:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hybridd.core.grouping import family
 from hybridd.core.model import Facts
 from hybridd.core.naming import SHARD
 
@@ -130,7 +131,7 @@ def _facts(files: tuple[Path, ...], headers: Sequence[Header], what: str) -> Fac
         files=files,
         size_bytes=sum(header.size for header in headers),
         name=_text(meta.get("general.name")),
-        base=bases[0] if len(bases) == 1 else None,  # a merge of several is a build of none
+        base=_base(_text(meta.get("general.name")), bases),
         architecture=architecture,
         parameters=parameters or None,
         quantization=_quantization(meta, headers),
@@ -150,6 +151,17 @@ def _facts(files: tuple[Path, ...], headers: Sequence[Header], what: str) -> Fac
         chat_template=template,
         defaults=_defaults(meta),
     )
+
+
+def _base(name: str | None, bases: Sequence[str]) -> str | None:
+    """The model that the file is a build of, if its header says one.
+
+    Converters copy what the model's card states, which for most models is what they were trained
+    from, and those are builds of themselves: the header's own name tells.
+    """
+    if len(bases) != 1:
+        return None  # a merge of several is a build of none
+    return bases[0] if name is None or family(name) == family(bases[0]) else None
 
 
 class _Shape:

@@ -329,7 +329,9 @@ class _Reader:
             or not 0 < said <= MAX_ALIGNMENT
             or said & (said - 1)
         ):
-            raise invalid(f"the alignment {said!r} is no power of two up to {MAX_ALIGNMENT}")
+            raise invalid(
+                f"the alignment {str(said)[:40]!r} is no power of two up to {MAX_ALIGNMENT}"
+            )
         return said
 
     def read_tensors(self, count: int) -> None:
