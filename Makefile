@@ -2,6 +2,7 @@
 # make test   install what the tests need and run them all
 # make lint   ruff, mypy, import-linter
 # make fuzz   200,000 bent headers into the inspection; some minutes
+# make soak   downloads and malformed files in a live daemon's directory; some minutes
 # make clean  remove .venv and caches
 
 # A GPU build of llama.cpp:        make run LLAMA_CMAKE_ARGS=-DGGML_CUDA=on   (or -DGGML_VULKAN=on,
@@ -17,7 +18,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c requirements.lock
 STAMP := $(VENV)/.hybridd
 
-.PHONY: run test lint bench fuzz clean
+.PHONY: run test lint bench fuzz soak clean
 
 run: $(STAMP)-run
 	@BIN=$(BIN) sh etc/make/run.sh
@@ -37,6 +38,9 @@ bench: $(STAMP)-test
 
 fuzz: $(STAMP)-test
 	$(BIN)/python -m tests.fuzz.headers
+
+soak: $(STAMP)-test
+	$(BIN)/python -m tests.soak.catalog
 
 $(STAMP)-run: pyproject.toml requirements.lock
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" sh etc/make/check.sh

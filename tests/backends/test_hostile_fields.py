@@ -238,7 +238,6 @@ def test_an_entry_that_cannot_be(tmp_path: Path, name: str, before: int) -> None
     entries, reason = ENTRIES[name]
     good = [entry(f"good{n}".encode(), at=n * 128) for n in range(before)]
     metadata = make.llama_metadata()
-    header, _ = make.gguf_header(metadata, [])
     raw = b"GGUF" + struct.pack("<IQQ", 3, len(entries) + before, len(metadata))
     raw += b"".join(make._pair(k, v) for k, v in metadata.items()) + b"".join([*good, *entries])
     padded = raw + (
