@@ -199,12 +199,12 @@ def test_defaults_in_range_only(made: Any) -> None:
 
 
 def test_base_model(made: Any) -> None:
-    facts = made(
-        general__base_model__0__name="Big",
-        general__base_model__0__organization="Org",
-    )
-    assert facts.base == "Org/Big"
-    facts = made(general__base_model__0__repo_url="https://hub.example/Org/Big-7B")
+    said = {"general__base_model__0__name": "Big", "general__base_model__0__organization": "Org"}
+    assert made(general__name="Big", **said).base == "Org/Big"
+    assert made(general__name=None, **said).base == "Org/Big"
+    assert made(general__name="Tuned", **said).base is None
+    url = "https://hub.example/Org/Big-7B"
+    facts = made(general__name="Big 7B", general__base_model__0__repo_url=url)
     assert facts.base == "Org/Big-7B"
 
 
