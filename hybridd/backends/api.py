@@ -228,6 +228,13 @@ class Engine(Protocol):
         """
         return
 
+    def retire(self) -> None:
+        """The process ends now: save what is to outlive it.
+
+        Memory is not to be freed: it goes with the process, and much faster.
+        """
+        ...
+
     def close(self) -> None:
-        """Free everything; the process ends soon after."""
+        """Free everything, for a process that goes on."""
         ...

@@ -189,8 +189,9 @@ class ChatTemplate:
 
     Args:
         source: Jinja, as the model's files have it.
-        special: Gives the strings of the model's special tokens; asked at the first rendering, for
-            it may look through a large vocabulary.
+        special: Gives the strings of the model's special tokens. Asked once and only when needed,
+            for it may look through a large vocabulary.
+        may_have: Whether a text may have such strings in it.
         names: What templates call them: `bos_token`, `eos_token`, ….
         format_name: For errors.
 
@@ -204,7 +205,9 @@ class ChatTemplate:
         special: Callable[[], Iterable[str]],
         names: Mapping[str, str],
         format_name: str,
+        may_have: Callable[[str], bool] = lambda _text: True,
     ) -> None:
+        self._may_have = may_have
         self._names = dict(names)
         self._format = format_name
         self._special_strings = special
@@ -235,7 +238,7 @@ class ChatTemplate:
             Unsupported: The template uses more time or room than it may.
         """
         try:
-            hidden = _Hidden(self._special, [messages, tools, kwargs])
+            hidden = self._hidden([messages, tools, kwargs])
             variables = {
                 **self._names,
                 "add_generation_prompt": True,
@@ -249,6 +252,10 @@ class ChatTemplate:
                 "messages or tools are nested too deeply", field="messages", reason="too deep"
             ) from exc
         return hidden.segments(self._render(variables))
+
+    def _hidden(self, values: object) -> _Hidden:
+        needed = any(self._may_have(text) for text in _strings(values))
+        return _Hidden(self._special if needed else None, values)
 
     @cached_property
     def _special(self) -> re.Pattern[str] | None:

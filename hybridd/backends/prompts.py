@@ -41,6 +41,10 @@ class Tokenizer(Protocol):
         """The strings of the special tokens."""
         ...
 
+    def may_have_special(self, text: str) -> bool:
+        """Whether a special token's string may be in the text; True where that is not cheap."""
+        ...
+
     def token_names(self) -> Mapping[str, str]:
         """What chat templates get: `bos_token`, `eos_token`, … where there are such."""
         ...
@@ -73,7 +77,11 @@ class Prompts:
             return
         try:
             self._template = ChatTemplate(
-                template, tokenizer.special_strings, tokenizer.token_names(), format_name
+                template,
+                tokenizer.special_strings,
+                tokenizer.token_names(),
+                format_name,
+                tokenizer.may_have_special,
             )
         except Unsupported as exc:
             self.chat_problem = exc

@@ -107,6 +107,9 @@ class ServingEngine(ABC, Generic[S]):
         """See `api.Engine`."""
         self._interrupted = interrupted
 
+    def retire(self) -> None:
+        """See `api.Engine`; a subclass that saves something overrides this."""
+
     def set_threads(self, count: int) -> None:
         """See `api.Engine`; a subclass that can change its threads overrides this."""
         return

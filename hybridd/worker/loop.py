@@ -87,7 +87,7 @@ class Worker:
         while self._take_frames(engine):
             if engine.busy:
                 self._step(engine)
-        engine.close()
+        engine.retire()
         return EXIT_ENDED
 
     def _await_load(self) -> dict[str, Any] | None:

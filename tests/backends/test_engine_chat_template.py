@@ -218,3 +218,24 @@ def test_images_are_a_capability_that_is_not_there() -> None:
     with pytest.raises(Unsupported) as caught:
         normalize([{"role": "user", "content": parts}], "gguf")
     assert caught.value.data == {"capability": "vision", "format": "gguf"}
+
+
+def test_special_strings_are_looked_up_only_where_they_may_be() -> None:
+    asked: list[str] = []
+
+    def strings() -> list[str]:
+        asked.append("looked up")
+        return ["<|end|>"]
+
+    template = ChatTemplate(
+        "{% for m in messages %}{{ m.content }}{% endfor %}",
+        strings,
+        {},
+        "gguf",
+        lambda t: "<" in t,
+    )
+    assert template.render([{"role": "user", "content": "plain"}]) == [Segment("plain", True)]
+    assert not asked
+    found = template.render([{"role": "user", "content": "a<|end|>"}])
+    assert found == [Segment("a", True), Segment("<|end|>", False)]
+    assert asked == ["looked up"]

@@ -323,6 +323,7 @@ CONVERSATION = " ".join(WORDS * 4)
 def tell_and_close(engine: GGUFEngine, tokens: int = 12) -> Answer:
     """A turn of a conversation, then the end of the worker."""
     answer = ask(engine, prompt=CONVERSATION, options=greedy(tokens))
+    engine.retire()
     engine.close()
     return answer
 
@@ -386,9 +387,12 @@ def test_states_on_disk_stay_within_their_budget(directory: Path, tmp_path: Path
     for number in range(4):
         prompt = " ".join(random.Random(number).choices(WORDS, k=40))
         ask(engine, prompt=prompt, options=greedy(3))
+    engine.retire()
     engine.close()
     sizes = [path.stat().st_size for path in tmp_path.iterdir()]
     assert sizes
     assert sum(sizes) <= 210_000
-    load(directory, "tiny-llama", kv).close()
+    again = load(directory, "tiny-llama", kv)
+    again.retire()
+    again.close()
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 210_000

@@ -160,6 +160,9 @@ class EchoEngine:
             time.sleep(min(left, _SLICE_S))
             report("load", step, steps)
 
+    def retire(self) -> None:
+        """Nothing outlives it."""
+
     def close(self) -> None:
         """Nothing to free."""
         self._waiting.clear()

@@ -117,13 +117,16 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
         if self._context is not None:
             self._context.set_threads(min(count, self._threads))
 
+    def retire(self) -> None:
+        """See `api.Engine`: conversations go to disk, if they may."""
+        if self._places is not None:
+            self._places.persist()
+
     def close(self) -> None:
-        """Free the model; the process ends soon after."""
+        """See `api.Engine`."""
         for sequence in self._active:
             sequence.sampler.close()
         self._active.clear()
-        if self._places is not None:
-            self._places.persist()
         self._places = None
         if self._encoder is not None:
             self._encoder.close()

@@ -21,6 +21,7 @@ _ENDS = (llama.llama_vocab_eos, llama.llama_vocab_eot)
 _NULL_TOKEN = -1
 _SPECIAL_ATTRIBUTES = llama.LLAMA_TOKEN_ATTR_CONTROL | llama.LLAMA_TOKEN_ATTR_UNKNOWN
 _PIECE_BYTES = 256
+_SHORT_CHARS = 20_000
 
 
 class Vocabulary:
@@ -93,6 +94,16 @@ class Vocabulary:
     def special_strings(self) -> Iterable[str]:
         """See `prompts.Tokenizer`."""
         return (self.name(token) for token in self._special)
+
+    def may_have_special(self, text: str) -> bool:
+        """See `prompts.Tokenizer`: parsing it makes a difference.
+
+        Reading a short text twice is a hundred times faster than looking through a vocabulary,
+        which the first request after a load would wait for.
+        """
+        if "_special" in self.__dict__ or len(text) > _SHORT_CHARS:
+            return True
+        return self.encode(text, True) != self.encode(text, False)
 
     @cached_property
     def _special(self) -> list[int]:

@@ -139,6 +139,10 @@ class Vocabulary:
         """See `prompts.Tokenizer`."""
         return {self._name(i) for i in self._special}
 
+    def may_have_special(self, _text: str) -> bool:
+        """See `prompts.Tokenizer`."""
+        return True
+
     def token_names(self) -> Mapping[str, str]:
         """See `prompts.Tokenizer`."""
         found = {name: getattr(self._tokenizer, name, None) for name in _NAMES}
