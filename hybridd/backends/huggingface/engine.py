@@ -14,6 +14,7 @@ from hybridd.backends.generation import Generation
 from hybridd.backends.prompts import Prompts
 from hybridd.backends.serving import ActiveSequence, ServingEngine
 
+from . import loading
 from .library import version
 from .load_options import LoadOptions
 from .sampling import Sampler
@@ -41,7 +42,8 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._session = Session()
+        self._loaded: loading.LoadedModel | None = None
+        self._session: Session | None = None
         self._chunk = 1
 
     # ------------------------------------------------------------------ loading
@@ -50,54 +52,58 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
         """See `api.Engine`."""
         options = LoadOptions.from_wire(spec["load_options"])
         self._chunk = options.chunk
-        session = self._session
-        session.open(spec, options, report)
-        prompts = Prompts(session.vocabulary, session.vocabulary.chat_template(), "huggingface")
-        self._serve(prompts, session.context_length, parallel=1)
+        loaded = self._loaded = loading.load(spec, options, report)
+        self._session = Session(loaded)
+        prompts = Prompts(loaded.vocabulary, loaded.vocabulary.chat_template(), "huggingface")
+        self._serve(prompts, loaded.context_length, parallel=1)
         return LoadedFacts(
             engine=version(),
-            context_length=session.context_length,
+            context_length=loaded.context_length,
             parallel=1,
             load_options={
-                "context_length": session.context_length,
+                "context_length": loaded.context_length,
                 "parallel": 1,
                 "device": options.device,
-                "dtype": str(session.dtype).removeprefix("torch."),
+                "dtype": str(loaded.dtype).removeprefix("torch."),
                 "quantization": "none",
                 "batch_size": options.chunk,
-                "threads": session.threads,
+                "threads": loaded.threads,
             },
-            memory={"weights_bytes": session.weights_bytes},
+            memory={"weights_bytes": loaded.weights_bytes},
             capabilities=prompts.capabilities,
         )
 
     def close(self) -> None:
         """Let go of everything; the process ends soon after."""
         self._active.clear()
-        self._session.close()
+        self._loaded = self._session = None
 
     # ------------------------------------------------------------------ serving
 
     def _begin(self, generation: Generation, prompt: list[int]) -> _Sequence:
-        session = self._session
+        loaded, session = self._up()
         sampler = Sampler(
-            generation.options, prompt, sorted(session.end_tokens), session.vocabulary.entry
+            generation.options, prompt, sorted(loaded.end_tokens), loaded.vocabulary.entry
         )
         return _Sequence(generation, prompt, sampler, session.new_cache())
+
+    def _up(self) -> tuple[loading.LoadedModel, Session]:
+        assert self._loaded is not None
+        assert self._session is not None
+        return self._loaded, self._session
 
     def _release(self, sequence: _Sequence) -> None:
         sequence.cache = None
 
     def _advance(self, active: Sequence[_Sequence]) -> list[Output]:
         sequence = active[0]
+        _, session = self._up()
         if not sequence.in_prompt:
-            logits = self._session.forward([sequence.pending], sequence.cache)
+            logits = session.forward([sequence.pending], sequence.cache)
             return [self._next(sequence, logits)]
         chunk = sequence.prompt[sequence.processed : sequence.processed + self._chunk]
         try:
-            logits = self._session.forward(
-                chunk, sequence.cache, lambda: self._interrupted(sequence.id)
-            )
+            logits = session.forward(chunk, sequence.cache, lambda: self._interrupted(sequence.id))
         except Aborted:
             # The cancel itself is in the loop's queue and comes before the next step.
             return []
@@ -108,10 +114,11 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
         return [ended or self._next(sequence, logits)]
 
     def _next(self, sequence: _Sequence, logits: Any) -> Output:
+        loaded, _ = self._up()
         token = sequence.sampler.sample(logits)
         sequence.pending = token
-        if token in self._session.end_tokens:
+        if token in loaded.end_tokens:
             return sequence.generation.end_of_text()
         return sequence.generation.accept(
-            self._session.vocabulary.piece(token), sequence.sampler.logprobs(logits, token)
+            loaded.vocabulary.piece(token), sequence.sampler.logprobs(logits, token)
         )
