@@ -1,7 +1,8 @@
 """The Hugging Face engine: transformers' models under a loop of our own.
 
-One request at a time for now; the others wait in order. A step is one chunk of a prompt or one
-token. `generate` of transformers is not used: it has no place where a request could come or go.
+One step is one forward pass: a token for every request that generates, and beside them one chunk
+of the prompts that are waiting, so that a long prompt holds up the others by a chunk at most.
+`generate` of transformers is not used: it has no place where a request could come or go.
 """
 
 from __future__ import annotations
@@ -15,26 +16,34 @@ from hybridd.backends.prompts import Prompts
 from hybridd.backends.serving import ActiveSequence, ServingEngine
 
 from . import loading
+from .batch import BatchSession, NotBatchable
+from .kv_cache import Row
 from .library import version
 from .load_options import LoadOptions
-from .sampling import Sampler
+from .sampling import Sampler, choose
 from .session import Aborted, Session
+from .solo import SoloSession
+
+# Tokens of prompts in a step while others generate: a third of a second less of waiting for each
+# of their tokens, for prompts that take a little longer.
+_SHARED_CHUNK = 128
 
 
 class _Sequence(ActiveSequence):
-    """A generation with its sampler and its cache.
+    """A generation with its sampler and its row.
 
     Attributes:
         pending: The last sampled token, which the model has not seen yet.
     """
 
     def __init__(
-        self, generation: Generation, prompt: list[int], sampler: Sampler, cache: Any
+        self, generation: Generation, prompt: list[int], sampler: Sampler, row: Row
     ) -> None:
         super().__init__(generation, prompt)
         self.sampler = sampler
-        self.cache = cache
+        self.row = row
         self.pending = 0
+        self.processed = generation.cached_tokens = row.length
 
 
 class HuggingFaceEngine(ServingEngine[_Sequence]):
@@ -51,18 +60,21 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
     def load(self, spec: LoadSpec, report: Report) -> LoadedFacts:
         """See `api.Engine`."""
         options = LoadOptions.from_wire(spec["load_options"])
-        self._chunk = options.chunk
         loaded = self._loaded = loading.load(spec, options, report)
-        self._session = Session(loaded)
+        cells = options.kv_cells or loaded.context_length * options.parallel
+        session = self._session = _open_session(loaded, options.parallel, cells)
+        self._chunk = options.chunk if session.divisible else loaded.context_length
+        context_length = min(loaded.context_length, cells)
         prompts = Prompts(loaded.vocabulary, loaded.vocabulary.chat_template(), "huggingface")
-        self._serve(prompts, loaded.context_length, parallel=1)
+        self._serve(prompts, context_length, session.parallel)
         return LoadedFacts(
             engine=version(),
-            context_length=loaded.context_length,
-            parallel=1,
+            context_length=context_length,
+            parallel=session.parallel,
             load_options={
-                "context_length": loaded.context_length,
-                "parallel": 1,
+                "context_length": context_length,
+                "parallel": session.parallel,
+                "kv_cells": cells,
                 "device": options.device,
                 "dtype": str(loaded.dtype).removeprefix("torch."),
                 "quantization": "none",
@@ -80,45 +92,90 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
 
     # ------------------------------------------------------------------ serving
 
-    def _begin(self, generation: Generation, prompt: list[int]) -> _Sequence:
+    def _begin(self, generation: Generation, prompt: list[int]) -> _Sequence | None:
         loaded, session = self._up()
-        sampler = Sampler(
-            generation.options, prompt, sorted(loaded.end_tokens), loaded.vocabulary.entry
-        )
-        return _Sequence(generation, prompt, sampler, session.new_cache())
+        options = generation.options
+        remaining = self._context_length - len(prompt)
+        wanted = remaining if options.max_tokens is None else min(options.max_tokens, remaining)
+        row = session.take(prompt, len(prompt) + max(1, wanted))
+        if row is None:
+            return None
+        sampler = Sampler(options, prompt, sorted(loaded.end_tokens), loaded.vocabulary.entry)
+        return _Sequence(generation, prompt, sampler, row)
+
+    def _release(self, sequence: _Sequence) -> None:
+        _, session = self._up()
+        session.give_back(sequence.row)
+
+    def _advance(self, active: Sequence[_Sequence]) -> list[Output]:
+        _, session = self._up()
+        generating = [s for s in active if not s.in_prompt]
+        chunks = self._chunks([s for s in active if s.in_prompt], bool(generating))
+        works = [(s.row, [s.pending]) for s in generating]
+        works += [(sequence.row, tokens) for sequence, tokens in chunks]
+        prefilling = [sequence.id for sequence, _ in chunks]
+        try:
+            logits = session.forward(
+                works, (lambda: any(map(self._interrupted, prefilling))) if prefilling else None
+            )
+        except Aborted:
+            # The cancel itself is in the loop's queue and comes before the next step.
+            return []
+        outputs: list[Output] = []
+        ready = list(enumerate(generating))
+        for i, (sequence, tokens) in enumerate(chunks, len(generating)):
+            sequence.processed += len(tokens)
+            if sequence.in_prompt:
+                continue
+            ended = sequence.generation.prefilled()
+            if ended is not None:
+                outputs.append(ended)
+            else:
+                ready.append((i, sequence))
+        return outputs + self._next(ready, logits)
+
+    def _chunks(
+        self, waiting: Sequence[_Sequence], shared: bool
+    ) -> list[tuple[_Sequence, list[int]]]:
+        """What of the prompts goes into one step; the first in line goes first."""
+        left = min(self._chunk, _SHARED_CHUNK) if shared else self._chunk
+        chunks = []
+        for sequence in waiting:
+            tokens = sequence.prompt[sequence.processed : sequence.processed + left]
+            if tokens:
+                chunks.append((sequence, tokens))
+                left -= len(tokens)
+        return chunks
+
+    def _next(self, ready: Sequence[tuple[int, _Sequence]], logits: Any) -> list[Output]:
+        """The next token of each sequence, from its row of the logits."""
+        loaded, _ = self._up()
+        if not ready:
+            return []
+        if len(ready) != len(logits):
+            logits = logits[[i for i, _ in ready]]
+        tokens = choose([sequence.sampler for _, sequence in ready], logits)
+        outputs = []
+        for i, ((_, sequence), token) in enumerate(zip(ready, tokens, strict=True)):
+            sequence.pending = token
+            if token in loaded.end_tokens:
+                outputs.append(sequence.generation.end_of_text())
+                continue
+            logprobs = sequence.sampler.logprobs(logits[i], token)
+            piece = loaded.vocabulary.piece(token)
+            outputs.append(sequence.generation.accept(piece, logprobs))
+        return outputs
 
     def _up(self) -> tuple[loading.LoadedModel, Session]:
         assert self._loaded is not None
         assert self._session is not None
         return self._loaded, self._session
 
-    def _release(self, sequence: _Sequence) -> None:
-        sequence.cache = None
 
-    def _advance(self, active: Sequence[_Sequence]) -> list[Output]:
-        sequence = active[0]
-        _, session = self._up()
-        if not sequence.in_prompt:
-            logits = session.forward([sequence.pending], sequence.cache)
-            return [self._next(sequence, logits)]
-        chunk = sequence.prompt[sequence.processed : sequence.processed + self._chunk]
-        try:
-            logits = session.forward(chunk, sequence.cache, lambda: self._interrupted(sequence.id))
-        except Aborted:
-            # The cancel itself is in the loop's queue and comes before the next step.
-            return []
-        sequence.processed += len(chunk)
-        if sequence.in_prompt:
-            return []
-        ended = sequence.generation.prefilled()
-        return [ended or self._next(sequence, logits)]
-
-    def _next(self, sequence: _Sequence, logits: Any) -> Output:
-        loaded, _ = self._up()
-        token = sequence.sampler.sample(logits)
-        sequence.pending = token
-        if token in loaded.end_tokens:
-            return sequence.generation.end_of_text()
-        return sequence.generation.accept(
-            loaded.vocabulary.piece(token), sequence.sampler.logprobs(logits, token)
-        )
+def _open_session(loaded: loading.LoadedModel, parallel: int, cells: int) -> Session:
+    """Rows together where the model can, else one at a time; the worker's log says why."""
+    try:
+        return BatchSession(loaded, parallel, cells)
+    except NotBatchable as exc:
+        print(f"one request at a time: requests cannot share this model, {exc}", flush=True)
+        return SoloSession(loaded, str(exc))

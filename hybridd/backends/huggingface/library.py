@@ -17,10 +17,14 @@ import torch  # noqa: TID253 - worker side, where it may be imported
 import transformers  # noqa: TID253 - the same
 
 __all__ = [
+    "ALL_ATTENTION_FUNCTIONS",
     "AutoConfig",
     "AutoModelForCausalLM",
     "AutoTokenizer",
+    "Cache",
     "DynamicCache",
+    "DynamicLayer",
+    "DynamicSlidingWindowLayer",
     "following",
     "torch",
     "version",
@@ -32,10 +36,17 @@ _untyped: Any = transformers
 AutoConfig = _untyped.AutoConfig
 AutoModelForCausalLM = _untyped.AutoModelForCausalLM
 AutoTokenizer = _untyped.AutoTokenizer
-DynamicCache = _untyped.DynamicCache
+_cache_utils: Any = importlib.import_module("transformers.cache_utils")
+Cache = _cache_utils.Cache
+DynamicCache = _cache_utils.DynamicCache
+DynamicLayer = _cache_utils.DynamicLayer
+DynamicSlidingWindowLayer = _cache_utils.DynamicSlidingWindowLayer
 # Most architectures are built on this one's modules, and it brings what a first load would wait
 # for: two seconds.
 importlib.import_module("transformers.models.llama.modeling_llama")
+ALL_ATTENTION_FUNCTIONS: Any = importlib.import_module(
+    "transformers.modeling_utils"
+).ALL_ATTENTION_FUNCTIONS
 
 _logging: Any = _untyped.utils.logging
 _logging.set_verbosity_error()

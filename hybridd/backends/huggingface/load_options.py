@@ -17,6 +17,9 @@ DTYPES = {
 }
 # When nobody settled it: as in the gguf engine.
 _AUTO_CONTEXT = 4096
+# Requests at a time, when nobody settled it: what shares a forward pass costs little more than
+# one request alone.
+_AUTO_PARALLEL = 4
 # Tokens of a prompt in one step: enough to keep a processor busy, little enough that the loop
 # hears a ping in between.
 _CHUNK = 512
@@ -30,9 +33,13 @@ class LoadOptions:
         context_length: None leaves it to the model and `_AUTO_CONTEXT`.
         dtype: None leaves it to the checkpoint and the device.
         threads: None leaves it to the model's size.
+        parallel: Requests at a time.
+        kv_cells: Of all of them together; None is the context length for each.
     """
 
     context_length: int | None
+    parallel: int
+    kv_cells: int | None
     device: str
     dtype: str | None
     chunk: int
@@ -71,6 +78,8 @@ class LoadOptions:
         chunk = int(given.get("ubatch_size") or given.get("batch_size") or _CHUNK)
         return cls(
             context_length=given.get("context_length"),
+            parallel=int(given.get("parallel", _AUTO_PARALLEL)),
+            kv_cells=given.get("kv_cells"),
             device=_device(given.get("device")),
             dtype=dtype,
             chunk=max(1, min(chunk, _CHUNK)),

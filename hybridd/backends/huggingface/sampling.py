@@ -47,6 +47,16 @@ class Sampler:
         if options.ignore_eos:
             bias.update(dict.fromkeys(end_tokens, -math.inf))
         self._bias = bias
+        self._plain = not bias and _without_penalties(options)
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token of the model's own logits is taken."""
+        return self._plain and self._options.greedy
+
+    def take(self, token: int) -> None:
+        """The token was chosen elsewhere."""
+        self._window.append(token)
 
     def sample(self, logits: Any) -> int:
         """Choose from the logits of one position, a vector over the vocabulary."""
@@ -81,6 +91,26 @@ class Sampler:
         return int(ids[min(index, len(ids) - 1)])
 
 
+def choose(samplers: Sequence[Sampler], logits: Any) -> list[int]:
+    """Each sampler's token from its row of the logits, `[rows, vocabulary]`."""
+    made = [-1] * len(samplers)
+    greedy = [i for i, sampler in enumerate(samplers) if sampler.greedy]
+    if greedy:
+        best = logits.argmax(dim=-1).tolist()
+        for i in greedy:
+            samplers[i].take(best[i])
+            made[i] = best[i]
+    for i, sampler in enumerate(samplers):
+        if made[i] < 0:
+            made[i] = sampler.sample(logits[i])
+    return made
+
+
+def _without_penalties(options: GenerationOptions) -> bool:
+    penalties = (options.repeat_penalty, options.frequency_penalty, options.presence_penalty)
+    return penalties == (1.0, 0.0, 0.0)
+
+
 def apply_bias(logits: Any, bias: Mapping[int, float]) -> Any:
     """The logits with each token's bias added; tokens beyond the vocabulary have none."""
     known = {token: value for token, value in bias.items() if 0 <= token < logits.shape[-1]}
@@ -99,7 +129,7 @@ def apply_penalties(logits: Any, window: Sequence[int], options: GenerationOptio
     """
     repeat, frequency = options.repeat_penalty, options.frequency_penalty
     presence = options.presence_penalty
-    if not window or (repeat, frequency, presence) == (1.0, 0.0, 0.0):
+    if not window or _without_penalties(options):
         return logits
     counts = Counter(window)
     ids = list(counts)

@@ -1,62 +1,111 @@
-"""A Hugging Face model's forward passes. Knows no requests."""
+"""Forward passes of a loaded model, for many rows at a time or for one. Knows no requests.
+
+`Session` is the interface; which kind a model gets is decided by trying (`open_session`): rows
+together (`batch`) need an attention that can be ours, and have to give the logits that the model
+gives by itself.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from .library import DynamicCache, torch
+from .kv_cache import Row
+from .library import torch
 from .loading import LoadedModel
 
 
 class Aborted(Exception):
-    """A forward pass was ended by its `abort`; its cache is of no use any more."""
+    """A forward pass was ended by its `abort`; the rows are as they were before it."""
 
 
-class Session:
+class Session(ABC):
     """One model at work, everything on one thread.
 
     Args:
         loaded: The model; the session is its only user.
+
+    Attributes:
+        parallel: How many rows can run at a time.
+        reason: Why rows do not share forward passes; None when they do.
+        divisible: Whether a prompt can be computed in several passes.
     """
 
+    parallel: int
+    reason: str | None = None
+    divisible = True
+
     def __init__(self, loaded: LoadedModel) -> None:
-        model = loaded.model
-        self._model: Any = model
+        self.loaded = loaded
+        self._model: Any = loaded.model
         self._device = loaded.device
         self._abort: Callable[[], bool] | None = None
-        self._arguments: dict[str, Any] = {"use_cache": True}
-        if "logits_to_keep" in inspect.signature(model.forward).parameters:
-            # The logits of a whole prompt would be its largest tensor by far.
-            self._arguments["logits_to_keep"] = 1
-        for layer in _layers(model):
-            layer.register_forward_pre_hook(self._before_layer)
+        self._keeps_logits = "logits_to_keep" in inspect.signature(self._model.forward).parameters
+        self._hooks = [
+            layer.register_forward_pre_hook(self._before_layer) for layer in _layers(self._model)
+        ]
 
-    def new_cache(self) -> Any:
-        """The empty cache of one sequence; it grows as the sequence does."""
-        return DynamicCache(config=self._model.config)
+    @abstractmethod
+    def take(self, prompt: Sequence[int], reserved: int) -> Row | None:
+        """A row for `prompt`; see `kv_cache.KVCache.take`."""
 
+    @abstractmethod
+    def give_back(self, row: Row) -> None:
+        """A row is finished."""
+
+    @abstractmethod
     def forward(
-        self, tokens: Sequence[int], cache: Any, abort: Callable[[], bool] | None = None
+        self, works: Sequence[tuple[Row, Sequence[int]]], abort: Callable[[], bool] | None = None
     ) -> Any:
-        """Run tokens through the model, behind those in the cache; returns the last one's logits.
+        """Run tokens through the model, each list behind those that its row has.
+
+        Returns:
+            The logits behind each row's last token, `[rows, vocabulary]`.
 
         Raises:
             Aborted: `abort`, which is asked before each layer, said so.
         """
+
+    def close(self) -> None:
+        """Give the model back as it was."""
+        for hook in self._hooks:
+            hook.remove()
+
+    @contextmanager
+    def _computing(self, abort: Callable[[], bool] | None) -> Iterator[None]:
         self._abort = abort
         try:
             with torch.inference_mode():
-                ids = torch.tensor([list(tokens)], device=self._device)
-                output = self._model(input_ids=ids, past_key_values=cache, **self._arguments)
-                return output.logits[0, -1]
+                yield
         finally:
             self._abort = None
 
     def _before_layer(self, _layer: Any, _arguments: Any) -> None:
         if self._abort is not None and self._abort():
             raise Aborted
+
+
+PROBE_TOKENS = 6
+# How far a probe's logits may be from the model's own, as a share of their size. What is not
+# understood is off by far more; rounding in sixteen bits by up to a few hundredths.
+_TOLERANCE = {torch.float32: 1e-3}
+_TOLERANCE_16_BITS = 0.1
+
+
+def probe_tokens(config: Any) -> list[int]:
+    """Some tokens of the vocabulary, the same ones each time."""
+    return [(config.vocab_size // 3 + i) % config.vocab_size for i in range(PROBE_TOKENS)]
+
+
+def close(logits: Any, expected: Any) -> bool:
+    """Whether logits are the expected ones but for rounding."""
+    tolerance = _TOLERANCE.get(expected.dtype, _TOLERANCE_16_BITS)
+    logits, expected = logits.double(), expected.double()
+    size = (expected - expected.mean(dim=-1, keepdim=True)).norm()
+    return bool((logits - expected).norm() <= tolerance * size)
 
 
 def _layers(model: Any) -> Any:

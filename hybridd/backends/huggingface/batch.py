@@ -1,0 +1,185 @@
+"""Forward passes that many rows share; see `attention` for how and `kv_cache` for where.
+
+Whether a model can be served so is found out when it is loaded: its layers have to be of kinds
+that are known here, and a few tokens have to give the logits that they give without us.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from . import attention
+from .kv_cache import KVCache, LayerShape, Row
+from .library import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer, torch
+from .loading import LoadedModel
+from .session import PROBE_TOKENS, Session, close, probe_tokens
+
+_KNOWN_LAYERS = frozenset({"full_attention", "sliding_attention"})
+# Rotary embeddings that are scaled by the longest position of a pass: one row would change what
+# another one gets.
+_SHARED_ROPE = ("dynamic", "longrope")
+
+
+class NotBatchable(Exception):
+    """Rows cannot share forward passes of this model; the text says why."""
+
+
+class BatchSession(Session):
+    """See the module.
+
+    Args:
+        loaded: The model; its attention is ours until `close`.
+        parallel: So many rows at a time.
+        cells: For all of them.
+
+    Raises:
+        NotBatchable: The model is as it was.
+    """
+
+    def __init__(self, loaded: LoadedModel, parallel: int, cells: int) -> None:
+        self._config = loaded.model.config.get_text_config(decoder=True)
+        self._windows = _windows(loaded.model, self._config)
+        super().__init__(loaded)
+        self.parallel = parallel
+        self._attention = self._config._attn_implementation
+        try:
+            own, shapes = self._probe()
+            self._cache = KVCache(shapes, parallel, cells)
+            self._config._attn_implementation_internal = attention.NAME
+            self._check(own, shapes)
+        except NotBatchable:
+            self.close()
+            raise
+        except Exception as exc:
+            # Whatever an unknown model's code makes of our cache and attention.
+            self.close()
+            raise NotBatchable(f"its code does not take our cache ({type(exc).__name__})") from exc
+
+    def close(self) -> None:
+        """See `Session`."""
+        self._config._attn_implementation_internal = self._attention
+        super().close()
+
+    # ------------------------------------------------------------------ rows
+
+    def take(self, prompt: Sequence[int], reserved: int) -> Row | None:
+        """See `Session`."""
+        with torch.inference_mode():
+            return self._cache.take(prompt, reserved)
+
+    def give_back(self, row: Row) -> None:
+        """See `Session`."""
+        self._cache.give_back(row)
+
+    def forward(
+        self, works: Sequence[tuple[Row, Sequence[int]]], abort: Callable[[], bool] | None = None
+    ) -> Any:
+        """See `Session`."""
+        with self._computing(abort):
+            self._cache.ensure(max(row.length + len(tokens) for row, tokens in works))
+            # Rows that generate go first and in the order of their slots: they attend together.
+            order = sorted(range(len(works)), key=lambda i: _place(*works[i]))
+            ordered = [attention.Work(*works[i]) for i in order]
+            logits = self._run(ordered)
+            if order != list(range(len(works))):
+                back = torch.tensor(order, device=logits.device).argsort()
+                logits = logits[back]
+        for row, tokens in works:
+            row.tokens += tokens
+        return logits
+
+    def _run(self, works: Sequence[attention.Work]) -> Any:
+        rows = attention.RowsPass(self._cache, works, self._windows, self._device)
+        ids = [token for work in works for token in work.tokens]
+        ends, count = [], 0
+        for work in works:
+            count += len(work.tokens)
+            ends.append(count - 1)
+        wanted = torch.tensor(ends, device=self._device)
+        every = len(ids) == len(works)
+        keep = {"logits_to_keep": 0 if every else wanted} if self._keeps_logits else {}
+        attention.begin(rows)
+        try:
+            output = self._model(
+                input_ids=torch.tensor([ids], device=self._device),
+                position_ids=rows.positions[None],
+                past_key_values=rows,
+                use_cache=True,
+                **keep,
+            )
+        finally:
+            attention.end()
+        logits = output.logits[0]
+        return logits if every or self._keeps_logits else logits[wanted]
+
+    # ------------------------------------------------------------------ trying
+
+    def _probe(self) -> tuple[Any, list[LayerShape]]:
+        """The model's own logits of a few tokens, and what its layers keep of a token."""
+        cache = DynamicCache(config=self._model.config)
+        with torch.inference_mode():
+            ids = torch.tensor([probe_tokens(self._config)], device=self._device)
+            own = self._model(input_ids=ids, past_key_values=cache, use_cache=True).logits[0]
+        shapes = []
+        for layer in cache.layers:
+            if layer.keys is None or layer.keys.dim() != 4:
+                raise NotBatchable("its cache is not keys and values of every layer")
+            if layer.keys.shape[:3] != layer.values.shape[:3]:
+                raise NotBatchable("its keys and values have different numbers of heads")
+            shapes.append(
+                LayerShape(
+                    layer.keys.shape[1],
+                    layer.keys.shape[3],
+                    layer.values.shape[3],
+                    layer.keys.dtype,
+                    layer.keys.device,
+                )
+            )
+        return own, shapes
+
+    def _check(self, own: Any, shapes: list[LayerShape]) -> None:
+        """Compare rows in all the ways of computing them together with the model's own logits."""
+        tokens = probe_tokens(self._config)
+        kept, self._cache = self._cache, KVCache(shapes, 3, 3 * PROBE_TOKENS)
+        rows = [row for _ in range(3) if (row := self.take(tokens[:1], PROBE_TOKENS))]
+        # Three beginnings; then a chunk behind one, and a token each behind two of them.
+        for counts in ((3, 2, 4), (2, 1, 1)):
+            works = [
+                (row, tokens[row.length : row.length + count])
+                for row, count in zip(rows, counts, strict=True)
+            ]
+            logits = self.forward(works)
+            expected = own[[row.length - 1 for row in rows]]
+            if not close(logits, expected):
+                raise NotBatchable("its attention is of a kind that is not known here")
+        self._cache = kept
+
+
+def _windows(model: Any, config: Any) -> list[int | None]:
+    """How far back each layer looks; None is everything.
+
+    Raises:
+        NotBatchable: There are layers of other kinds.
+    """
+    if not getattr(model, "_supports_attention_backend", False):
+        raise NotBatchable("its attention cannot be replaced")
+    kinds = getattr(config, "layer_types", None) or ["full_attention"]
+    other = sorted(set(kinds) - _KNOWN_LAYERS)
+    if other or getattr(config, "attention_chunk_size", None):
+        raise NotBatchable(f"it has layers of another kind ({(other or ['chunked'])[0]})")
+    if any(name in str(getattr(config, "rope_parameters", "")) for name in _SHARED_ROPE):
+        raise NotBatchable("its positions are scaled by the longest row")
+    windows: list[int | None] = []
+    for layer in DynamicCache(config=model.config).layers:
+        if type(layer) is DynamicLayer:
+            windows.append(None)
+        elif type(layer) is DynamicSlidingWindowLayer:
+            windows.append(int(layer.sliding_window))
+        else:
+            raise NotBatchable("its layers keep something else than keys and values")
+    return windows
+
+
+def _place(row: Row, tokens: Sequence[int]) -> tuple[bool, int]:
+    return len(tokens) > 1 or row.length == 0, row.slot

@@ -1,0 +1,230 @@
+"""The KV cache of all rows: one pair of tensors per layer, `[slots, heads, cells, dim]`.
+
+A row is one sequence and has one slot. Slots and cells grow as they are needed and never beyond
+the load's `kv_cells`: slots times cells is what the memory plan reserved. What a finished row
+computed stays in its slot for whoever continues it, until somebody else needs the room.
+
+Knows no attention and no model: `attention` reads and writes the tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from .library import torch
+
+# Cells come in steps: growing copies everything, so it should be seldom, and little enough
+# memory for many short conversations side by side.
+_STEP = 256
+# A shared beginning that is shorter is not worth a copy.
+_MIN_SHARED = 8
+
+
+class LayerShape(NamedTuple):
+    """What one layer keeps of a token: `heads` vectors of each size, of a dtype, on a device."""
+
+    heads: int
+    key_dim: int
+    value_dim: int
+    dtype: Any
+    device: Any
+
+
+@dataclass(eq=False, slots=True)
+class Row:
+    """One sequence's place in the cache.
+
+    Attributes:
+        slot: Index of its slot; changes when the tensors are rebuilt.
+        tokens: Those whose keys and values are in the cache.
+        reserved: Cells that it may come to need; 0 when it is only kept.
+        used_at: When it was last given back, on the cache's own clock.
+    """
+
+    slot: int
+    tokens: list[int] = field(default_factory=list)
+    reserved: int = 0
+    used_at: int = 0
+
+    @property
+    def length(self) -> int:
+        """How many of its cells are filled."""
+        return len(self.tokens)
+
+
+class KVCache:
+    """Rows that run and rows that are kept.
+
+    Args:
+        shapes: Of the layers, in order.
+        parallel: At most so many rows run at a time.
+        cells: At most so many cells in all slots together.
+
+    Attributes:
+        keys: Of each layer; zero where nothing was written, since what a mask hides still gets
+            multiplied.
+        values: The same.
+    """
+
+    def __init__(self, shapes: Sequence[LayerShape], parallel: int, cells: int) -> None:
+        self._shapes = list(shapes)
+        self._parallel = parallel
+        self._limit = cells
+        self._running: list[Row] = []
+        self._kept: list[Row] = []
+        self._clock = 0
+        self.slots = 0
+        self.cells = 0
+        self.keys: list[Any] = []
+        self.values: list[Any] = []
+        self._rebuild(1, min(_STEP, cells))
+
+    # ------------------------------------------------------------------ rows
+
+    @property
+    def kept(self) -> int:
+        """How many finished rows are kept for whoever continues them."""
+        return len(self._kept)
+
+    def take(self, prompt: Sequence[int], reserved: int) -> Row | None:
+        """A row for `prompt`, with as much of it as is in the cache already.
+
+        At least one token is left to compute, for its logits. The row may grow to `reserved`
+        cells, however many others run.
+
+        Returns:
+            None when there is no room beside the rows that run.
+        """
+        most = max([reserved, *(row.reserved for row in self._running)])
+        running = len(self._running) + 1
+        if running > self._parallel or running * most > self._limit:
+            return None
+        source, shared = self._best(prompt)
+        if source is not None and source in self._kept and 2 * shared >= source.length:
+            # What the kept row has beyond it is little: it goes on as this one.
+            self._kept.remove(source)
+            del source.tokens[shared:]
+            row = source
+        else:
+            row = self._new_row(prompt, source, shared)
+        row.reserved = reserved
+        self._running.append(row)
+        return row
+
+    def _new_row(self, prompt: Sequence[int], source: Row | None, shared: int) -> Row:
+        slot = self._free_slot(len(prompt), source)
+        if slot is None:
+            assert source is not None
+            self._kept.remove(source)
+            del source.tokens[shared:]
+            return source
+        row = Row(slot)
+        if source is not None:
+            self._copy(source, row, shared)
+        return row
+
+    def give_back(self, row: Row) -> None:
+        """A row is finished; what it computed is kept as long as there is room."""
+        self._running.remove(row)
+        row.reserved = 0
+        self._clock += 1
+        row.used_at = self._clock
+        if row.tokens:
+            self._kept.append(row)
+
+    def ensure(self, cells: int) -> None:
+        """Let every row that runs have `cells` cells, no more than each reserved.
+
+        Kept rows go for it, those first that were not used for the longest time.
+        """
+        if cells <= self.cells:
+            return
+        wanted = max(2 * self.cells, _rounded(cells))
+        if wanted * len(self._rows()) > self._limit:
+            wanted = _rounded(cells)
+        wanted = min(wanted, self._limit // len(self._running))
+        while len(self._rows()) * wanted > self._limit:
+            self._forget_oldest()
+        self._rebuild(min(self.slots, self._limit // wanted), wanted)
+
+    def drop(self, row: Row) -> None:
+        """A row is finished and what it has in the cache is of no use."""
+        row.tokens.clear()
+        self.give_back(row)
+
+    # ------------------------------------------------------------------ prefixes
+
+    def _best(self, prompt: Sequence[int]) -> tuple[Row | None, int]:
+        """The row that shares the longest beginning with `prompt`, and how long that is."""
+        best: tuple[int, bool, Row | None] = (_MIN_SHARED - 1, True, None)
+        for kept, rows in ((False, self._running), (True, self._kept)):
+            for row in rows:
+                shared = common_prefix(row.tokens, prompt, len(prompt) - 1)
+                if (shared, kept) > best[:2]:
+                    best = (shared, kept, row)
+        return best[2], best[0]
+
+    def _copy(self, source: Row, row: Row, count: int) -> None:
+        for tensor in [*self.keys, *self.values]:
+            tensor[row.slot, :, :count] = tensor[source.slot, :, :count]
+        row.tokens = source.tokens[:count]
+
+    # ------------------------------------------------------------------ memory
+
+    def _rows(self) -> list[Row]:
+        return [*self._running, *self._kept]
+
+    def _free_slot(self, prompt_tokens: int, source: Row | None) -> int | None:
+        """A slot that nobody has; None when only the one of `source`, which is kept, would do."""
+        while True:
+            rows = self._rows()
+            taken = {row.slot for row in rows}
+            if len(taken) < self.slots:
+                return next(slot for slot in range(self.slots) if slot not in taken)
+            cells = self.cells
+            if (len(rows) + 1) * cells > self._limit:
+                # Cells that nobody uses any more are worth less than a row.
+                used = max([prompt_tokens + 1, *(row.length for row in rows)])
+                cells = min(cells, _rounded(used), self._limit // (len(self._running) + 1))
+            if (len(rows) + 1) * cells <= self._limit:
+                self._rebuild(min(2 * self.slots, self._limit // cells), cells)
+            elif self._kept == [source]:
+                return None
+            else:
+                self._forget_oldest(source)
+
+    def _forget_oldest(self, but: Row | None = None) -> None:
+        others = (row for row in self._kept if row is not but)
+        self._kept.remove(min(others, key=lambda row: row.used_at))
+
+    def _rebuild(self, slots: int, cells: int) -> None:
+        """Make tensors of a new size and bring all rows into them, one layer at a time."""
+        rows = self._rows()
+        slots = max(slots, len(rows), 1)
+        for tensors, dims in (
+            (self.keys, [shape.key_dim for shape in self._shapes]),
+            (self.values, [shape.value_dim for shape in self._shapes]),
+        ):
+            for layer, (shape, dim) in enumerate(zip(self._shapes, dims, strict=True)):
+                size = (slots, shape.heads, cells, dim)
+                made = torch.zeros(size, dtype=shape.dtype, device=shape.device)
+                for i, row in enumerate(rows):
+                    made[i, :, : row.length] = tensors[layer][row.slot, :, : row.length]
+                tensors[layer : layer + 1] = [made]
+        for i, row in enumerate(rows):
+            row.slot = i
+        self.slots, self.cells = slots, cells
+
+
+def _rounded(cells: int) -> int:
+    return -(-cells // _STEP) * _STEP
+
+
+def common_prefix(one: Sequence[int], other: Sequence[int], limit: int) -> int:
+    """How many tokens two lists begin with in common, at most `limit`."""
+    limit = min(len(one), len(other), limit)
+    if one[:limit] == other[:limit]:
+        return limit
+    return next(i for i in range(limit) if one[i] != other[i])
