@@ -83,9 +83,8 @@ def test_a_load_can_be_cancelled_on_its_way(format_name: str) -> None:
 def test_what_is_in_force_is_said(format_name: str) -> None:
     engine, facts = loaded_demo(format_name, context_length=200, threads=2, parallel=8)
     assert facts["context_length"] == 200
-    assert facts["parallel"] == (8 if format_name == "gguf" else 1)
+    assert facts["parallel"] == facts["load_options"]["parallel"] == 8
     assert facts["load_options"]["threads"] == 2
-    assert facts["load_options"]["parallel"] == facts["parallel"]
     assert facts["memory"]["weights_bytes"] > 5_000_000
     assert facts["capabilities"] == ["completion", "chat"]
     long = ask(engine, prompt="word " * 300)

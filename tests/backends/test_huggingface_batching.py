@@ -236,13 +236,13 @@ def test_a_cancelled_prompt_leaves_what_was_computed(build: Build) -> None:
     subject.check(subject.prompt_tokens(text), done["logprobs"])
 
 
-# ---------------------------------------------------------------- one at a time
+# ---------------------------------------------------------------- taking turns
 
 
 @pytest.mark.parametrize("family", ["mamba", "llama_dynamic"])
-def test_what_cannot_share_runs_one_at_a_time(build: Build, family: str) -> None:
+def test_what_cannot_share_takes_turns(build: Build, family: str) -> None:
     subject = build(family, parallel=3, ubatch_size=4, context_length=300)
-    assert subject.facts["parallel"] == subject.facts["load_options"]["parallel"] == 1
+    assert subject.facts["parallel"] == subject.facts["load_options"]["parallel"] == 3
     assert subject.session.reason
     texts = ["ab é世", "b a", "ab é世 and more"]
     for text, done in zip(texts, subject.run(texts, max_tokens=5), strict=True):
@@ -250,7 +250,7 @@ def test_what_cannot_share_runs_one_at_a_time(build: Build, family: str) -> None
     assert not subject.engine.busy
 
 
-def test_one_at_a_time_continues_a_conversation(build: Build) -> None:
+def test_turns_continue_a_conversation(build: Build) -> None:
     subject = build("llama_dynamic", parallel=3, ubatch_size=4, context_length=300)
     first = "ab é世 ab"
     subject.run([first], max_tokens=1)
@@ -258,6 +258,28 @@ def test_one_at_a_time_continues_a_conversation(build: Build) -> None:
     prompt = subject.prompt_tokens(first)
     assert done["usage"]["cached_tokens"] == len(prompt)
     subject.check(subject.prompt_tokens(first + " and more"), done["logprobs"])
+
+
+def test_an_interrupted_turn_takes_nothing_from_others(build: Build) -> None:
+    subject = build("llama_dynamic", parallel=3, ubatch_size=4, context_length=300)
+    got: list[dict[str, Any]] = []
+
+    def step() -> None:
+        for output in subject.engine.step():
+            got.extend(output.get("logprobs", []))
+
+    subject.submit(1, "ab", max_tokens=20)
+    while not got:
+        step()
+    subject.submit(2, "é世 cancelled", max_tokens=3)
+    subject.engine.set_interrupted(lambda request_id: request_id == 2)
+    step()
+    subject.engine.cancel(2)
+    subject.engine.set_interrupted(lambda _request_id: False)
+    while subject.engine.busy:
+        step()
+    assert len(got) == 20
+    subject.check(subject.prompt_tokens("ab"), got)
 
 
 def test_an_interrupted_row_is_not_continued(build: Build) -> None:

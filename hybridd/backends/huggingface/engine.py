@@ -18,7 +18,7 @@ from hybridd.backends.serving import ActiveSequence, ServingEngine
 from . import loading
 from .batch import BatchSession, NotBatchable
 from .kv_cache import Row
-from .library import version
+from .library import torch, version
 from .load_options import LoadOptions
 from .sampling import Sampler, choose
 from .session import Aborted, Session
@@ -90,6 +90,10 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
         self._active.clear()
         self._loaded = self._session = None
 
+    def set_threads(self, count: int) -> None:
+        """See `api.Engine`."""
+        torch.set_num_threads(count)
+
     # ------------------------------------------------------------------ serving
 
     def _begin(self, generation: Generation, prompt: list[int]) -> _Sequence | None:
@@ -108,6 +112,13 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
         session.give_back(sequence.row)
 
     def _advance(self, active: Sequence[_Sequence]) -> list[Output]:
+        _, session = self._up()
+        if session.reason is None:
+            return self._pass(active)
+        return [output for sequence in active for output in self._pass([sequence])]
+
+    def _pass(self, active: Sequence[_Sequence]) -> list[Output]:
+        """One forward pass for these; all get further, or none when it is interrupted."""
         _, session = self._up()
         generating = [s for s in active if not s.in_prompt]
         chunks = self._chunks([s for s in active if s.in_prompt], bool(generating))
@@ -173,9 +184,9 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
 
 
 def _open_session(loaded: loading.LoadedModel, parallel: int, cells: int) -> Session:
-    """Rows together where the model can, else one at a time; the worker's log says why."""
+    """Rows together where the model can, else by turns; the worker's log says why."""
     try:
         return BatchSession(loaded, parallel, cells)
     except NotBatchable as exc:
-        print(f"one request at a time: requests cannot share this model, {exc}", flush=True)
-        return SoloSession(loaded, str(exc))
+        print(f"requests take turns, since they cannot share forward passes: {exc}", flush=True)
+        return SoloSession(loaded, parallel, cells, str(exc))

@@ -1,4 +1,4 @@
-"""Forward passes for one row at a time: for models that `batch` cannot serve.
+"""Forward passes of one row each: for models that `batch` cannot serve.
 
 Any cache that transformers makes for a model will do, recurrent states included. It cannot be cut
 to a length, so that what a finished row computed is of use only to a prompt that begins with all
@@ -36,54 +36,59 @@ class SoloSession(Session):
     """See the module.
 
     Args:
+        parallel: So many rows at a time; they take turns.
+        cells: For all of them.
         reason: Why rows do not share forward passes.
     """
 
-    parallel = 1
-
-    def __init__(self, loaded: LoadedModel, reason: str) -> None:
+    def __init__(self, loaded: LoadedModel, parallel: int, cells: int, reason: str) -> None:
         super().__init__(loaded)
+        self.parallel = parallel
         self.reason = reason
         accepted = inspect.signature(self._model.forward).parameters
         # Recurrent models call theirs otherwise.
         self._cache_name = "cache_params" if "cache_params" in accepted else "past_key_values"
         self.divisible = self._is_divisible()
-        self._running: SoloRow | None = None
-        self._kept: SoloRow | None = None
+        self._limit = cells
+        self._running: list[SoloRow] = []
+        self._kept: list[SoloRow] = []  # the longest unused first
 
     def take(self, prompt: Sequence[int], reserved: int) -> Row | None:
         """See `Session`."""
-        if self._running is not None:
+        room = self._limit - reserved - sum(row.reserved for row in self._running)
+        if room < 0 or len(self._running) >= self.parallel:
             return None
-        row, self._kept = self._kept, None
-        if (
-            row is None
-            or not self.divisible
-            or common_prefix(row.tokens, prompt, len(prompt) - 1) < row.length
-        ):
+        continued = [row for row in self._kept if self._continues(row, prompt)]
+        row = max(continued, key=lambda row: row.length, default=None)
+        if row is None:
             row = SoloRow(0, cache=self._new_cache())
+        else:
+            self._kept.remove(row)
+        while self._kept and sum(row.length for row in self._kept) > room:
+            del self._kept[0]
         row.reserved = reserved
-        self._running = row
+        self._running.append(row)
         return row
 
     def give_back(self, row: Row) -> None:
         """See `Session`."""
         assert isinstance(row, SoloRow)
-        self._running = None
-        self._kept = row if row.tokens and not row.broken else None
+        self._running.remove(row)
+        row.reserved = 0
+        if row.tokens and self.divisible and not row.broken:
+            self._kept.append(row)
 
     def forward(
         self, works: Sequence[tuple[Row, Sequence[int]]], abort: Callable[[], bool] | None = None
     ) -> Any:
-        """See `Session`."""
-        made = []
-        for row, tokens in works:
-            assert isinstance(row, SoloRow)
-            row.broken = True  # until all layers have seen the tokens
-            made.append(self._run(row.cache, tokens, abort))
-            row.tokens += tokens
-            row.broken = False
-        return torch.stack(made)
+        """See `Session`; it takes one row."""
+        ((row, tokens),) = works
+        assert isinstance(row, SoloRow)
+        row.broken = True  # until all layers have seen the tokens
+        logits = self._run(row.cache, tokens, abort)
+        row.tokens += tokens
+        row.broken = False
+        return logits[None]
 
     def _run(self, cache: Any, tokens: Sequence[int], abort: Callable[[], bool] | None) -> Any:
         keep = {"logits_to_keep": 1} if self._keeps_logits else {}
@@ -94,7 +99,7 @@ class SoloSession(Session):
 
     def _continues(self, row: Row, prompt: Sequence[int]) -> bool:
         limit = len(prompt) - 1
-        return self.divisible and common_prefix(row.tokens, prompt, limit) == row.length
+        return common_prefix(row.tokens, prompt, limit) == row.length
 
     def _new_cache(self) -> Any:
         return DynamicCache(config=self._model.config)
