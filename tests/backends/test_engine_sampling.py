@@ -23,6 +23,9 @@ from hybridd.backends.huggingface.sampling import (
     apply_bias,
     apply_penalties,
     candidates,
+    choose,
+    likeliest,
+    top,
 )
 from hybridd.backends.options import GenerationOptions
 
@@ -177,3 +180,30 @@ def test_options_from_the_wire() -> None:
     assert options.logit_bias == {5: 1.0}
     assert 0 <= options.seed < 2**32 - 1
     assert GenerationOptions.from_wire(None).temperature == 0.8
+
+
+@given(st.integers(0, 2**32), st.sampled_from([1, 2, 5, 30]), st.integers(1, 3))
+def test_large_vocabularies_are_searched_by_blocks(seed: int, count: int, rows: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    # Coarse values, so that many are equal.
+    logits = torch.randint(0, 500, (rows, 32_000), generator=generator) / 8.0
+    values, ids = top(logits, count)
+    assert values.tolist() == torch.topk(logits, count).values.tolist()
+    assert logits.gather(1, ids).tolist() == values.tolist()
+    assert all(len(set(row)) == count for row in ids.tolist())
+    expected = [row.index(max(row)) for row in logits.tolist()]
+    assert likeliest(logits) == expected
+
+
+def test_rows_are_chosen_from_by_their_own_options() -> None:
+    logits = torch.randn(4, SIZE, generator=torch.Generator().manual_seed(1))
+    options: list[dict[str, Any]] = [
+        {"temperature": 0},
+        {"temperature": 1, "seed": 3, "top_k": 5},
+        {"temperature": 0, "logit_bias": {"9": 100}},
+        {"temperature": 1, "seed": 4, "top_k": 0, "top_p": 1, "min_p": 0},
+    ]
+    alone = [sampler(**one).sample(row) for one, row in zip(options, logits, strict=True)]
+    assert choose([sampler(**one) for one in options], logits) == alone
+    assert alone[0] == int(logits[0].argmax())
+    assert alone[2] == 9

@@ -75,14 +75,22 @@ class RowsPass(Cache):  # type: ignore[misc] # transformers is untyped
             positions += range(row.length, row.length + len(tokens))
         self.positions = torch.tensor(positions, device=device)
         self._places = {self.positions.device: (torch.tensor(slots, device=device), self.positions)}
+        # One row's cells are a slice, which is written at a fraction of the cost.
+        cells = slice(positions[0], positions[-1] + 1)
+        self._alone = (slots[0], cells) if len(works) == 1 else None
         self._groups, self._chunks = _parts(works)
 
     def update(self, keys: Any, values: Any, layer_idx: int, *_: Any, **__: Any) -> tuple[Any, Any]:
         """Write the new keys and values, `[1, heads, tokens, dim]`, where they belong."""
         self._layer = layer_idx
-        slots, positions = self._place(keys.device)
-        self._cache.keys[layer_idx][slots, :, positions] = keys[0].transpose(0, 1)
-        self._cache.values[layer_idx][slots, :, positions] = values[0].transpose(0, 1)
+        stored = (self._cache.keys[layer_idx], self._cache.values[layer_idx])
+        for tensor, new in zip(stored, (keys, values), strict=True):
+            if self._alone is not None:
+                slot, cells = self._alone
+                tensor[slot, :, cells] = new[0]
+            else:
+                slots, positions = self._place(new.device)
+                tensor[slots, :, positions] = new[0].transpose(0, 1)
         return keys, values
 
     def _place(self, device: Any) -> tuple[Any, Any]:

@@ -20,6 +20,9 @@ from .library import torch
 
 # How far back penalties look, as in llama.cpp; the prompt's end counts.
 PENALTY_WINDOW = 64
+# Vocabularies from this size on are searched by blocks.
+_LARGE = 8192
+_BLOCK = 64  # divides the usual sizes: 32,000, 128,256, 151,936, 256,000
 
 
 class Sampler:
@@ -51,20 +54,36 @@ class Sampler:
 
     @property
     def greedy(self) -> bool:
-        """Whether the likeliest token of the model's own logits is taken."""
-        return self._plain and self._options.greedy
+        """Whether it takes the likeliest token."""
+        return self._options.greedy
+
+    @property
+    def top_k(self) -> int:
+        """How many of the likeliest tokens it looks at; 0 is all."""
+        return self._options.top_k
+
+    def adjusted(self, logits: Any) -> Any:
+        """The logits of one position with biases and penalties; what came in is left alone."""
+        if self._plain:
+            return logits
+        return apply_penalties(apply_bias(logits.float(), self._bias), self._window, self._options)
+
+    def draw(self, values: Any, ids: Any) -> int:
+        """Draw from the likeliest adjusted logits, in descending order."""
+        values, ids = filtered(values, ids, self._options)
+        probabilities = torch.softmax(values.double() / self._options.temperature, dim=-1)
+        sums = torch.cumsum(probabilities, dim=-1)
+        point = self._random.random() * float(sums[-1])
+        index = int(torch.searchsorted(sums, point, right=True))
+        return int(ids[min(index, len(ids) - 1)])
 
     def take(self, token: int) -> None:
-        """The token was chosen elsewhere."""
+        """That token was chosen; penalties count it from now on."""
         self._window.append(token)
 
     def sample(self, logits: Any) -> int:
         """Choose from the logits of one position, a vector over the vocabulary."""
-        logits = apply_bias(logits.float(), self._bias)
-        logits = apply_penalties(logits, self._window, self._options)
-        token = int(logits.argmax()) if self._options.greedy else self._draw(logits)
-        self._window.append(token)
-        return token
+        return choose([self], logits[None])[0]
 
     def logprobs(self, logits: Any, token: int) -> dict[str, Any] | None:
         """The chosen token's log probability and the likeliest ones; None if nobody asked.
@@ -82,28 +101,63 @@ class Sampler:
             "top_logprobs": [self._entry(i, value) for i, value in tops],
         }
 
-    def _draw(self, logits: Any) -> int:
-        values, ids = candidates(logits, self._options)
-        probabilities = torch.softmax(values.double() / self._options.temperature, dim=-1)
-        sums = torch.cumsum(probabilities, dim=-1)
-        point = self._random.random() * float(sums[-1])
-        index = int(torch.searchsorted(sums, point, right=True))
-        return int(ids[min(index, len(ids) - 1)])
-
 
 def choose(samplers: Sequence[Sampler], logits: Any) -> list[int]:
     """Each sampler's token from its row of the logits, `[rows, vocabulary]`."""
-    made = [-1] * len(samplers)
+    rows = [sampler.adjusted(row) for sampler, row in zip(samplers, logits, strict=True)]
+    made = [0] * len(samplers)
     greedy = [i for i, sampler in enumerate(samplers) if sampler.greedy]
     if greedy:
-        best = logits.argmax(dim=-1).tolist()
-        for i in greedy:
-            samplers[i].take(best[i])
-            made[i] = best[i]
+        for i, token in zip(greedy, likeliest(_stacked(rows, greedy, logits)), strict=True):
+            made[i] = token
+    by_count: dict[int, list[int]] = {}
     for i, sampler in enumerate(samplers):
-        if made[i] < 0:
-            made[i] = sampler.sample(logits[i])
+        if not sampler.greedy:
+            count = sampler.top_k if 0 < sampler.top_k < logits.shape[-1] else logits.shape[-1]
+            by_count.setdefault(count, []).append(i)
+    for count, members in by_count.items():
+        values, ids = top(_stacked(rows, members, logits), count)
+        for i, value, id_ in zip(members, values.float(), ids, strict=True):
+            made[i] = samplers[i].draw(value, id_)
+    for sampler, token in zip(samplers, made, strict=True):
+        sampler.take(token)
     return made
+
+
+def _stacked(rows: Sequence[Any], chosen: Sequence[int], logits: Any) -> Any:
+    """The chosen rows as one tensor: the logits themselves where nothing was adjusted."""
+    if len(chosen) == len(rows) and all(
+        row.data_ptr() == plain.data_ptr() for row, plain in zip(rows, logits, strict=True)
+    ):
+        return logits
+    return torch.stack([rows[i].float() for i in chosen])
+
+
+def likeliest(logits: Any) -> list[int]:
+    """The id of each row's largest logit; of equal ones the smallest id."""
+    size = logits.shape[-1] // _BLOCK * _BLOCK
+    if logits.shape[-1] != size or size < _LARGE:
+        return [int(token) for token in logits.argmax(dim=-1).tolist()]
+    # torch looks for an index at a fraction of the speed at which it looks for a maximum.
+    blocks = logits.unflatten(-1, (-1, _BLOCK))
+    best = blocks.amax(dim=-1).argmax(dim=-1)
+    inside = blocks[torch.arange(len(best), device=best.device), best].argmax(dim=-1)
+    return [int(token) for token in (best * _BLOCK + inside).tolist()]
+
+
+def top(logits: Any, count: int) -> tuple[Any, Any]:
+    """The `count` largest logits of each row and their ids, in descending order."""
+    size = logits.shape[-1] // _BLOCK * _BLOCK
+    if logits.shape[-1] != size or size < max(_LARGE, 4 * count * _BLOCK):
+        best = torch.topk(logits, count)
+        return best.values, best.indices
+    # The largest ones are in the blocks with the largest maxima; only those are sorted.
+    blocks = logits.unflatten(-1, (-1, _BLOCK))
+    chosen = torch.topk(blocks.amax(dim=-1), count).indices
+    ids = chosen[:, :, None] * _BLOCK + torch.arange(_BLOCK, device=logits.device)
+    ids = ids.flatten(1)
+    best = torch.topk(logits.gather(1, ids), count)
+    return best.values, ids.gather(1, best.indices)
 
 
 def _without_penalties(options: GenerationOptions) -> bool:
@@ -142,10 +196,14 @@ def apply_penalties(logits: Any, window: Sequence[int], options: GenerationOptio
 
 
 def candidates(logits: Any, options: GenerationOptions) -> tuple[Any, Any]:
-    """The logits and ids that the filters leave, the likeliest first; at least one."""
+    """The logits and ids of one position that all filters leave, the likeliest first."""
     size = logits.shape[-1]
-    count = options.top_k if 0 < options.top_k < size else size
-    values, ids = torch.topk(logits, count)
+    values, ids = top(logits[None], options.top_k if 0 < options.top_k < size else size)
+    return filtered(values[0], ids[0], options)
+
+
+def filtered(values: Any, ids: Any, options: GenerationOptions) -> tuple[Any, Any]:
+    """What the filters behind top-k leave of logits in descending order; at least one."""
     if options.typical_p < 1:
         kept = typical(values, options.typical_p)
         values, ids = values[kept], ids[kept]
