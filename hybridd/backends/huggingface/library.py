@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from typing import Any
 
@@ -47,6 +47,10 @@ importlib.import_module("transformers.models.llama.modeling_llama")
 ALL_ATTENTION_FUNCTIONS: Any = importlib.import_module(
     "transformers.modeling_utils"
 ).ALL_ATTENTION_FUNCTIONS
+# Rules for renaming the weights of every architecture, which each load asks for: a thousand regular
+# expressions, compiled on first use. Without them a load still works.
+with suppress(ImportError, AttributeError):
+    importlib.import_module("transformers.conversion_mapping").get_checkpoint_conversion_mapping("")
 
 _logging: Any = _untyped.utils.logging
 _logging.set_verbosity_error()
