@@ -13,7 +13,8 @@ memory    private memory of a second worker beyond its weights
 
 All on one random-weight Qwen2 of 0.1 B in bfloat16, made once into DIR, with the same number of
 threads. What is compared is measured in turns in one run; each line is the median of the pairs'
-ratios. `serve` and `cold` need an interpreter with fastapi, uvicorn, openai and pydantic too.
+ratios. `serve` and `cold` need an interpreter with fastapi, uvicorn, openai, pydantic and
+accelerate too.
 """
 
 from __future__ import annotations

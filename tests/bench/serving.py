@@ -102,7 +102,7 @@ class TransformersServe:
 
     Args:
         python: An interpreter with transformers and what its server needs: fastapi, uvicorn,
-            openai and pydantic.
+            openai, pydantic and accelerate.
     """
 
     def __init__(self, python: str, model: Path, dtype: str, threads: int, batching: bool) -> None:

@@ -15,7 +15,7 @@ from hybridd.backends.generation import Generation
 from hybridd.backends.prompts import Prompts
 from hybridd.backends.serving import ActiveSequence, ServingEngine
 
-from . import loading
+from . import loading, packing
 from .batch import BatchSession, NotBatchable
 from .kv_cache import Row
 from .library import torch, version
@@ -61,6 +61,8 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
         """See `api.Engine`."""
         options = LoadOptions.from_wire(spec["load_options"])
         loaded = self._loaded = loading.load(spec, options, report)
+        if options.pack and packing.packable(loaded.model, loaded.device, loaded.weights_bytes):
+            packing.pack(loaded.model, report)
         cells = options.kv_cells or loaded.context_length * options.parallel
         session = self._session = _open_session(loaded, options.parallel, cells)
         self._chunk = options.chunk if session.divisible else loaded.context_length

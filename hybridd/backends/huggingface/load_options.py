@@ -35,6 +35,7 @@ class LoadOptions:
         threads: None leaves it to the model's size.
         parallel: Requests at a time.
         kv_cells: Of all of them together; None is the context length for each.
+        pack: Whether weights may be reordered for speed, which makes a copy of them.
     """
 
     context_length: int | None
@@ -44,6 +45,7 @@ class LoadOptions:
     dtype: str | None
     chunk: int
     threads: int | None
+    pack: bool
 
     @classmethod
     def from_wire(cls, options: Mapping[str, Any]) -> Self:
@@ -84,6 +86,7 @@ class LoadOptions:
             dtype=dtype,
             chunk=max(1, min(chunk, _CHUNK)),
             threads=given.get("threads"),
+            pack=given.get("mmap") is not True,
         )
 
     def context_for(self, trained: int | None) -> int:
