@@ -52,6 +52,7 @@ $(STAMP)-run: pyproject.toml requirements.lock
 
 $(STAMP)-test: $(STAMP)-run
 	$(PIP) $$($(BIN)/python etc/make/groups.py lint test)
+	$(PIP) --no-deps $$($(BIN)/python etc/make/groups.py test-models)
 	@touch $@
 
 clean:

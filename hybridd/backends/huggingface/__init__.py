@@ -23,7 +23,7 @@ class HuggingFaceBackend:
     engine = "transformers"
     extra: str | None = "huggingface"
     distributions: tuple[str, ...] = ("torch", "transformers", "safetensors", "jinja2")
-    engine_factory = "hybridd.backends.huggingface.engine:HuggingFaceEngine"
+    engine_factory = "hybridd.backends.huggingface.any_engine:AnyEngine"
     preload: tuple[str, ...] = ("torch", "transformers", "safetensors", "jinja2")
     suffixes: tuple[str, ...] = ()
     splits_layers = False

@@ -16,6 +16,9 @@ from ..arithmetic import context, kv_heads_total
 
 # Prompts are computed in chunks of at most this many tokens.
 PREFILL_TOKENS = 512
+ENCODES = frozenset({"embedding", "reranking"})
+# What an encoder computes at a time, padding included.
+ENCODER_TOKENS = 4096
 # A worker's own pages beside the model. Measured with torch 2.13 and transformers 5.23 on a CPU:
 # 164 MiB private after the imports, 254 after a first generation; a template shares some of it.
 OVERHEAD_BYTES = 256 * 1024 * 1024
@@ -53,13 +56,16 @@ def estimate(facts: Facts, load_options: Mapping[str, Any]) -> Estimate:
         elements = 2 * (facts.layers or 0) * (facts.embedding_length or 0)
     else:
         elements = heads * ((facts.head_dim_k or 0) + (facts.head_dim_v or 0))
+    encodes = not ENCODES.isdisjoint(facts.capabilities)
     values = 8 * (facts.embedding_length or 0) + 3 * (facts.feed_forward_length or 0)
     scores = (facts.heads or 0) * wanted.length * 4  # in float32, one row per token of a chunk
     logits = (facts.vocab_size or 0) * wanted.parallel * 8  # as computed, and again in float32
     return Estimate(
         weights_bytes=_weights_bytes(facts, load_options, width),
-        kv_cache_bytes=elements * wanted.cells * width,
-        compute_bytes=_chunk(load_options) * (values * width + scores) + logits,
+        kv_cache_bytes=0 if encodes else elements * wanted.cells * width,
+        compute_bytes=ENCODER_TOKENS * (values * width + scores)
+        if encodes
+        else _chunk(load_options) * (values * width + scores) + logits,
         overhead_bytes=OVERHEAD_BYTES,
         context_length=wanted.length,
         parallel=wanted.parallel,

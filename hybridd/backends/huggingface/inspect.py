@@ -32,6 +32,7 @@ from . import adapter
 from .adapter import CONFIG, is_adapter
 from .card import base_of, capabilities, describe, read_processor
 from .config import architectures, first, model_type, text_config
+from .sentence import max_length
 from .weights import INDEX, PICKLES, Weights, read_weights
 
 FORMAT = "huggingface"
@@ -110,6 +111,8 @@ def inspect(path: Path) -> Facts:
     config = read_json(path / "config.json", MAX_CONFIG_BYTES)
     rules = capabilities(config, names, processor := read_processor(path, names))
     facts = _config_facts(path, config, rules)
+    if "embedding" in rules:
+        facts = replace(facts, context_length=_shorter(facts.context_length, max_length(path)))
     try:
         weights = read_weights(path, config)
     except ModelInvalid as error:
@@ -175,6 +178,10 @@ def _config_facts(path: Path, config: Mapping[str, Any], rules: Mapping[str, str
             card.CARD: {**describe(config, None, {}), **card.filled(rules=dict(rules))},
         },
     )
+
+
+def _shorter(one: int | None, other: int | None) -> int | None:
+    return min((length for length in (one, other) if length), default=None)
 
 
 def _with_weights(facts: Facts, weights: Weights) -> Facts:

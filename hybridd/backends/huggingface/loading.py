@@ -14,8 +14,9 @@ from hybridd.backends.cpu import threads_for
 from hybridd.core.model import Facts
 from hybridd.wire.errors import HybriddError, LoadFailed, ModelInvalid, Unsupported
 
+from .classes import AutoModelForCausalLM
 from .inspect import inspect as inspect_files
-from .library import AutoConfig, AutoModelForCausalLM, following, torch
+from .library import AutoConfig, following, torch
 from .load_options import LoadOptions
 from .safetensors import DTYPE_BITS, read_tensors
 from .vocabulary import Vocabulary, load_tokenizer
@@ -50,37 +51,121 @@ class LoadedModel:
     weights_bytes: int
 
 
-def load(spec: LoadSpec, options: LoadOptions, report: Report) -> LoadedModel:
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A model of any kind with its tokenizer, in memory.
+
+    Attributes:
+        model: transformers' one, in evaluation mode on its device.
+        config: transformers' configuration.
+        device: torch's name of the device that takes the input.
+        dtype: torch's, of the weights in memory.
+        threads: Used for what the processor computes.
+        weights_bytes: Bytes of all weights in memory, shared ones once.
+    """
+
+    model: Any
+    tokenizer: Any
+    config: Any
+    device: str
+    dtype: Any
+    threads: int
+    weights_bytes: int
+
+
+def examine(spec: LoadSpec) -> Facts:
+    """The same bounded check that the daemon made: the files may have changed since.
+
+    Raises:
+        ModelInvalid: They are no usable model now.
+    """
+    try:
+        facts = inspect_files(Path(spec["path"]))
+    except OSError as exc:
+        raise ModelInvalid(
+            f"the files of {spec['model']} cannot be read", reason="unreadable"
+        ) from exc
+    if facts.reason is not None:
+        raise ModelInvalid(
+            f"{spec['model']} is no usable model: {facts.reason}", reason=facts.reason
+        )
+    return facts
+
+
+def load(
+    spec: LoadSpec, options: LoadOptions, report: Report, facts: Facts | None = None
+) -> LoadedModel:
+    """Load a model that generates text.
+
+    Args:
+        facts: What `examine` said, if it was asked already.
+
+    Raises:
+        HybriddError: It cannot be loaded; says why.
+        LoadCancelled: `report` said so.
+    """
+    opened = open_model(spec, facts or examine(spec), options, report, AutoModelForCausalLM)
+    text_config = opened.config.get_text_config(decoder=True)
+    vocabulary = Vocabulary(opened.tokenizer, int(text_config.vocab_size))
+    return LoadedModel(
+        model=opened.model,
+        device=opened.device,
+        dtype=opened.dtype,
+        vocabulary=vocabulary,
+        context_length=options.context_for(trained_length(text_config)),
+        end_tokens=_end_tokens(opened.model, vocabulary),
+        threads=opened.threads,
+        weights_bytes=opened.weights_bytes,
+    )
+
+
+def open_model(
+    spec: LoadSpec,
+    facts: Facts,
+    options: LoadOptions,
+    report: Report,
+    kind: Any,
+    spare: tuple[str, ...] = (),
+) -> Opened:
     """Load tokenizer and weights.
+
+    Args:
+        kind: transformers' auto class, or a function that gives it for a configuration.
+        spare: Beginnings of names of weights that may be missing, since nobody uses them.
 
     Raises:
         HybriddError: They cannot be loaded; says why.
         LoadCancelled: `report` said so.
     """
     path = Path(spec["path"])
-    # The same bounded check that the daemon made: the files may have changed since.
-    facts = inspect_files(path)
-    if facts.reason is not None:
-        raise ModelInvalid(
-            f"{spec['model']} is no usable model: {facts.reason}", reason=facts.reason
-        )
     report("tokenizer", 0, 1)
     tokenizer = load_tokenizer(path, spec["model"])
     try:
         config = AutoConfig.from_pretrained(str(path), **_LOCAL)
         _refuse_quantized(config, spec)
         dtype = options.dtype_for(_stored_dtype(config, facts))
-        model = _load_weights(spec, config, facts, options.device, dtype, report)
+        auto_class = kind if hasattr(kind, "from_pretrained") else kind(config)
+        model = _load_weights(spec, config, facts, options.device, dtype, report, auto_class, spare)
     except (HybriddError, LoadCancelled, MemoryError):
         raise
     except Exception as exc:
         # transformers and safetensors raise what they like; their texts name the trouble.
         raise _failure(exc, spec) from exc
-    return _prepare(model, tokenizer, dtype, options)
+    weights_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
+    threads = options.threads or threads_for(weights_bytes)
+    torch.set_num_threads(threads)
+    return Opened(model, tokenizer, config, options.device, dtype, threads, weights_bytes)
 
 
 def _load_weights(
-    spec: LoadSpec, config: Any, facts: Facts, device: str, dtype: Any, report: Report
+    spec: LoadSpec,
+    config: Any,
+    facts: Facts,
+    device: str,
+    dtype: Any,
+    report: Report,
+    auto_class: Any,
+    spare: tuple[str, ...],
 ) -> Any:
     total = facts.weights_bytes
     sizes = _tensor_bytes(facts)
@@ -103,10 +188,10 @@ def _load_weights(
         **({"device_map": {"": device}} if placed else {}),
     }
     with following(loaded):
-        model, info = _from_pretrained(spec["path"], arguments)
-    if info["missing_keys"]:
+        model, info = _from_pretrained(auto_class, spec["path"], arguments)
+    if missing_keys := [name for name in info["missing_keys"] if not name.startswith(spare)]:
         # transformers would go on with random numbers in their place.
-        missing = sorted(info["missing_keys"])[0]
+        missing = min(missing_keys)
         raise ModelInvalid(
             f"{spec['model']} is no usable model: the weights lack {missing}",
             reason=f"the weights lack {missing}",
@@ -118,39 +203,31 @@ def _load_weights(
     return model
 
 
-def _prepare(model: Any, tokenizer: Any, dtype: Any, options: LoadOptions) -> LoadedModel:
-    text_config = model.config.get_text_config(decoder=True)
-    vocabulary = Vocabulary(tokenizer, int(text_config.vocab_size))
-    weights_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
-    threads = options.threads or threads_for(weights_bytes)
-    torch.set_num_threads(threads)
-    return LoadedModel(
-        model=model,
-        device=options.device,
-        dtype=dtype,
-        vocabulary=vocabulary,
-        context_length=options.context_for(_trained(text_config)),
-        end_tokens=_end_tokens(model, vocabulary),
-        threads=threads,
-        weights_bytes=weights_bytes,
-    )
+def in_force(opened: Opened) -> dict[str, Any]:
+    """The load options that every engine of this format reports."""
+    return {
+        "device": opened.device,
+        "dtype": str(opened.dtype).removeprefix("torch."),
+        "quantization": "none",
+        "threads": opened.threads,
+    }
 
 
 # Nothing comes from elsewhere, and no code out of the model's directory is run.
 _LOCAL = {"local_files_only": True, "trust_remote_code": False}
 
 
-def _from_pretrained(path: str, arguments: Mapping[str, Any]) -> tuple[Any, Any]:
+def _from_pretrained(auto_class: Any, path: str, arguments: Mapping[str, Any]) -> tuple[Any, Any]:
     """transformers' own loading, with its fastest attention that the architecture has.
 
     Named outright: a configuration may name other attention code, from elsewhere.
     """
     try:
-        made = AutoModelForCausalLM.from_pretrained(path, attn_implementation="sdpa", **arguments)
+        made = auto_class.from_pretrained(path, attn_implementation="sdpa", **arguments)
     except ValueError as exc:
         if "attention" not in str(exc):
             raise
-        made = AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager", **arguments)
+        made = auto_class.from_pretrained(path, attn_implementation="eager", **arguments)
     return made[0], made[1]
 
 
@@ -183,7 +260,8 @@ def _tensor_bytes(facts: Facts) -> dict[str, int]:
     return sizes
 
 
-def _trained(config: Any) -> int | None:
+def trained_length(config: Any) -> int | None:
+    """Tokens of a text that the model was made for, as its configuration says it."""
     found = (getattr(config, name, None) for name in _CONTEXT_NAMES)
     return next((n for n in found if isinstance(n, int) and n > 0), None)
 

@@ -1,0 +1,157 @@
+"""Tiny Hugging Face models with random weights of several families, for tests of engines.
+
+Made by transformers itself, so that they are what it loads; deterministic. They make no sense.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+import torch  # noqa: TID253 - models of an engine that has it
+import transformers  # noqa: TID253 - the same
+from safetensors.torch import save_file
+
+HIDDEN = 32
+# A bar's monitor is a thread that stays.
+transformers.utils.logging.disable_progress_bar()
+WORDS = """
+    the a an of to and in is it that he was for on are as with his they i at be this have from
+    or one had by word but not what all were we when your can said there use each which she do
+    how their if will up other about out many then them these so some her would make like him
+    into time has look two more write go see number no way could people my than first water
+    been call who oil its now find long down day did get come made may part model loaded
+    answers moment whatever question query load
+""".split()  # noqa: SIM905  a list of a hundred texts is a page
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def _save(model: Any, path: Path, **config: Any) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    model.config.update(config)
+    model.save_pretrained(path)
+    return path
+
+
+def word_pieces(path: Path) -> int:
+    """A tokenizer of BERT's kind; returns how many tokens it has."""
+    letters = [chr(c) for c in range(0x21, 0x7F) if not chr(c).isupper()]
+    vocabulary = [*SPECIAL, *letters, *(f"##{c}" for c in letters), *WORDS]
+    vocabulary = list(dict.fromkeys(vocabulary))
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "vocab.txt").write_text("\n".join(vocabulary))
+    tokenizer = transformers.BertTokenizerFast(
+        vocab={token: at for at, token in enumerate(vocabulary)}, model_max_length=64
+    )
+    tokenizer.save_pretrained(path)
+    return len(vocabulary)
+
+
+def byte_level(path: Path, **special: str) -> int:
+    """A byte-level BPE tokenizer; `special` are `bos_token`, `eos_token`, …"""
+    made = tokenizers.ByteLevelBPETokenizer()
+    made.train_from_iterator([" ".join(WORDS)] * 4, vocab_size=400, show_progress=False)
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=made._tokenizer, **special)
+    path.mkdir(parents=True, exist_ok=True)
+    tokenizer.save_pretrained(path)
+    return len(tokenizer)
+
+
+def _bert_config(words: int) -> Any:
+    return transformers.BertConfig(
+        vocab_size=words, hidden_size=HIDDEN, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=64, max_position_embeddings=64, initializer_range=0.3,
+    )  # fmt: skip
+
+
+def bert(path: Path) -> Path:
+    """An encoder without sentence-transformers' files."""
+    torch.manual_seed(1)
+    return _save(transformers.BertModel(_bert_config(word_pieces(path))), path)
+
+
+def cross_encoder(path: Path, **config: Any) -> Path:
+    """A BERT with a classifier of one label."""
+    torch.manual_seed(2)
+    made = _bert_config(word_pieces(path))
+    made.num_labels = 1
+    return _save(transformers.BertForSequenceClassification(made), path, **config)
+
+
+def llama_config(words: int, **more: Any) -> Any:
+    """A small Llama."""
+    return transformers.LlamaConfig(
+        vocab_size=words, hidden_size=HIDDEN, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, intermediate_size=64, max_position_embeddings=256,
+        initializer_range=0.3, bos_token_id=None, eos_token_id=0, pad_token_id=0, **more,
+    )  # fmt: skip
+
+
+def llama_encoder(path: Path) -> Path:
+    """A decoder without a head, as embedding models made of decoders are."""
+    torch.manual_seed(3)
+    words = byte_level(path, eos_token="<eos>", pad_token="<pad>")
+    return _save(transformers.LlamaModel(llama_config(words)), path)
+
+
+def _t5_config(words: int) -> Any:
+    return transformers.T5Config(
+        vocab_size=words, d_model=HIDDEN, d_kv=8, d_ff=64, num_layers=2, num_heads=4,
+        decoder_start_token_id=0, pad_token_id=0, eos_token_id=1, initializer_factor=3.0,
+    )  # fmt: skip
+
+
+def t5_encoder(path: Path) -> Path:
+    """Only the encoder of an encoder-decoder."""
+    torch.manual_seed(4)
+    words = byte_level(path, eos_token="<eos>", pad_token="<pad>")
+    return _save(transformers.T5EncoderModel(_t5_config(words)), path)
+
+
+# ---------------------------------------------------------------- sentence-transformers' files
+
+
+def dense(path: Path, takes: int, gives: int) -> dict[str, Any]:
+    """The weights of a Dense module, in the directory that `sentence_modules` names."""
+    torch.manual_seed(5)
+    weights = {"linear.weight": torch.randn(gives, takes), "linear.bias": torch.randn(gives)}
+    where = path / "2_Dense"
+    where.mkdir(exist_ok=True)
+    save_file(weights, where / "model.safetensors")
+    activation = "torch.nn.modules.activation.Tanh"
+    (where / "config.json").write_text(json.dumps({"activation_function": activation}))
+    return weights
+
+
+def sentence_modules(
+    path: Path,
+    pooling: dict[str, Any],
+    *,
+    more: Sequence[str] = (),
+    max_length: int | None = None,
+    lower: bool = False,
+    prompt: str | None = None,
+) -> None:
+    """Write modules.json and what it names; `more` are the modules behind the pooling."""
+    modules = ["Transformer", "Pooling", *more]
+    listed = [
+        {
+            "idx": n,
+            "name": str(n),
+            "path": f"{n}_{kind}" if n else "",
+            "type": f"sentence_transformers.models.{kind}",
+        }
+        for n, kind in enumerate(modules)
+    ]
+    (path / "modules.json").write_text(json.dumps(listed))
+    (path / "1_Pooling").mkdir(exist_ok=True)
+    (path / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    if max_length or lower:
+        said = {"max_seq_length": max_length, "do_lower_case": lower}
+        (path / "sentence_bert_config.json").write_text(json.dumps(said))
+    if prompt is not None:
+        said = {"prompts": {"query": prompt}, "default_prompt_name": "query"}
+        (path / "config_sentence_transformers.json").write_text(json.dumps(said))
