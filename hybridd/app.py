@@ -39,7 +39,9 @@ from hybridd.service.kept_states import KeptStates
 from hybridd.service.library import Library
 from hybridd.service.manager import Manager
 from hybridd.service.memory import MemoryMeter
+from hybridd.service.model_settings import ModelSettings
 from hybridd.service.residency import Residency
+from hybridd.service.state import StateFile
 from hybridd.wire import paths
 from hybridd.wire.errors import HybriddError, InvalidParams
 
@@ -158,7 +160,9 @@ class App:
             self.host,
             self.residency,
             self.jobs,
+            ModelSettings(StateFile(Path(paths.state_dir(environment)) / "models.json")),
         )
+        self.library.set_aliases(self.manager.settings.aliases())
         self.information = Information(endpoint.path, self.formats, self.manager, self.library)
         self._end = trio.Event()
         self.listener = Listener(

@@ -22,6 +22,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Models": {
         "list": ("models", "list the models found on this machine"),
         "show": ("models", "show one model: metadata, template, files"),
+        "configure": ("configure", "read and change a model's lasting settings"),
         "rescan": ("models", "look for models now"),
     },
     "Memory": {

@@ -120,6 +120,16 @@ class AsyncClient:
         """One model with its metadata, template, files and settings."""
         return await self._connection.do(calls.show(model))
 
+    async def configure(self, model: str, **settings: Any) -> dict[str, Any]:
+        """Change a model's lasting settings; returns those it has then.
+
+        Args:
+            model: An id, an alias or a unique part of an id.
+            **settings: `alias`, `keepalive`, `pin`, `load_options`, `options`, `allow_pickle`,
+                `trust_remote_code`; None removes one.
+        """
+        return await self._connection.do(calls.configure(model, settings))
+
     async def resolve(self, model: str) -> str:
         """The full id of a name or a part of it."""
         return await self._connection.do(calls.resolve(model))

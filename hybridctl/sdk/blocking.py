@@ -119,6 +119,16 @@ class Client:
         """One model with its metadata, template, files and settings."""
         return self._connection.do(calls.show(model))
 
+    def configure(self, model: str, **settings: Any) -> dict[str, Any]:
+        """Change a model's lasting settings; returns those it has then.
+
+        Args:
+            model: An id, an alias or a unique part of an id.
+            **settings: `alias`, `keepalive`, `pin`, `load_options`, `options`, `allow_pickle`,
+                `trust_remote_code`; None removes one.
+        """
+        return self._connection.do(calls.configure(model, settings))
+
     def resolve(self, model: str) -> str:
         """The full id of a name or a part of it."""
         return self._connection.do(calls.resolve(model))

@@ -95,6 +95,13 @@ def resolve(model: str) -> Call[str]:
     return "models.resolve", {"model": model}, lambda result: str(result["id"])
 
 
+def configure(model: str, values: Params) -> Call[dict[str, Any]]:
+    """A model's lasting settings; here None is a value, which removes one."""
+    if "keepalive" in values:
+        values = {**values, "keepalive": _duration(values["keepalive"])}
+    return "models.configure", {"model": model, **values}, dict
+
+
 def rescan(on_progress: OnProgress | None) -> Call[Rescan]:
     """Scan the stores now."""
     return "models.rescan", _present(progress=_wanted(on_progress)), Rescan.from_wire

@@ -123,6 +123,7 @@ class LoadSpec(TypedDict):
     # Names this state of the files: whatever was kept under another one is of other weights.
     identity: str
     kv: KVSpec
+    permissions: NotRequired[list[str]]  # settings of this model: allow_pickle, trust_remote_code
 
 
 class LoadedFacts(TypedDict):

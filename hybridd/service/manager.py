@@ -24,11 +24,12 @@ from hybridd.core.naming import resolve
 from hybridd.core.options import complete_sampling, wanted_of
 from hybridd.core.plan import Need
 from hybridd.host.processes import ProcessHost
-from hybridd.service import views
+from hybridd.service import refusals, views
 from hybridd.service.configuration import Configuration
 from hybridd.service.jobs import Job, Jobs
 from hybridd.service.library import Library
 from hybridd.service.memory import Reading
+from hybridd.service.model_settings import ModelSettings
 from hybridd.service.requests import Sink, Work
 from hybridd.service.residency import Residency, Waiter
 from hybridd.wire import errors
@@ -39,6 +40,7 @@ class Manager:
 
     Args:
         formats: What is installed for each backend, by its name.
+        settings: Of single models; None for none that last.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Manager:
         host: ProcessHost,
         residency: Residency,
         jobs: Jobs,
+        settings: ModelSettings | None = None,
     ) -> None:
         self._configuration = configuration
         self._library = library
@@ -61,6 +64,8 @@ class Manager:
         self._jobs = jobs
         self._keys = itertools.count(1)
         self._departed: dict[str, ModelRecord] = {}
+        self.settings = settings or ModelSettings()
+        residency.permissions = self.settings.permissions
 
     def departed(self, record: ModelRecord) -> None:
         """A model's files are gone; while it is loaded it goes on serving."""
@@ -116,8 +121,8 @@ class Manager:
             record.id,
             load=True,
             load_options=self._wanted(record, load_options),
-            keepalive=keepalive,
-            pin=pin,
+            keepalive=self._settled(record, "keepalive", keepalive),
+            pin=self._settled(record, "pin", pin),
         )
         waiter = self._residency.waiters[item.key] = Waiter(on_job)
         await self._residency.through(item, self._need(record), waiter.over.wait)
@@ -143,8 +148,8 @@ class Manager:
             record.id,
             load=True,
             load_options=self._wanted(record, load_options),
-            keepalive=keepalive,
-            pin=pin,
+            keepalive=self._settled(record, "keepalive", keepalive),
+            pin=self._settled(record, "pin", pin),
             detached=True,
         )
         waiter = self._residency.waiters[item.key] = Waiter(None, keep=True)
@@ -183,8 +188,9 @@ class Manager:
         """
         with trio.move_on_after(math.inf if timeout_s is None else timeout_s):
             record = await self._loadable(query)
-            _refuse_what_no_engine_does(record, request, options or {})
-            _refuse_what_the_model_is_not_for(record, kind)
+            settled = self.settings.get(record.id)
+            refusals.check_wishes(record, request, options or {})
+            refusals.check_kind(record, kind)
             made = Work(
                 next(self._keys),
                 record.id,
@@ -192,7 +198,9 @@ class Manager:
                 {
                     **request,
                     "kind": kind,
-                    "options": complete_sampling(options or {}, record.facts.defaults),
+                    "options": complete_sampling(
+                        options or {}, settled.get("options", {}), record.facts.defaults
+                    ),
                 },
                 sink,
                 trio.current_time(),
@@ -201,7 +209,8 @@ class Manager:
                 made.key,
                 record.id,
                 load_options=self._wanted(record, load_options),
-                keepalive=keepalive,
+                keepalive=self._settled(record, "keepalive", keepalive),
+                pin=settled.get("pin"),
                 switch=self._configuration["models.smart_switching"],
             )
             self._residency.works[made.key] = made
@@ -211,6 +220,22 @@ class Manager:
             f"the request was not done within {timeout_s:g} s; give it a longer timeout",
             seconds=timeout_s,
         )
+
+    async def configure(self, query: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Change a model's lasting settings (None removes one); returns those it has then."""
+        record = await self.find(query)
+        if values:
+            others = [r for id, r in self._library.snapshot.models.items() if id != record.id]
+            given = self.settings.aliases()
+            taken = {name for r in others for name in (r.id, *r.aliases, *given.get(r.id, ()))}
+            self.settings.change(record, values, taken)
+            if "alias" in values:
+                self._library.set_aliases(self.settings.aliases())
+        return {"model": record.id, **self.settings.get(record.id)}
+
+    def usable(self, record: ModelRecord) -> bool:
+        """Whether a model can be loaded, going by its files and its settings."""
+        return record.available or self.settings.permits(record)
 
     async def unload(self, query: str, *, force: bool = False) -> dict[str, Any]:
         """Unload one model, or all with "*"; waits until the memory is back."""
@@ -295,7 +320,7 @@ class Manager:
         loaded = record.id in self._scheduler.instances
         if record.available and not loaded:
             record = await self._library.fresh(record)
-        if not record.available and not loaded:
+        if not (record.available or loaded or self.settings.permits(record)):
             raise errors.ModelInvalid(
                 f"{record.id} is no usable model: {record.reason}",
                 model=record.id,
@@ -311,11 +336,17 @@ class Manager:
             )
         return record
 
+    def _settled(self, record: ModelRecord, key: str, asked: Any) -> Any:
+        """What was asked for, else what the user settled for the model."""
+        value = self.settings.get(record.id).get(key) if asked is None else asked
+        return math.inf if key == "keepalive" and value is not None and value < 0 else value
+
     def _wanted(
         self, record: ModelRecord, load_options: Mapping[str, Any] | None
     ) -> dict[str, Any]:
         parallel = self._backends[record.format].parallel(record.facts)
-        return wanted_of(load_options or {}, parallel.most)
+        own = self.settings.get(record.id).get("load_options", {})
+        return wanted_of({**own, **(load_options or {})}, parallel.most)
 
     def _need(self, record: ModelRecord) -> Need:
         backend = self._backends[record.format]
@@ -338,53 +369,4 @@ class Manager:
             self.listed().get(instance.model),
             queued=self._scheduler.queued_requests(instance.model),
             expires_in_s=self._scheduler.expires_in(instance, trio.current_time()),
-        )
-
-
-# Kind of request -> the capability that a model needs for it, and what to say without.
-_NEEDS = {
-    "generate": ("completion", "generates no text"),
-    "chat": ("chat", "has no chat template; use generate with a plain prompt"),
-    "apply_template": ("chat", "has no chat template"),
-    "embed": ("embedding", "makes no embeddings; take a model with the capability embedding"),
-    "rerank": ("reranking", "is no reranker; take a model with the capability reranking"),
-}
-_INSTEAD = {"embedding": "embed", "reranking": "rerank"}
-
-
-def _refuse_what_the_model_is_not_for(record: ModelRecord, kind: str) -> None:
-    """Say so before a load.
-
-    Raises:
-        Unsupported: With the capability.
-    """
-    capability, sentence = _NEEDS.get(kind, (None, ""))
-    has = record.facts.capabilities
-    if capability is None or capability in has:
-        return
-    if "completion" not in has and capability in ("completion", "chat"):
-        instead = [_INSTEAD[name] for name in has if name in _INSTEAD]
-        sentence = "generates no text" + (f"; use {' or '.join(instead)}" if instead else "")
-    raise errors.Unsupported(f"{record.id} {sentence}", capability=capability, format=record.format)
-
-
-def _refuse_what_no_engine_does(
-    record: ModelRecord, request: Mapping[str, Any], options: Mapping[str, Any]
-) -> None:
-    """Say so before any work, rather than leave a wish silently undone.
-
-    Raises:
-        Unsupported: With the capability.
-    """
-    if options.get("adapters"):
-        raise errors.Unsupported(
-            "adapters (options.adapters) are not supported yet; leave them out",
-            capability="adapters",
-            format=record.format,
-        )
-    if request.get("tools") and "tools" not in record.facts.capabilities:
-        raise errors.Unsupported(
-            f"the chat template of {record.id} knows no tools; leave them out",
-            capability="tools",
-            format=record.format,
         )

@@ -58,6 +58,7 @@ class Residency:
         works: Requests under way, by the scheduler's key.
         waiters: Who waits for loads and unloads, by the scheduler's key.
         supervisors: By the instance's number.
+        permissions: What the user allows a model that others may not.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Residency:
         self.works: dict[int, Work] = {}
         self.waiters: dict[int, Waiter] = {}
         self.supervisors: dict[int, Supervisor] = {}
+        self.permissions: Callable[[str], list[str]] = lambda _model: []
         self._load_jobs: dict[int, Job] = {}
         self._load_began: dict[str, float] = {}
         self._inbox: deque[work.Event] = deque()
@@ -215,6 +217,7 @@ class Residency:
                 self._jobs.update(job, stage=stage, done=done, total=total)
 
         backend = self._backends[record.format]
+        allowed = self.permissions(record.id)
         supervisor = Supervisor(
             effect.instance,
             backend,
@@ -228,6 +231,7 @@ class Residency:
                 "kv": self.states.for_load(
                     record.id, effect.plan.host_cache_bytes, persist=backend.keeps_states
                 ),
+                **({"permissions": allowed} if allowed else {}),
             },
             self._host,
             self.works,

@@ -40,6 +40,8 @@ async def test_every_method_keeps_to_the_protocol(daemon: Any) -> None:
         assert [m.id for m in await client.list(format="gguf")] == [ID]
         assert (await client.show("demo")).id == ID
         assert await client.resolve("demo") == ID
+        made = await client.configure("demo", pin=True, alias=None)
+        assert made == {"model": ID, "pin": True, "alias": None}
         assert (await client.rescan()).total == 3
         assert (await client.loaded())[0].id == ID
         assert (await client.unload("demo")).unloaded == [ID]

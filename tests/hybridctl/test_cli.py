@@ -321,6 +321,21 @@ def test_tokenize(ctl: Any, daemon: Any) -> None:
     assert ctl("tokenize", "demo", "ab", "--json").json == {"tokens": [97, 98], "count": 2}
 
 
+def test_configure(ctl: Any, daemon: Any) -> None:
+    arguments = ("--alias", "d", "--keepalive", "5m", "--allow-pickle", "yes", "--pin", "no")
+    assert "alias" in ctl("configure", "demo", *arguments).out
+    asked = {"model": "demo", "alias": "d", "keepalive": "5m", "allow_pickle": True, "pin": False}
+    assert daemon.asked("models.configure")[-1] == asked
+    ctl("configure", "demo", "--unset", "alias", "--unset", "trust_remote_code")
+    asked = {"model": "demo", "alias": None, "trust_remote_code": None}
+    assert daemon.asked("models.configure")[-1] == asked
+    assert ctl("configure", "demo", "--option", "temperature=0", "--json").json["options"] == {
+        "temperature": 0
+    }
+    assert ctl("configure", "demo", "--unset", "colour").code == 2
+    assert ctl("configure", "demo", "--option", "temperature").code == 2
+
+
 def test_embed(ctl: Any, daemon: Any) -> None:
     assert ctl("embed", "demo", "ab", "c").out == "2.0 -0.5\n1.0 -0.5\n"
     assert ctl("embed", "demo", stdin="abc\n\n").out == "3.0 -0.5\n"

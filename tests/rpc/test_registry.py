@@ -20,11 +20,12 @@ OWN = Registry()
 METHODS = set(
     """
     system.ping system.info system.shutdown system.reload rpc.discover
-    models.list models.show models.resolve models.rescan models.load models.unload models.loaded
+    models.configure models.list models.show models.resolve models.rescan
+    models.load models.unload models.loaded
     jobs.list jobs.get jobs.cancel jobs.wait
     generate chat embed rerank tokenize detokenize apply_template
     events.subscribe events.unsubscribe config.get config.set config.unset
-    """.split()  # noqa: SIM905  a list of 28 texts is a page
+    """.split()  # noqa: SIM905  a list of 29 texts is a page
 )
 
 

@@ -13,11 +13,13 @@ from safetensors import torch as safetensors_torch
 __all__ = [
     "AutoModelForCausalLM",
     "AutoModelForSequenceClassification",
+    "concrete",
     "reads_backwards_only",
     "safetensors_torch",
     "text_encoder",
 ]
 
+_factory: Any = importlib.import_module("transformers.models.auto.auto_factory")
 _auto: Any = importlib.import_module("transformers.models.auto.modeling_auto")
 AutoModelForCausalLM: Any = _auto.AutoModelForCausalLM
 AutoModelForSequenceClassification: Any = _auto.AutoModelForSequenceClassification
@@ -28,6 +30,11 @@ def text_encoder(config: Any) -> Any:
     if type(config) in _auto.MODEL_FOR_TEXT_ENCODING_MAPPING:
         return _auto.AutoModelForTextEncoding
     return _auto.AutoModel
+
+
+def concrete(auto_class: Any, config: Any) -> Any:
+    """The class that an automatic one would take."""
+    return _factory._get_model_class(config, auto_class._model_mapping)
 
 
 def reads_backwards_only(config: Any) -> bool:

@@ -9,7 +9,7 @@ imports nothing heavy.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Collection, Iterator, Mapping, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ from .sentence import max_length
 from .weights import INDEX, PICKLES, Weights, read_weights
 
 FORMAT = "huggingface"
+# In a model's metadata: settings without which it is not loaded.
+PERMISSIONS = "permissions"
 # Real ones have under 100 KiB; tokenizer_config.json lists added tokens and has up to 5 MiB.
 MAX_CONFIG_BYTES = 1024 * 1024
 MAX_TOKENIZER_CONFIG_BYTES = 8 * 1024 * 1024
@@ -122,7 +124,8 @@ def inspect(path: Path) -> Facts:
         tokenizer = _tokenizer_config(path, names)
         templates = _templates(path, names, tokenizer)
         defaults = _defaults(path, names)
-        reason = _reason(config, tokenizer, names, facts)
+        reason = _reason(config, names, facts)
+        unsafe = _unsafe(config, tokenizer, weights)
     except ModelInvalid as error:
         return replace(facts, reason=str(error.data.get("reason")))
     template = templates.get("default") or next(iter(templates.values()), None)
@@ -136,6 +139,9 @@ def inspect(path: Path) -> Facts:
         **said,
         **card.filled(rules=rules, chat_templates=list(templates), processor=processor),
     }
+    if reason is None and unsafe:
+        reason = next(iter(unsafe.values()))
+        facts = replace(facts, metadata={**facts.metadata, PERMISSIONS: list(unsafe)})
     return replace(
         facts,
         base=base,
@@ -145,6 +151,12 @@ def inspect(path: Path) -> Facts:
         metadata={**facts.metadata, card.CARD: shown},
         reason=reason,
     )
+
+
+def is_permitted(facts: Facts, permissions: Collection[str]) -> bool:
+    """Whether the only reason against a model is one that its settings do away with."""
+    needed = facts.metadata.get(PERMISSIONS) or ()
+    return bool(needed) and set(needed) <= set(permissions)
 
 
 def _config_facts(path: Path, config: Mapping[str, Any], rules: Mapping[str, str]) -> Facts:
@@ -205,18 +217,39 @@ def _with_weights(facts: Facts, weights: Weights) -> Facts:
     )
 
 
-def _reason(
-    config: Mapping[str, Any], tokenizer: Mapping[str, Any], names: set[str], facts: Facts
-) -> str | None:
+def _unsafe(
+    config: Mapping[str, Any], tokenizer: Mapping[str, Any], weights: Weights
+) -> dict[str, str]:
+    """Settings of the model without which it is not loaded -> why."""
+    found = {}
+    if weights.pickled:
+        name = weights.files[0].name
+        found["allow_pickle"] = (
+            f"the weights are pickles ({name}), which are unsafe: loading one can run any code, so "
+            "they are not loaded; convert them (model.save_pretrained(directory) of transformers "
+            "writes safetensors), or allow it for this model: models.configure with allow_pickle"
+        )
     for what, source in (("config.json", config), ("tokenizer_config.json", tokenizer)):
         for key, value in _walk(source):
             if key in ("auto_map", "trust_remote_code") and value:
-                return (
-                    f"{what} wants code of its own to be run ({key}), which hybridd does not do; "
-                    "use a version of the model that transformers knows itself"
+                found["trust_remote_code"] = (
+                    f"{what} wants code of its own to be run ({key}), which hybridd does not do by "
+                    "itself; use a version of the model that transformers knows, or allow it for "
+                    "this model: models.configure with trust_remote_code"
                 )
-            if "attn_implementation" in key and isinstance(value, str) and value not in _ATTENTION:
-                return f"{what} names attention code from elsewhere ({key}), which is not run"
+            elif _private_attention(key, value):
+                found["trust_remote_code"] = (
+                    f"{what} names attention code from elsewhere ({key}), which is not run unless "
+                    "the model is allowed to: models.configure with trust_remote_code"
+                )
+    return found
+
+
+def _private_attention(key: str, value: Any) -> bool:
+    return "attn_implementation" in key and isinstance(value, str) and value not in _ATTENTION
+
+
+def _reason(config: Mapping[str, Any], names: set[str], facts: Facts) -> str | None:
     if not facts.capabilities:
         made = ", ".join(architectures(config)) or "no architecture"
         return f"no language model: config.json names {made[:200]}"

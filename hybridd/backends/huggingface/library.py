@@ -7,11 +7,16 @@ forks after it.
 from __future__ import annotations
 
 import importlib
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from typing import Any
+
+# Read when these libraries are imported: a model is what lies on the disk, and nothing else.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 import torch  # noqa: TID253 - worker side, where it may be imported
 import transformers  # noqa: TID253 - the same

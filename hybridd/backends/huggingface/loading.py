@@ -14,8 +14,9 @@ from hybridd.backends.cpu import threads_for
 from hybridd.core.model import Facts
 from hybridd.wire.errors import HybriddError, LoadFailed, ModelInvalid, Unsupported
 
-from .classes import AutoModelForCausalLM
+from .classes import AutoModelForCausalLM, concrete
 from .inspect import inspect as inspect_files
+from .inspect import is_permitted
 from .library import AutoConfig, following, torch
 from .load_options import LoadOptions
 from .safetensors import DTYPE_BITS, read_tensors
@@ -85,7 +86,7 @@ def examine(spec: LoadSpec) -> Facts:
         raise ModelInvalid(
             f"the files of {spec['model']} cannot be read", reason="unreadable"
         ) from exc
-    if facts.reason is not None:
+    if facts.reason is not None and not is_permitted(facts, spec.get("permissions", ())):
         raise ModelInvalid(
             f"{spec['model']} is no usable model: {facts.reason}", reason=facts.reason
         )
@@ -139,13 +140,16 @@ def open_model(
     """
     path = Path(spec["path"])
     report("tokenizer", 0, 1)
-    tokenizer = load_tokenizer(path, spec["model"])
+    local = {**_LOCAL, "trust_remote_code": "trust_remote_code" in spec.get("permissions", ())}
+    tokenizer = load_tokenizer(path, spec["model"], local["trust_remote_code"])
     try:
-        config = AutoConfig.from_pretrained(str(path), **_LOCAL)
+        config = AutoConfig.from_pretrained(str(path), **local)
         _refuse_quantized(config, spec)
         dtype = options.dtype_for(_stored_dtype(config, facts))
         auto_class = kind if hasattr(kind, "from_pretrained") else kind(config)
-        model = _load_weights(spec, config, facts, options.device, dtype, report, auto_class, spare)
+        model = _load_weights(
+            spec, config, facts, options.device, dtype, report, auto_class, spare, local
+        )
     except (HybriddError, LoadCancelled, MemoryError):
         raise
     except Exception as exc:
@@ -166,6 +170,7 @@ def _load_weights(
     report: Report,
     auto_class: Any,
     spare: tuple[str, ...],
+    local: Mapping[str, Any],
 ) -> Any:
     total = facts.weights_bytes
     sizes = _tensor_bytes(facts)
@@ -180,15 +185,19 @@ def _load_weights(
     report("weights", 0, total)
     placed = device != "cpu" and find_spec("accelerate") is not None
     arguments = {
-        **_LOCAL,
+        **local,
         "config": config,
         "dtype": dtype,
-        "use_safetensors": True,
+        **_weights_in(spec, facts),
         "output_loading_info": True,
         **({"device_map": {"": device}} if placed else {}),
     }
     with following(loaded):
-        model, info = _from_pretrained(auto_class, spec["path"], arguments)
+        # Weights that are in memory already are not looked for anywhere.
+        where: str | None = spec["path"]
+        if "state_dict" in arguments:
+            where, auto_class = None, concrete(auto_class, config)
+        model, info = _from_pretrained(auto_class, where, arguments)
     if missing_keys := [name for name in info["missing_keys"] if not name.startswith(spare)]:
         # transformers would go on with random numbers in their place.
         missing = min(missing_keys)
@@ -201,6 +210,29 @@ def _load_weights(
         model = model.to(device)
     report("weights", total, total)
     return model
+
+
+def _weights_in(spec: LoadSpec, facts: Facts) -> dict[str, Any]:
+    """How transformers is to find the weights: safetensors, or pickles where allowed."""
+    first = next(file for file in facts.files if file.suffix != ".json")
+    if first.suffix == ".safetensors":
+        return {"use_safetensors": True}
+    if "allow_pickle" not in spec.get("permissions", ()):
+        raise ModelInvalid(
+            f"the weights of {spec['model']} are pickles, which are not allowed for it",
+            reason="the weights are pickles",
+        )
+    if first.name.startswith("pytorch_model"):
+        return {"use_safetensors": False, "weights_only": True}
+    weights = torch.load(first, map_location="cpu", weights_only=True, mmap=True)
+    for key in ("state_dict", "model", "module"):
+        weights = weights.get(key, weights) if isinstance(weights, dict) else weights
+    if not isinstance(weights, dict):
+        raise ModelInvalid(
+            f"{first.name} of {spec['model']} holds no weights by their names",
+            reason="a pickle of something else",
+        )
+    return {"state_dict": weights}
 
 
 def in_force(opened: Opened) -> dict[str, Any]:
@@ -217,7 +249,9 @@ def in_force(opened: Opened) -> dict[str, Any]:
 _LOCAL = {"local_files_only": True, "trust_remote_code": False}
 
 
-def _from_pretrained(auto_class: Any, path: str, arguments: Mapping[str, Any]) -> tuple[Any, Any]:
+def _from_pretrained(
+    auto_class: Any, path: str | None, arguments: Mapping[str, Any]
+) -> tuple[Any, Any]:
     """transformers' own loading, with its fastest attention that the architecture has.
 
     Named outright: a configuration may name other attention code, from elsewhere.

@@ -40,8 +40,11 @@ _END_STRINGS = frozenset(
 )
 
 
-def load_tokenizer(path: Path, model: str) -> Any:
+def load_tokenizer(path: Path, model: str, trust_remote_code: bool = False) -> Any:
     """transformers' tokenizer of the model in the directory `path`.
+
+    Args:
+        trust_remote_code: Code in the directory may be run.
 
     Raises:
         ModelInvalid: Its files are no tokenizer.
@@ -49,7 +52,7 @@ def load_tokenizer(path: Path, model: str) -> Any:
     """
     try:
         return AutoTokenizer.from_pretrained(
-            str(path), local_files_only=True, trust_remote_code=False
+            str(path), local_files_only=True, trust_remote_code=trust_remote_code
         )
     except ImportError as exc:
         raise LoadFailed(

@@ -21,6 +21,10 @@ INDEX = "model.safetensors.index.json"
 # The largest published models have under 200 shards; an index of 100,000 tensors has 10 MiB.
 MAX_SHARDS = 1024
 MAX_INDEX_BYTES = 16 * 1024 * 1024
+PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
+# Pickles that lie beside weights: what a trainer keeps of itself.
+_NO_WEIGHTS = frozenset({"training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth"})
+_TORCH_NAMES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64"}
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 _QUANTIZATION_NAMES = {"F16": "F16", "BF16": "BF16", "F32": "F32", "F64": "F64"}
@@ -55,6 +59,7 @@ class Weights:
         bytes_by_dtype: Data bytes by dtype.
         embedding_bytes: Those of the token embedding, which quantization at load leaves alone.
         quantization: The usual name of how most of them are stored.
+        pickled: They are pickles, of which only the sizes are known here.
     """
 
     files: tuple[Path, ...]
@@ -63,6 +68,7 @@ class Weights:
     bytes_by_dtype: dict[str, int] = field(default_factory=dict)
     embedding_bytes: int = 0
     quantization: str | None = None
+    pickled: bool = False
 
     @property
     def data_bytes(self) -> int:
@@ -74,10 +80,12 @@ def read_weights(path: Path, config: Mapping[str, Any]) -> Weights:
     """Read the headers of all weights in the directory `path`.
 
     Raises:
-        ModelInvalid: No weights, unsafe ones only, a shard missing, a bad header.
+        ModelInvalid: No weights, a shard missing, a bad header.
         OSError: A file went away or cannot be read.
     """
     files = _files(path)
+    if not files[0].name.endswith(".safetensors"):
+        return _pickled(files, config)
     made = Weights(files)
     quantized = part(config, "quantization_config", "compression_config")
     packed = _packing(quantized)
@@ -110,25 +118,50 @@ def _files(path: Path) -> tuple[Path, ...]:
         raise invalid(f"incomplete: {waiting[0]} is a link to a file that is not there")
     pickles = sorted(name for name in names if name.endswith(PICKLES))
     if pickles:
-        raise invalid(
-            f"the weights are pickles ({pickles[0]}), which are unsafe: loading one can run any "
-            "code, so they are not loaded; convert them: model.save_pretrained(directory) of "
-            "transformers writes safetensors"
-        )
+        return tuple(path / name for name in _pickles(path, names, pickles))
     raise invalid("no weights: the directory has a config.json but no safetensors file")
 
 
-def _indexed(path: Path, names: set[str]) -> tuple[Path, ...]:
-    mapped = read_json(path / INDEX, MAX_INDEX_BYTES).get("weight_map")
+def _pickles(path: Path, names: set[str], found: list[str]) -> list[str]:
+    """The pickles that are the weights: what transformers looks for, else the only one there is."""
+    if PICKLE_INDEX in names:
+        return [file.name for file in _indexed(path, names, PICKLE_INDEX, ".bin")]
+    if PICKLE in found:
+        return [PICKLE]
+    weights = [name for name in found if name not in _NO_WEIGHTS]
+    if len(weights) != 1:
+        raise invalid(f"the weights are pickles ({found[0]} and others), which are not known here")
+    return weights
+
+
+def _pickled(files: tuple[Path, ...], config: Mapping[str, Any]) -> Weights:
+    """What can be said of pickles without opening them."""
+    size = sum(file.stat().st_size for file in files)
+    said = config.get("dtype", config.get("torch_dtype"))
+    name = _TORCH_NAMES.get(said if isinstance(said, str) else "", "F32")
+    return Weights(
+        files,
+        size_bytes=size,
+        parameters=size * 8 // DTYPE_BITS[name],
+        bytes_by_dtype={name: size},
+        quantization=name,
+        pickled=True,
+    )
+
+
+def _indexed(
+    path: Path, names: set[str], index: str = INDEX, suffix: str = ".safetensors"
+) -> tuple[Path, ...]:
+    mapped = read_json(path / index, MAX_INDEX_BYTES).get("weight_map")
     if not isinstance(mapped, dict) or not mapped:
-        raise invalid(f"{INDEX} has no weight_map")
+        raise invalid(f"{index} has no weight_map")
     wanted = set()
     for file in mapped.values():
-        if not isinstance(file, str) or "/" in file or not file.endswith(".safetensors"):
-            raise invalid(f"{INDEX} names something else than safetensors files beside it")
+        if not isinstance(file, str) or "/" in file or not file.endswith(suffix):
+            raise invalid(f"{index} names something else than {suffix[1:]} files beside it")
         wanted.add(file)
     if len(wanted) > MAX_SHARDS:
-        raise invalid(f"{INDEX} names {len(wanted)} shards; at most {MAX_SHARDS} are read")
+        raise invalid(f"{index} names {len(wanted)} shards; at most {MAX_SHARDS} are read")
     missing = sorted(wanted - names)
     if missing:
         shown = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 from typing import Annotated, Any
 
 import trio
 
-from hybridd.core.fields import Bool, Duration, Int, Text
+from hybridd.core.fields import Bool, Duration, Field, Int, OneOf, Text
 from hybridd.core.model import ModelRecord
-from hybridd.core.options import LOAD_FIELD
+from hybridd.core.options import LOAD_FIELD, NULL, SAMPLING_FIELD
 from hybridd.rpc.call import Call
 from hybridd.rpc.encoded import EncodedList
 from hybridd.rpc.registry import method
@@ -26,7 +27,13 @@ MODEL = Text(1, 4096)
 FIRST_SCAN_WAIT_S = 2.0
 # Encoding a model takes about 15 us: ten thousand must not hold the loop.
 _AT_A_TIME = 200
+# Of a parameter that was left out, where null says something else.
+_UNSET: Any = object()
 _IN_MEMORY = frozenset({"loaded", "sleeping"})
+
+
+def _or_null(field: Field) -> OneOf:
+    return OneOf((field, NULL))
 
 
 @method("models.list")
@@ -53,7 +60,9 @@ async def list_models(
             await trio.lowlevel.checkpoint()
         if after is not None and id <= after:
             continue
-        if not (all or record.available) or (format is not None and record.format != format):
+        if not (all or call.daemon.manager.usable(record)) or (
+            format is not None and record.format != format
+        ):
             continue
         if words and not all_in(words, record):
             continue
@@ -75,7 +84,38 @@ async def list_models(
 async def show(call: Call, *, model: Annotated[str, MODEL]) -> dict[str, Any]:
     """One model with everything that its files' headers say."""
     record = await call.daemon.manager.find(model)
-    return {**_on_wire(call, record), **record.details(), "settings": {}}
+    return {
+        **_on_wire(call, record),
+        **record.details(),
+        "settings": dict(call.daemon.manager.settings.get(record.id)),
+    }
+
+
+@method("models.configure")
+async def configure(
+    call: Call,
+    *,
+    model: Annotated[str, MODEL],
+    alias: Annotated[str | None, _or_null(Text(1, 256))] = _UNSET,
+    keepalive: Annotated[float | None, _or_null(Duration())] = _UNSET,
+    pin: Annotated[bool | None, _or_null(Bool())] = _UNSET,
+    load_options: Annotated[dict[str, Any] | None, _or_null(LOAD_FIELD)] = _UNSET,
+    options: Annotated[dict[str, Any] | None, _or_null(SAMPLING_FIELD)] = _UNSET,
+    allow_pickle: Annotated[bool | None, _or_null(Bool())] = _UNSET,
+    trust_remote_code: Annotated[bool | None, _or_null(Bool())] = _UNSET,
+) -> dict[str, Any]:
+    """A model's lasting settings; without values they are read, null removes one."""
+    given = {
+        "alias": alias,
+        "keepalive": -1 if keepalive == math.inf else keepalive,
+        "pin": pin,
+        "load_options": load_options,
+        "options": options,
+        "allow_pickle": allow_pickle,
+        "trust_remote_code": trust_remote_code,
+    }
+    values = {key: value for key, value in given.items() if value is not _UNSET}
+    return dict(await call.daemon.manager.configure(model, values))
 
 
 @method("models.resolve")
