@@ -104,6 +104,27 @@ def _t5_config(words: int) -> Any:
     )  # fmt: skip
 
 
+def t5(path: Path) -> Path:
+    """An encoder-decoder with relative positions."""
+    torch.manual_seed(6)
+    words = byte_level(path, eos_token="<eos>", pad_token="<pad>")
+    return _save(transformers.T5ForConditionalGeneration(_t5_config(words)), path)
+
+
+def bart(path: Path) -> Path:
+    """An encoder-decoder with learned positions, which begins with a token that it has to say."""
+    torch.manual_seed(7)
+    words = byte_level(path, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+    config = transformers.BartConfig(
+        vocab_size=words, d_model=HIDDEN, encoder_layers=2, decoder_layers=2,
+        encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=64,
+        decoder_ffn_dim=64, max_position_embeddings=128, init_std=0.3, bos_token_id=0,
+        eos_token_id=1, pad_token_id=2, decoder_start_token_id=1, forced_bos_token_id=0,
+        forced_eos_token_id=None,
+    )  # fmt: skip
+    return _save(transformers.BartForConditionalGeneration(config), path)
+
+
 def t5_encoder(path: Path) -> Path:
     """Only the encoder of an encoder-decoder."""
     torch.manual_seed(4)

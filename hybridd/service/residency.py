@@ -15,7 +15,7 @@ from typing import Any
 
 import trio
 
-from hybridd.backends.api import Backend
+from hybridd.backends.api import Backend, LoadSpec
 from hybridd.backends.cpu import usable_cores
 from hybridd.core import work
 from hybridd.core.devices import CPU, Snapshot
@@ -217,22 +217,23 @@ class Residency:
                 self._jobs.update(job, stage=stage, done=done, total=total)
 
         backend = self._backends[record.format]
-        allowed = self.permissions(record.id)
+        spec: LoadSpec = {
+            "model": record.id,
+            "format": record.format,
+            "path": str(record.facts.files[0] if record.path.is_file() else record.path),
+            "load_options": dict(effect.plan.load_options),
+            "defaults": dict(record.facts.defaults),
+            "identity": record.content,
+            "kv": self.states.for_load(
+                record.id, effect.plan.host_cache_bytes, persist=backend.keeps_states
+            ),
+        }
+        if allowed := self.permissions(record.id):
+            spec["permissions"] = allowed
         supervisor = Supervisor(
             effect.instance,
             backend,
-            {
-                "model": record.id,
-                "format": record.format,
-                "path": str(record.facts.files[0] if record.path.is_file() else record.path),
-                "load_options": dict(effect.plan.load_options),
-                "defaults": dict(record.facts.defaults),
-                "identity": record.content,
-                "kv": self.states.for_load(
-                    record.id, effect.plan.host_cache_bytes, persist=backend.keeps_states
-                ),
-                **({"permissions": allowed} if allowed else {}),
-            },
+            spec,
             self._host,
             self.works,
             self.feed,

@@ -13,7 +13,9 @@ from safetensors import torch as safetensors_torch
 __all__ = [
     "AutoModelForCausalLM",
     "AutoModelForSequenceClassification",
+    "EncoderDecoderCache",
     "concrete",
+    "generator",
     "reads_backwards_only",
     "safetensors_torch",
     "text_encoder",
@@ -22,7 +24,15 @@ __all__ = [
 _factory: Any = importlib.import_module("transformers.models.auto.auto_factory")
 _auto: Any = importlib.import_module("transformers.models.auto.modeling_auto")
 AutoModelForCausalLM: Any = _auto.AutoModelForCausalLM
+EncoderDecoderCache: Any = importlib.import_module("transformers.cache_utils").EncoderDecoderCache
 AutoModelForSequenceClassification: Any = _auto.AutoModelForSequenceClassification
+
+
+def generator(config: Any) -> Any:
+    """The class that goes on with a text, or answers one."""
+    if getattr(config, "is_encoder_decoder", False):
+        return _auto.AutoModelForSeq2SeqLM
+    return AutoModelForCausalLM
 
 
 def text_encoder(config: Any) -> Any:

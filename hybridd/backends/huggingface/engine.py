@@ -21,6 +21,7 @@ from .kv_cache import Row
 from .library import torch, version
 from .load_options import LoadOptions
 from .sampling import Sampler, choose
+from .seq2seq import Seq2SeqSession
 from .session import Aborted, Session
 from .solo import SoloSession
 
@@ -187,6 +188,8 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
 
 def _open_session(loaded: loading.LoadedModel, parallel: int, cells: int) -> Session:
     """Rows together where the model can, else by turns; the worker's log says why."""
+    if loaded.model.config.is_encoder_decoder:
+        return Seq2SeqSession(loaded, parallel)
     try:
         return BatchSession(loaded, parallel, cells)
     except NotBatchable as exc:

@@ -245,6 +245,11 @@ def _unsafe(
     return found
 
 
+def _reads_text(config: Mapping[str, Any]) -> bool:
+    """Whether an encoder's input is text: speech models have mel bins, others a part for vision."""
+    return not any(key in config for key in ("num_mel_bins", "input_feat_per_channel", "encoder"))
+
+
 def _private_attention(key: str, value: Any) -> bool:
     return "attn_implementation" in key and isinstance(value, str) and value not in _ATTENTION
 
@@ -253,8 +258,8 @@ def _reason(config: Mapping[str, Any], names: set[str], facts: Facts) -> str | N
     if not facts.capabilities:
         made = ", ".join(architectures(config)) or "no architecture"
         return f"no language model: config.json names {made[:200]}"
-    if config.get("is_encoder_decoder") is True:
-        return f"an encoder-decoder model ({facts.architecture}), which no engine here serves"
+    if config.get("is_encoder_decoder") is True and not _reads_text(config):
+        return f"an encoder-decoder model ({facts.architecture}) that reads no text"
     if not names.intersection(TOKENIZERS):
         return "no tokenizer: the directory has none of " + ", ".join(TOKENIZERS[:4])
     return None

@@ -14,7 +14,7 @@ from hybridd.backends.cpu import threads_for
 from hybridd.core.model import Facts
 from hybridd.wire.errors import HybriddError, LoadFailed, ModelInvalid, Unsupported
 
-from .classes import AutoModelForCausalLM, concrete
+from .classes import concrete, generator
 from .inspect import inspect as inspect_files
 from .inspect import is_permitted
 from .library import AutoConfig, following, torch
@@ -105,7 +105,7 @@ def load(
         HybriddError: It cannot be loaded; says why.
         LoadCancelled: `report` said so.
     """
-    opened = open_model(spec, facts or examine(spec), options, report, AutoModelForCausalLM)
+    opened = open_model(spec, facts or examine(spec), options, report, generator)
     text_config = opened.config.get_text_config(decoder=True)
     vocabulary = Vocabulary(opened.tokenizer, int(text_config.vocab_size))
     return LoadedModel(

@@ -73,6 +73,9 @@ class Vocabulary:
     Args:
         tokenizer: transformers' one.
         vocab_size: Of the model's output, which may be padded beyond the tokenizer's.
+
+    Attributes:
+        suffix: What ends a text that is whole; a prompt is none, unless an encoder reads it.
     """
 
     def __init__(self, tokenizer: Any, vocab_size: int) -> None:
@@ -82,16 +85,18 @@ class Vocabulary:
         self._special = {i for i, t in self._added.items() if t.special}
         self._special.update(tokenizer.all_special_ids)
         self._to_bytes = _scheme(tokenizer)
-        self.prefix: Sequence[int] = self._prefix()
+        self.prefix: Sequence[int]
+        self.suffix: Sequence[int]
+        self.prefix, self.suffix = self._around()
 
-    def _prefix(self) -> list[int]:
-        """What the tokenizer puts before a text; what it would put after one is left out."""
+    def _around(self) -> tuple[list[int], list[int]]:
+        """What the tokenizer puts before a text and after one."""
         plain = self._tokenizer.encode("a", add_special_tokens=False)
         whole = self._tokenizer.encode("a", add_special_tokens=True)
         for start in range(len(whole) - len(plain) + 1):
             if whole[start : start + len(plain)] == plain:
-                return list(whole[:start])
-        return []
+                return list(whole[:start]), list(whole[start + len(plain) :])
+        return [], []
 
     def encode(self, text: str, special: bool) -> list[int]:
         """See `prompts.Tokenizer`."""
