@@ -170,10 +170,11 @@ def test_huggingface_dtype_in_force() -> None:
         engine.close()
 
 
-def test_huggingface_quantization_is_not_there_yet() -> None:
-    error = failure(DEMO_HUGGINGFACE, "huggingface", quantization="int8")
-    assert error.data["capability"] == "quantization"
+def test_huggingface_dtype_and_quantization_are_known_ones() -> None:
     assert isinstance(failure(DEMO_HUGGINGFACE, "huggingface", dtype="int3"), InvalidParams)
+    error = failure(DEMO_HUGGINGFACE, "huggingface", quantization="int3")
+    assert isinstance(error, InvalidParams)
+    assert "none, int8, int4" in error.message
 
 
 def test_huggingface_chunks_of_a_prompt_change_nothing() -> None:

@@ -80,7 +80,7 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
                 "kv_cells": cells,
                 "device": options.device,
                 "dtype": str(loaded.dtype).removeprefix("torch."),
-                "quantization": "none",
+                "quantization": loaded.quantization,
                 "batch_size": options.chunk,
                 "threads": loaded.threads,
             },

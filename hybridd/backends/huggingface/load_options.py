@@ -9,6 +9,7 @@ from typing import Any, Self
 from hybridd.wire.errors import InvalidParams, Unsupported
 
 from .library import torch
+from .quantization import check_quantization
 
 DTYPES = {
     "float32": torch.float32,
@@ -32,6 +33,7 @@ class LoadOptions:
     Attributes:
         context_length: None leaves it to the model and `_AUTO_CONTEXT`.
         dtype: None leaves it to the checkpoint and the device.
+        quantization: none, int8 or int4, made while the weights are read.
         threads: None leaves it to the model's size.
         parallel: Requests at a time.
         kv_cells: Of all of them together; None is the context length for each.
@@ -43,6 +45,7 @@ class LoadOptions:
     kv_cells: int | None
     device: str
     dtype: str | None
+    quantization: str
     chunk: int
     threads: int | None
     pack: bool
@@ -59,12 +62,7 @@ class LoadOptions:
         for name in ("adapters", "draft_model"):
             if given.get(name):
                 raise _unsupported(name, f"the huggingface engine has no {name} yet")
-        if given.get("quantization", "none") != "none":
-            raise _unsupported(
-                "quantization",
-                "the huggingface engine cannot quantize yet; load the model without "
-                "quantization, or take a GGUF build of it",
-            )
+        quantization = check_quantization(given.get("quantization", "none"))
         dtype = given.get("dtype")
         if dtype is not None and dtype not in DTYPES:
             raise InvalidParams(
@@ -84,6 +82,7 @@ class LoadOptions:
             kv_cells=given.get("kv_cells"),
             device=_device(given.get("device")),
             dtype=dtype,
+            quantization=quantization,
             chunk=max(1, min(chunk, _CHUNK)),
             threads=given.get("threads"),
             pack=given.get("mmap") is not True,

@@ -12,13 +12,14 @@ from typing import Any
 from hybridd.backends.api import LoadCancelled, LoadSpec, Report
 from hybridd.backends.cpu import threads_for
 from hybridd.core.model import Facts
-from hybridd.wire.errors import HybriddError, LoadFailed, ModelInvalid, Unsupported
+from hybridd.wire.errors import HybriddError, LoadFailed, ModelInvalid
 
 from .classes import concrete, generator
 from .inspect import inspect as inspect_files
 from .inspect import is_permitted
 from .library import AutoConfig, following, torch
 from .load_options import LoadOptions
+from .quantization import check_stored, configuration, quantized_already
 from .safetensors import DTYPE_BITS, read_tensors
 from .vocabulary import Vocabulary, load_tokenizer
 
@@ -34,7 +35,8 @@ class LoadedModel:
     Attributes:
         model: transformers' one, in evaluation mode on its device.
         device: torch's name of the device that takes the input.
-        dtype: torch's, of the weights in memory.
+        dtype: torch's, of what is computed and of the weights that are not quantized.
+        quantization: none, int8, int4, or how the files were quantized already.
         vocabulary: The model's.
         context_length: Tokens of one sequence.
         end_tokens: Those that end a generation.
@@ -45,6 +47,7 @@ class LoadedModel:
     model: Any
     device: str
     dtype: Any
+    quantization: str
     vocabulary: Vocabulary
     context_length: int
     end_tokens: frozenset[int]
@@ -60,7 +63,8 @@ class Opened:
         model: transformers' one, in evaluation mode on its device.
         config: transformers' configuration.
         device: torch's name of the device that takes the input.
-        dtype: torch's, of the weights in memory.
+        dtype: torch's, of what is computed and of the weights that are not quantized.
+        quantization: none, int8, int4, or how the files were quantized already.
         threads: Used for what the processor computes.
         weights_bytes: Bytes of all weights in memory, shared ones once.
     """
@@ -70,6 +74,7 @@ class Opened:
     config: Any
     device: str
     dtype: Any
+    quantization: str
     threads: int
     weights_bytes: int
 
@@ -112,6 +117,7 @@ def load(
         model=opened.model,
         device=opened.device,
         dtype=opened.dtype,
+        quantization=opened.quantization,
         vocabulary=vocabulary,
         context_length=options.context_for(trained_length(text_config)),
         end_tokens=_end_tokens(opened.model, vocabulary),
@@ -142,14 +148,15 @@ def open_model(
     report("tokenizer", 0, 1)
     local = {**_LOCAL, "trust_remote_code": "trust_remote_code" in spec.get("permissions", ())}
     tokenizer = load_tokenizer(path, spec["model"], local["trust_remote_code"])
+    stored: str | None = None
     try:
         config = AutoConfig.from_pretrained(str(path), **local)
-        _refuse_quantized(config, spec)
+        stored = check_stored(config, spec["model"], options.device)
+        if stored is not None and options.quantization != "none":
+            raise quantized_already(spec["model"], stored)
         dtype = options.dtype_for(_stored_dtype(config, facts))
         auto_class = kind if hasattr(kind, "from_pretrained") else kind(config)
-        model = _load_weights(
-            spec, config, facts, options.device, dtype, report, auto_class, spare, local
-        )
+        model = _load_weights(spec, config, facts, options, dtype, report, auto_class, spare, local)
     except (HybriddError, LoadCancelled, MemoryError):
         raise
     except Exception as exc:
@@ -158,20 +165,30 @@ def open_model(
     weights_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
     threads = options.threads or threads_for(weights_bytes)
     torch.set_num_threads(threads)
-    return Opened(model, tokenizer, config, options.device, dtype, threads, weights_bytes)
+    return Opened(
+        model=model,
+        tokenizer=tokenizer,
+        config=config,
+        device=options.device,
+        dtype=dtype,
+        quantization=stored or options.quantization,
+        threads=threads,
+        weights_bytes=weights_bytes,
+    )
 
 
 def _load_weights(
     spec: LoadSpec,
     config: Any,
     facts: Facts,
-    device: str,
+    options: LoadOptions,
     dtype: Any,
     report: Report,
     auto_class: Any,
     spare: tuple[str, ...],
     local: Mapping[str, Any],
 ) -> Any:
+    device = options.device
     total = facts.weights_bytes
     sizes = _tensor_bytes(facts)
     done = 0
@@ -190,6 +207,7 @@ def _load_weights(
         "dtype": dtype,
         **_weights_in(spec, facts),
         "output_loading_info": True,
+        **configuration(options.quantization, dtype),
         **({"device_map": {"": device}} if placed else {}),
     }
     with following(loaded):
@@ -240,7 +258,7 @@ def in_force(opened: Opened) -> dict[str, Any]:
     return {
         "device": opened.device,
         "dtype": str(opened.dtype).removeprefix("torch."),
-        "quantization": "none",
+        "quantization": opened.quantization,
         "threads": opened.threads,
     }
 
@@ -263,19 +281,6 @@ def _from_pretrained(
             raise
         made = auto_class.from_pretrained(path, attn_implementation="eager", **arguments)
     return made[0], made[1]
-
-
-def _refuse_quantized(config: Any, spec: LoadSpec) -> None:
-    quantized = getattr(config, "quantization_config", None)
-    if quantized is None:
-        return
-    method = quantized.get("quant_method") if isinstance(quantized, dict) else None
-    raise Unsupported(
-        f"{spec['model']} is stored quantized ({method or 'of an unknown kind'}), which the "
-        "huggingface engine cannot load yet; take a GGUF build of it",
-        capability="quantization",
-        format="huggingface",
-    )
 
 
 def _stored_dtype(config: Any, facts: Facts) -> Any:
