@@ -19,7 +19,7 @@ from .inspect import inspect as inspect_files
 from .inspect import is_permitted
 from .library import AutoConfig, following, torch
 from .load_options import LoadOptions
-from .quantization import check_stored, configuration, quantized_already
+from .quantization import check_stored, configuration, give_back_memory, quantized_already
 from .safetensors import DTYPE_BITS, read_tensors
 from .vocabulary import Vocabulary, load_tokenizer
 
@@ -162,6 +162,8 @@ def open_model(
     except Exception as exc:
         # transformers and safetensors raise what they like; their texts name the trouble.
         raise _failure(exc, spec) from exc
+    if options.quantization != "none":
+        give_back_memory()
     weights_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
     threads = options.threads or threads_for(weights_bytes)
     torch.set_num_threads(threads)
