@@ -353,9 +353,10 @@ def test_encoders(tmp_path: Path, config: Any, files: list[str], expected: Any) 
     assert tuple(card_of(facts).get("rules", {})) == expected
 
 
-def test_encoder_decoders_are_said_to_be_unserved(tmp_path: Path) -> None:
+def test_encoder_decoders_generate(tmp_path: Path) -> None:
     facts = inspect_hf(write_hf(tmp_path, is_encoder_decoder=True, model_type="t5"))
-    assert facts.reason == "an encoder-decoder model (t5), which no engine here serves"
+    assert facts.reason is None
+    assert "completion" in facts.capabilities
 
 
 def test_adapters(tmp_path: Path) -> None:
