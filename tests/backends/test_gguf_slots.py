@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridd.backends.gguf.passes import MAX_GAP, compose
+from hybridd.backends.gguf.passes import MAX_GAP, MIN_FRAGMENT, compose
 from hybridd.backends.gguf.slots import MIN_COPIED_TOKENS, Slot, Slots, common_prefix
 from hybridd.backends.gguf.state_cache import SavedState, StateCache
 
@@ -192,7 +192,8 @@ def test_a_step_keeps_to_the_micro_batch_and_serves_everyone_who_generates(
     assert [row.sequence for row in prompts] == waiting[: len(prompts)]
     assert all(row.count == row.sequence.todo for row in prompts[:-1])
     if len(prompts) < len(waiting):
-        assert sum(row.count for row in rows) == micro_batch
+        left = micro_batch - sum(row.count for row in rows)
+        assert left == 0 or (prompts and not unified and left < MIN_FRAGMENT)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ from typing import Generic, Protocol, TypeVar
 # A row that fills a gap costs a fraction of what another pass over the weights does; measured with
 # 0.5 B on two cores, about a third.
 MAX_GAP = 2
+# A pass for fewer tokens of a longer prompt spends more on reading the weights than it gains.
+MIN_FRAGMENT = 64
 
 
 class Runnable(Protocol):
@@ -81,6 +83,8 @@ def compose(
     for sequence in sequences:
         if not sequence.generating and left > 0:
             count = min(sequence.todo, left)
+            if prompts and not unified and count < min(sequence.todo, MIN_FRAGMENT):
+                break
             prompts.append(Row(sequence, count))
             left -= count
     if unified:
