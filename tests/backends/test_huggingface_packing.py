@@ -52,7 +52,8 @@ def test_packed_layers_compute_the_same(path: Path) -> None:
 def test_packing_is_up_to_the_mmap_option(path: Path) -> None:
     for mmap, stays in ((None, False), (False, False), (True, True)):
         engine = HuggingFaceEngine()
-        engine.load(spec_for(path, "huggingface", mmap=mmap), ignore_progress)
+        facts = engine.load(spec_for(path, "huggingface", mmap=mmap), ignore_progress)
+        assert facts["load_options"]["mmap"] is stays
         assert mapped(path) is stays
         assert (
             ask(engine, prompt="hello", options={"max_tokens": 3, "ignore_eos": True}).tokens == 3

@@ -62,7 +62,10 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
         """See `api.Engine`."""
         options = LoadOptions.from_wire(spec["load_options"])
         loaded = self._loaded = loading.load(spec, options, report)
-        if options.pack and packing.packable(loaded.model, loaded.device, loaded.weights_bytes):
+        pack = options.mmap is not True and packing.packable(
+            loaded.model, loaded.device, loaded.weights_bytes
+        )
+        if pack:
             packing.pack(loaded.model, report)
         cells = options.kv_cells or loaded.context_length * options.parallel
         session = self._session = _open_session(loaded, options.parallel, cells)
@@ -83,6 +86,8 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
                 "quantization": loaded.quantization,
                 "batch_size": options.chunk,
                 "threads": loaded.threads,
+                # What was asked for is in force, also where there was nothing to pack.
+                "mmap": not pack if options.mmap is None else options.mmap,
             },
             memory={"weights_bytes": loaded.weights_bytes},
             capabilities=prompts.capabilities,

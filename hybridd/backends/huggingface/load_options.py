@@ -37,7 +37,7 @@ class LoadOptions:
         threads: None leaves it to the model's size.
         parallel: Requests at a time.
         kv_cells: Of all of them together; None is the context length for each.
-        pack: Whether weights may be reordered for speed, which makes a copy of them.
+        mmap: Whether weights stay mapped from their files; None leaves it to what is faster.
     """
 
     context_length: int | None
@@ -48,7 +48,7 @@ class LoadOptions:
     quantization: str
     chunk: int
     threads: int | None
-    pack: bool
+    mmap: bool | None
 
     @classmethod
     def from_wire(cls, options: Mapping[str, Any]) -> Self:
@@ -85,7 +85,7 @@ class LoadOptions:
             quantization=quantization,
             chunk=max(1, min(chunk, _CHUNK)),
             threads=given.get("threads"),
-            pack=given.get("mmap") is not True,
+            mmap=given.get("mmap"),
         )
 
     def context_for(self, trained: int | None) -> int:
