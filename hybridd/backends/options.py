@@ -18,6 +18,7 @@ class GenerationOptions:
     Attributes:
         max_tokens: None is what remains of the context, 0 processes the prompt only.
         temperature: 0 takes the likeliest token.
+        adapters: Names and scales of those to be used.
         logprobs: How many alternatives to report beside each token; 0 reports nothing.
     """
 
@@ -35,6 +36,7 @@ class GenerationOptions:
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     logprobs: int = 0
     ignore_eos: bool = False
+    adapters: tuple[tuple[str, float], ...] = ()
 
     @classmethod
     def from_wire(cls, options: Mapping[str, Any] | None) -> Self:
@@ -47,6 +49,8 @@ class GenerationOptions:
         given["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
         bias = given.get("logit_bias", {})
         given["logit_bias"] = {int(token): float(value) for token, value in bias.items()}
+        adapters = given.get("adapters", ())
+        given["adapters"] = tuple((one["name"], float(one.get("scale", 1))) for one in adapters)
         seed = given.get("seed")
         given["seed"] = secrets.randbelow(_SEED_RANGE) if seed is None else seed % _SEED_RANGE
         return cls(**given)

@@ -24,7 +24,7 @@ from hybridd.core.naming import resolve
 from hybridd.core.options import complete_sampling, wanted_of
 from hybridd.core.plan import Need
 from hybridd.host.processes import ProcessHost
-from hybridd.service import refusals, views
+from hybridd.service import adapters, refusals, views
 from hybridd.service.configuration import Configuration
 from hybridd.service.jobs import Job, Jobs
 from hybridd.service.library import Library
@@ -346,7 +346,8 @@ class Manager:
     ) -> dict[str, Any]:
         parallel = self._backends[record.format].parallel(record.facts)
         own = self.settings.get(record.id).get("load_options", {})
-        return wanted_of({**own, **(load_options or {})}, parallel.most)
+        asked = {**own, **(load_options or {})}
+        return wanted_of(adapters.named(asked, self._library.snapshot.models), parallel.most)
 
     def _need(self, record: ModelRecord) -> Need:
         backend = self._backends[record.format]

@@ -35,6 +35,9 @@ def check_kind(record: ModelRecord, kind: str) -> None:
     raise errors.Unsupported(f"{record.id} {sentence}", capability=capability, format=record.format)
 
 
+_WITH_ADAPTERS = frozenset({"huggingface"})
+
+
 def check_wishes(
     record: ModelRecord, request: Mapping[str, Any], options: Mapping[str, Any]
 ) -> None:
@@ -43,9 +46,9 @@ def check_wishes(
     Raises:
         Unsupported: With the capability.
     """
-    if options.get("adapters"):
+    if options.get("adapters") and record.format not in _WITH_ADAPTERS:
         raise errors.Unsupported(
-            "adapters (options.adapters) are not supported yet; leave them out",
+            f"adapters (options.adapters) are not supported for {record.format} models yet",
             capability="adapters",
             format=record.format,
         )

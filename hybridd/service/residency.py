@@ -23,6 +23,7 @@ from hybridd.core.plan import Need
 from hybridd.core.scheduler import Scheduler
 from hybridd.host.processes import ProcessHost
 from hybridd.host.worker_process import WorkerProcess
+from hybridd.service import adapters
 from hybridd.service.configuration import Configuration
 from hybridd.service.events import EventHub
 from hybridd.service.jobs import Job, Jobs
@@ -228,6 +229,8 @@ class Residency:
                 record.id, effect.plan.host_cache_bytes, persist=backend.keeps_states
             ),
         }
+        if placed := adapters.placed(effect.plan.load_options, self._library.snapshot.models):
+            spec["adapters"] = list(placed)
         if allowed := self.permissions(record.id):
             spec["permissions"] = allowed
         supervisor = Supervisor(

@@ -11,6 +11,8 @@ import pytest
 from hybridctl import ModelInvalid
 from hybridd.wire.errors import InvalidParams
 
+# peft 0.21 asks transformers 5 for an attribute by its old name.
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 DEMO = Path(__file__).parents[2] / "hybridd" / "demo" / "demo-hf"
 
 
@@ -69,3 +71,26 @@ def test_a_pickle_is_loaded_once_it_is_allowed(daemon):
         client.configure("pickled", allow_pickle=None)
         with pytest.raises(ModelInvalid):
             client.load("pickled")
+
+
+def test_an_adapter_is_named_by_its_id(daemon):
+    peft = pytest.importorskip("peft", reason="needs the extra adapters")
+    torch = pytest.importorskip("torch", reason="needs the extra huggingface")
+    transformers = pytest.importorskip("transformers", reason="needs the extra huggingface")
+    transformers.utils.logging.disable_progress_bar()  # its monitor is a thread that stays
+    base = transformers.AutoModelForCausalLM.from_pretrained(DEMO, dtype=torch.float32)
+    config = peft.LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False)
+    peft.get_peft_model(base, config).save_pretrained(daemon.models / "small-change")
+    model = "hybridd/demo-hf"
+    options = {"temperature": 0, "max_tokens": 12, "ignore_eos": True}
+    adapters = [{"name": "change", "path_or_id": "small-change"}]
+    with daemon.client() as client:
+        client.rescan()
+        plain = client.generate(model, "To load", **options).text
+        with pytest.raises(InvalidParams, match="no adapter"):
+            client.load(model, adapters=[{"name": "x", "path_or_id": "hybridd/demo-gguf"}])
+        loaded = client.load(model, adapters=adapters)
+        assert loaded.load_options["adapters"] == adapters
+        assert client.generate(model, "To load", **options).text == plain
+        chosen = [{"name": "change", "scale": 8.0}]
+        assert client.generate(model, "To load", adapters=chosen, **options).text != plain

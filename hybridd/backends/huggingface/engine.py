@@ -7,7 +7,8 @@ of the prompts that are waiting, so that a long prompt holds up the others by a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from hybridd.backends.api import LoadedFacts, LoadSpec, Output, Report
@@ -16,6 +17,7 @@ from hybridd.backends.prompts import Prompts
 from hybridd.backends.serving import ActiveSequence, ServingEngine
 
 from . import loading, packing
+from .adapters import AdapterSession
 from .batch import BatchSession, NotBatchable
 from .kv_cache import Row
 from .library import torch, version
@@ -62,13 +64,14 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
         """See `api.Engine`."""
         options = LoadOptions.from_wire(spec["load_options"])
         loaded = self._loaded = loading.load(spec, options, report)
-        pack = options.mmap is not True and packing.packable(
-            loaded.model, loaded.device, loaded.weights_bytes
-        )
+        adapters = {one["name"]: Path(one["path"]) for one in spec.get("adapters", ())}
+        # Packed matrices are of no use to kernels of quantized ones, nor to adapters around them.
+        plain = loaded.quantization == "none" and not adapters and options.mmap is not True
+        pack = plain and packing.packable(loaded.model, loaded.device, loaded.weights_bytes)
         if pack:
             packing.pack(loaded.model, report)
         cells = options.kv_cells or loaded.context_length * options.parallel
-        session = self._session = _open_session(loaded, options.parallel, cells)
+        session = self._session = _open_session(loaded, options.parallel, cells, adapters)
         self._chunk = options.chunk if session.divisible else loaded.context_length
         context_length = min(loaded.context_length, cells)
         prompts = Prompts(loaded.vocabulary, loaded.vocabulary.chat_template(), "huggingface")
@@ -109,6 +112,7 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
         options = generation.options
         remaining = self._context_length - len(prompt)
         wanted = remaining if options.max_tokens is None else min(options.max_tokens, remaining)
+        session.select(options.adapters)
         row = session.take(prompt, len(prompt) + max(1, wanted))
         if row is None:
             return None
@@ -191,8 +195,12 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
         return self._loaded, self._session
 
 
-def _open_session(loaded: loading.LoadedModel, parallel: int, cells: int) -> Session:
+def _open_session(
+    loaded: loading.LoadedModel, parallel: int, cells: int, adapters: Mapping[str, Path]
+) -> Session:
     """Rows together where the model can, else by turns; the worker's log says why."""
+    if adapters:
+        return AdapterSession(loaded, parallel, cells, adapters)
     if loaded.model.config.is_encoder_decoder:
         return Seq2SeqSession(loaded, parallel)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, Self
 
 from hybridd.wire.errors import InvalidParams, Unsupported
@@ -59,9 +60,14 @@ class LoadOptions:
             Unsupported: An option that it does not have.
         """
         given = {k: v for k, v in options.items() if v is not None and v != "auto"}
-        for name in ("adapters", "draft_model"):
-            if given.get(name):
-                raise _unsupported(name, f"the huggingface engine has no {name} yet")
+        if given.get("draft_model"):
+            raise _unsupported("draft_model", "the huggingface engine has no draft models yet")
+        if given.get("adapters") and find_spec("peft") is None:
+            raise _unsupported(
+                "adapters",
+                "adapters need the Python package peft, which is not installed; install it with: "
+                "pip install 'hybridd[adapters]'",
+            )
         quantization = check_quantization(given.get("quantization", "none"))
         dtype = given.get("dtype")
         if dtype is not None and dtype not in DTYPES:

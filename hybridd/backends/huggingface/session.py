@@ -13,9 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from hybridd.wire.errors import Unsupported
+
 from .kv_cache import Row
 from .library import torch
 from .loading import LoadedModel
+
+# Names and scales of adapters.
+Chosen = tuple[tuple[str, float], ...]
 
 
 class Aborted(Exception):
@@ -47,6 +52,20 @@ class Session(ABC):
         self._hooks = [
             layer.register_forward_pre_hook(self._before_layer) for layer in _layers(self._model)
         ]
+
+    def select(self, adapters: Chosen) -> None:
+        """Say which adapters the next row that is taken has.
+
+        Raises:
+            Unsupported: There are none.
+            InvalidParams: One was not loaded.
+        """
+        if adapters:
+            raise Unsupported(
+                "the model was loaded without adapters; load it with load_options.adapters",
+                capability="adapters",
+                format="huggingface",
+            )
 
     @abstractmethod
     def take(self, prompt: Sequence[int], reserved: int) -> Row | None:

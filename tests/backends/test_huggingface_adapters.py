@@ -1,0 +1,135 @@
+"""PEFT adapters: several on one base model, chosen by each request."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hybridd.backends.api import Engine
+from hybridd.wire.errors import HybriddError
+from tests.support_models import (
+    DEMO_HUGGINGFACE,
+    ask,
+    collect,
+    ignore_progress,
+    make_engine,
+    spec_for,
+)
+
+peft = pytest.importorskip("peft", reason="the extra adapters is not installed")
+torch = pytest.importorskip("torch", reason="torch is not installed")
+transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+transformers.utils.logging.disable_progress_bar()  # its monitor is a thread that stays
+
+# peft 0.21 asks transformers 5 for an attribute by its old name.
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+PROMPT = "To load a model,"
+GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 16, "ignore_eos": True}
+
+
+def adapter(path: Path, seed: int, **more: Any) -> Path:
+    """An adapter with weights that change what the demo model says."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(DEMO_HUGGINGFACE, dtype=torch.float32)
+    config = peft.LoraConfig(
+        r=4, lora_alpha=8, target_modules=["q_proj", "down_proj"], init_lora_weights=False, **more
+    )
+    torch.manual_seed(seed)
+    made = peft.get_peft_model(model, config)
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            if "lora_" in name:
+                parameter.copy_(torch.randn_like(parameter) * 0.3)
+    made.save_pretrained(path)
+    return path
+
+
+def opened(*paths: Path) -> Engine:
+    named = [{"name": path.name, "path": str(path)} for path in paths]
+    engine = make_engine("huggingface")
+    ids = [{"name": one["name"], "path_or_id": one["name"]} for one in named]
+    spec = spec_for(DEMO_HUGGINGFACE, "huggingface", adapters=ids, parallel=3)
+    spec["adapters"] = named
+    engine.load(spec, ignore_progress)
+    return engine
+
+
+def said(engine: Engine, *adapters: tuple[str, float]) -> list[int]:
+    chosen = [{"name": name, "scale": scale} for name, scale in adapters]
+    answer = ask(engine, prompt=PROMPT, options={**GREEDY, "logprobs": 1, "adapters": chosen})
+    return [entry["id"] for entry in answer.logprobs]
+
+
+def expected(path: Path | None, scale: float = 1.0) -> list[int]:
+    """What peft and transformers say by themselves."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(DEMO_HUGGINGFACE, dtype=torch.float32)
+    if path is not None:
+        model = peft.PeftModel.from_pretrained(model, path)
+        for layer in model.modules():
+            if hasattr(layer, "set_scale"):
+                layer.set_scale("default", scale)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(DEMO_HUGGINGFACE)
+    ids = tokenizer(PROMPT, return_tensors="pt").input_ids
+    with torch.inference_mode():
+        for _ in range(16):
+            logits = model.eval()(input_ids=ids).logits[0, -1]
+            logits[tokenizer.eos_token_id] = -torch.inf  # as ignore_eos has it
+            ids = torch.cat([ids, logits.argmax().view(1, 1)], 1)
+    return [int(token) for token in ids[0, -16:]]
+
+
+def test_each_request_has_the_adapters_that_it_names(tmp_path: Path) -> None:
+    one, two = adapter(tmp_path / "one", 1), adapter(tmp_path / "two", 2)
+    engine = opened(one, two)
+    plain = said(engine)
+    assert plain == expected(None)
+    assert said(engine, ("one", 1.0)) == expected(one)
+    assert said(engine, ("two", 1.0)) == expected(two)
+    assert said(engine, ("two", 0.5)) == expected(two, 0.5)
+    assert said(engine, ("one", 1.0), ("two", 1.0)) not in (expected(one), expected(two))
+    assert said(engine) == plain, "what other adapters computed is not used again"
+    assert len({tuple(expected(one)), tuple(expected(two)), tuple(plain)}) == 3
+    repeated = ask(engine, prompt=PROMPT, options={**GREEDY, "adapters": []})
+    assert repeated.result["usage"]["cached_tokens"] == 0
+
+
+def test_requests_with_different_adapters_beside_each_other(tmp_path: Path) -> None:
+    one = adapter(tmp_path / "one", 1)
+    engine = opened(one)
+    alone = [
+        ask(engine, prompt=PROMPT, options={**GREEDY, "adapters": chosen}).text
+        for chosen in ([], [{"name": "one"}])
+    ]
+    texts = {1: "", 2: ""}
+    for number, chosen in ((1, []), (2, [{"name": "one"}])):
+        options = {**GREEDY, "adapters": chosen}
+        request: Any = {"id": number, "kind": "generate", "prompt": PROMPT, "options": options}
+        engine.submit(request)
+    while engine.busy:
+        for output in engine.step():
+            texts[output["id"]] += output.get("text", "")
+    assert [texts[1], texts[2]] == alone
+
+
+def test_what_was_not_loaded_is_refused(tmp_path: Path) -> None:
+    engine = opened(adapter(tmp_path / "one", 1))
+    options = {**GREEDY, "adapters": [{"name": "other", "scale": 1.0}]}
+    error = ask(engine, prompt=PROMPT, options=options).error
+    assert error["data"]["kind"] == "invalid_params"
+    assert "there is one" in error["message"]
+    plain = make_engine("huggingface")
+    plain.load(spec_for(DEMO_HUGGINGFACE, "huggingface"), ignore_progress)
+    assert ask(plain, prompt=PROMPT, options=options).error["data"]["capability"] == "adapters"
+    assert collect(plain, 1).text == ""
+
+
+def test_an_adapter_of_another_model_or_without_safetensors(tmp_path: Path) -> None:
+    path = adapter(tmp_path / "one", 1)
+    (path / "adapter_model.safetensors").rename(path / "adapter_model.bin")
+    with pytest.raises(HybriddError, match="pickles") as caught:
+        opened(path)
+    assert caught.value.kind == "model_invalid"
+    (path / "adapter_model.safetensors").write_bytes(b"x" * 100)
+    with pytest.raises(HybriddError, match="does not fit"):
+        opened(path)
