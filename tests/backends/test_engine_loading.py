@@ -93,9 +93,7 @@ def test_what_is_in_force_is_said(format_name: str) -> None:
 
 
 @BOTH
-@pytest.mark.parametrize(
-    "option", [{"adapters": [{"name": "a"}]}, {"draft_model": "x"}, {"kv_cache_type": "nonsense"}]
-)
+@pytest.mark.parametrize("option", [{"draft_model": "x"}, {"kv_cache_type": "nonsense"}])
 def test_an_option_that_is_not_there_is_refused(format_name: str, option: dict[str, Any]) -> None:
     error = failure(source(format_name), format_name, **option)
     assert isinstance(error, Unsupported | InvalidParams)
