@@ -20,7 +20,7 @@ from hybridd.rpc.dispatch import Dispatcher
 from hybridd.rpc.encoded import encode_error, encode_response, response_parts
 from hybridd.rpc.outbox import Id, Outbox
 from hybridd.service.events import Subscription
-from hybridd.service.requests import Sink
+from hybridd.service.requests import Flush, Sink
 from hybridd.wire import protocol
 from hybridd.wire.errors import (
     Busy,
@@ -49,6 +49,10 @@ class Wire(Protocol):
 
     async def receive_some(self, max_bytes: int) -> bytes:
         """b"" once the peer sends no more."""
+        ...
+
+    def send_now(self, data: bytes | memoryview) -> int:
+        """Send without waiting; how many bytes, 0 when it would wait or has failed."""
         ...
 
     async def send_some(self, data: memoryview) -> int:
@@ -86,6 +90,7 @@ class Connection:
         self._requests: dict[Id, trio.CancelScope] = {}
         self._in_flight = 0
         self._wakened = trio.Event()
+        self._sending = False  # the writer has taken what is not sent yet
         self._ended = False  # the client sends no more
         self._closing = False  # nothing is accepted any more
         self._told_to_close = trio.Event()
@@ -320,6 +325,8 @@ class Connection:
         while True:
             while self._outbox.ready:
                 await self._send(self._outbox.take())
+                if self._outbox.ready:
+                    await trio.lowlevel.checkpoint()
             if self._done:
                 break
             self._wakened = trio.Event()
@@ -328,13 +335,28 @@ class Connection:
         self._nursery.cancel_scope.cancel()
 
     async def _send(self, data: bytes) -> None:
-        left = memoryview(data)
+        left = memoryview(data)[self._wire.send_now(data) :]
+        self._sending = bool(left)
         while left:
             patience = math.inf if self._failure else self._limits.slow_s
             with trio.move_on_after(patience) as scope:
                 left = left[await self._wire.send_some(left) :]
             if scope.cancelled_caught:
                 await self._give_up("it read nothing for too long")
+        self._sending = False
+
+    def _flush(self) -> None:
+        """Send what waits from where it came up: waking the writer would double a token's cost.
+
+        The writer keeps what it had begun to send, and gets what the kernel does not take: only
+        then somebody has to wait, and to lose patience.
+        """
+        if not self._sending:
+            data = self._outbox.take()
+            sent = self._wire.send_now(data)
+            if sent < len(data):
+                self._outbox.put_back(data[sent:])
+                self.wake()
 
     async def _give_up(self, why: str) -> None:
         """End every request of a client that does not read, and then the connection."""
@@ -355,10 +377,13 @@ class Connection:
     def sink(self, id: Id) -> Sink:
         """Where a stream's deltas go; see `call.Client`."""
 
-        def take(text: str, tokens: int, logprobs: list[dict[str, Any]] | None) -> None:
+        def take(text: str, tokens: int, logprobs: list[dict[str, Any]] | None) -> Flush:
             self._outbox.delta(id, text, tokens, logprobs)
-            self._check_pending()
-            self.wake()
+            if self._outbox.pending_bytes > self._limits.slow_bytes:
+                self._check_pending()
+            return flush
+
+        flush = self._flush
 
         return take
 

@@ -33,6 +33,14 @@ class SocketWire:
         except OSError as exc:
             raise trio.BrokenResourceError from exc
 
+    def send_now(self, data: bytes | memoryview) -> int:
+        """Send what the kernel has room for without waiting, which may be nothing."""
+        try:
+            # Written to by its descriptor, for a trio socket sends only with a turn of the loop.
+            return os.write(self._socket.fileno(), data)
+        except OSError:
+            return 0
+
     async def send_some(self, data: memoryview) -> int:
         """Send what the kernel has room for, at least one byte."""
         try:

@@ -7,14 +7,12 @@ taken only when nothing else waits: they may be lost, replies may not.
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
-from collections.abc import Iterator
 from typing import Any
 
 from hybridd.service.events import Subscription
 from hybridd.wire import protocol
-from hybridd.wire.framing import encode_line
+from hybridd.wire.framing import encode_line, encode_text
 
 # One write of this size keeps the loop's other tasks waiting for well under a millisecond.
 CHUNK_BYTES = 64 * 1024
@@ -24,26 +22,51 @@ _ENVELOPE_BYTES = 96
 Id = int | str
 
 
-class _Deltas:
-    """Deltas of one request that wait to be sent as one."""
+class _Stream:
+    """One request's stream: its next number, and the deltas that wait to be sent as one.
 
-    __slots__ = ("id", "logprobs", "numbers", "text", "tokens")
+    What all its lines begin with is encoded once.
+    """
 
-    def __init__(self, id: Id, numbers: Iterator[int]) -> None:
-        self.id = id
-        self.numbers = numbers
+    __slots__ = ("logprobs", "prefix", "seq", "text", "tokens", "waiting")
+
+    def __init__(self, id: Id) -> None:
+        line = encode_line(protocol.notification(protocol.STREAM, {"id": id}))
+        self.prefix = line.removesuffix(b"}}\n") + b',"seq":'
+        self.seq = 0
+        self.waiting = False
+        self._clear()
+
+    def _clear(self) -> None:
         self.text: list[str] = []
         self.tokens = 0
         self.logprobs: list[dict[str, Any]] = []
+
+    def take(self) -> bytes:
+        """The line of all that waits."""
+        text = "".join(self.text)
+        delta = b'"text":' + encode_text(text) if text else b""
+        if self.logprobs:
+            delta += b"," if delta else b""
+            delta += b'"logprobs":' + encode_line(self.logprobs)[:-1]
+        line = b'%b%d,"tokens":%d,"delta":{%b}}}\n' % (self.prefix, self.seq, self.tokens, delta)
+        self.seq += 1
+        self.waiting = False
+        self._clear()
+        return line
+
+    @property
+    def pending_bytes(self) -> int:
+        """What waits, about as large as it will be."""
+        return _ENVELOPE_BYTES * (1 + len(self.logprobs)) + sum(map(len, self.text))
 
 
 class Outbox:
     """See the module's text."""
 
     def __init__(self) -> None:
-        self._waiting: deque[bytes | _Deltas] = deque()
-        self._open: dict[Id, _Deltas] = {}
-        self._numbers: dict[Id, Iterator[int]] = {}
+        self._waiting: deque[bytes | _Stream] = deque()
+        self._streams: dict[Id, _Stream] = {}
         self._progress: dict[Id, dict[str, Any]] = {}
         self._subscriptions: dict[str, Subscription] = {}
         self.pending_bytes = 0
@@ -53,6 +76,11 @@ class Outbox:
         self._waiting.append(line)
         self.pending_bytes += len(line)
 
+    def put_back(self, rest: bytes) -> None:
+        """Return the end of what `take` gave, to be sent before all else."""
+        self._waiting.appendleft(rest)
+        self.pending_bytes += len(rest)
+
     def finish(self, id: Id, *pieces: bytes) -> None:
         """Add a request's encoded response, whole or in pieces; nothing of it can follow."""
         if (progress := self._progress.pop(id, None)) is not None:
@@ -60,22 +88,22 @@ class Outbox:
         for piece in pieces:
             self.put(piece)
         # Deltas that still wait keep their place; the id is free for another request.
-        self._open.pop(id, None)
-        self._numbers.pop(id, None)
+        self._streams.pop(id, None)
 
     def delta(self, id: Id, text: str, tokens: int, logprobs: list[dict[str, Any]] | None) -> None:
         """Add what a step brought for a stream."""
-        waiting = self._open.get(id)
-        if waiting is None:
-            numbers = self._numbers.setdefault(id, itertools.count())
-            waiting = self._open[id] = _Deltas(id, numbers)
-            self._waiting.append(waiting)
+        stream = self._streams.get(id)
+        if stream is None:
+            stream = self._streams[id] = _Stream(id)
+        if not stream.waiting:
+            stream.waiting = True
+            self._waiting.append(stream)
             self.pending_bytes += _ENVELOPE_BYTES
-        waiting.text.append(text)
-        waiting.tokens += tokens
+        stream.text.append(text)
+        stream.tokens += tokens
         self.pending_bytes += len(text)
         if logprobs:
-            waiting.logprobs += logprobs
+            stream.logprobs += logprobs
             self.pending_bytes += _ENVELOPE_BYTES * len(logprobs)
 
     def progress(self, id: Id, params: dict[str, Any]) -> None:
@@ -108,8 +136,9 @@ class Outbox:
         size = 0
         while self._waiting and size < CHUNK_BYTES:
             head = self._waiting.popleft()
-            if isinstance(head, _Deltas):
-                line = self._encode(head)
+            if isinstance(head, _Stream):
+                self.pending_bytes -= head.pending_bytes
+                line = head.take()
             else:
                 line = head
                 self.pending_bytes -= len(head)
@@ -124,20 +153,6 @@ class Outbox:
                 parts.append(_event_line(subscription))
                 size += len(parts[-1])
         return b"".join(parts)
-
-    def _encode(self, waiting: _Deltas) -> bytes:
-        text = "".join(waiting.text)
-        self.pending_bytes -= _ENVELOPE_BYTES * (1 + len(waiting.logprobs)) + len(text)
-        if self._open.get(waiting.id) is waiting:
-            del self._open[waiting.id]
-        delta: dict[str, Any] = {}
-        if text:
-            delta["text"] = text
-        if waiting.logprobs:
-            delta["logprobs"] = waiting.logprobs
-        seq = next(waiting.numbers)
-        params = {"id": waiting.id, "seq": seq, "tokens": waiting.tokens, "delta": delta}
-        return encode_line(protocol.notification(protocol.STREAM, params))
 
 
 def _event_line(subscription: Subscription) -> bytes:

@@ -18,8 +18,11 @@ GENERATIONS = frozenset({"generate", "chat"})
 # Their results name the model, as those of generations do.
 _ENCODINGS = frozenset({"embed", "rerank"})
 
-# What a stream's reader gets: text, tokens, logprobs.
-Sink = Callable[[str, int, list[dict[str, Any]] | None], None]
+# Sends what a sink took. Called once for all sinks that named it, so that what a step brings for
+# several streams of one client becomes one write.
+Flush = Callable[[], None]
+# What a stream's reader gets: text, tokens, logprobs. Returns what has to be called afterwards.
+Sink = Callable[[str, int, list[dict[str, Any]] | None], Flush | None]
 
 
 @dataclass
@@ -48,18 +51,18 @@ class Work:
     error: HybriddError | None = None
     over: trio.Event = field(default_factory=trio.Event)
 
-    def delta(self, text: str, tokens: int, logprobs: list[dict[str, Any]] | None) -> None:
-        """Take what one step brought."""
+    def delta(self, text: str, tokens: int, logprobs: list[dict[str, Any]] | None) -> Flush | None:
+        """Take what one step brought; what to call once all of the step was taken."""
         if self.over.is_set():
-            return
+            return None
         if self.first_delta_at is None:
             self.first_delta_at = trio.current_time()
         if self.sink is not None:
-            self.sink(text, tokens, logprobs)
-            return
+            return self.sink(text, tokens, logprobs)
         self.text.append(text)
         if logprobs:
             self.logprobs += logprobs
+        return None
 
     def finish(self, done: dict[str, Any]) -> None:
         """End with the engine's `done`."""

@@ -20,7 +20,7 @@ from hybridd.backends.api import Backend, LoadSpec
 from hybridd.core.work import Event, RequestEnded, WorkerGone, WorkerReady, WorkerRefused, WorkerUp
 from hybridd.host.processes import ProcessHost
 from hybridd.host.worker_process import ExitStatus, WorkerProcess
-from hybridd.service.requests import Work
+from hybridd.service.requests import Flush, Work
 from hybridd.wire import errors
 
 PING_EVERY_S = 5.0
@@ -192,11 +192,7 @@ class Supervisor:
     def _handle(self, frame: dict[str, Any]) -> None:
         match frame.get("op"):
             case "deltas":
-                for item in frame["items"]:
-                    if work := self._works.get(item["id"]):
-                        work.delta(
-                            item.get("text", ""), item.get("tokens", 0), item.get("logprobs")
-                        )
+                self._relay(frame["items"])
             case "done":
                 if work := self._works.get(frame["id"]):
                     work.finish(frame["result"])
@@ -218,6 +214,18 @@ class Supervisor:
                 if not self._told_to_stop.is_set():
                     self._refusal = errors.from_wire(frame["error"])
                     self._feed(WorkerRefused(self.number, self._refusal))
+
+    def _relay(self, items: list[dict[str, Any]]) -> None:
+        flushes: set[Flush] = set()
+        for item in items:
+            if (work := self._works.get(item["id"])) is not None and (
+                flush := work.delta(
+                    item.get("text", ""), item.get("tokens", 0), item.get("logprobs")
+                )
+            ):
+                flushes.add(flush)
+        for flush in flushes:
+            flush()
 
     def _fail_request(self, key: int | None) -> None:
         if key is not None:

@@ -21,7 +21,6 @@ from __future__ import annotations
 import gc
 import importlib
 import os
-import queue
 import sys
 import time
 from collections.abc import Sequence
@@ -91,7 +90,7 @@ class Worker:
         return EXIT_ENDED
 
     def _await_load(self) -> dict[str, Any] | None:
-        while (frame := self._mailbox.get(wait=True)) is not None:
+        while (frame := self._mailbox.get()) is not None:
             match frame.get("op"):
                 case "load":
                     return frame
@@ -126,13 +125,11 @@ class Worker:
 
     def _take_frames(self, engine: Engine) -> bool:
         """Handle every frame at hand; without work to do, wait for one. False: end now."""
-        while True:
-            try:
-                frame = self._mailbox.get(wait=not engine.busy)
-            except queue.Empty:
-                return True
+        while not (self._mailbox.empty and engine.busy):
+            frame = self._mailbox.get()
             if frame is None or not self._handle(engine, frame):
                 return False
+        return True
 
     def _handle(self, engine: Engine, frame: dict[str, Any]) -> bool:
         match frame.get("op"):

@@ -50,13 +50,14 @@ class Mailbox:
         """Begin reading."""
         threading.Thread(target=self._read, name="mailbox", daemon=True).start()
 
-    def get(self, wait: bool) -> dict[str, Any] | None:
-        """The next frame for the loop; None when the channel closed.
+    @property
+    def empty(self) -> bool:
+        """Whether `get` would wait, for the only one that calls it. Asked at each step."""
+        return self._queue.empty()
 
-        Raises:
-            queue.Empty: There is none now and `wait` is false.
-        """
-        return self._queue.get(block=wait)
+    def get(self) -> dict[str, Any] | None:
+        """Wait for the next frame for the loop; None when the channel closed."""
+        return self._queue.get()
 
     def interrupted(self, request_id: int) -> bool:
         """Whether nobody wants that request's outcome any more. Cheap; for any thread."""

@@ -56,6 +56,14 @@ class MemoryWire:
         del self._to_daemon[:max_bytes]
         return data
 
+    def send_now(self, data: bytes | memoryview) -> int:
+        if self._hung_up:
+            return 0
+        sent = bytes(data[: max(0, self.room - len(self._to_client))])
+        self._to_client += sent
+        self._wake()
+        return len(sent)
+
     async def send_some(self, data: memoryview) -> int:
         await trio.lowlevel.checkpoint()
         while len(self._to_client) >= self.room and not self._hung_up:
@@ -190,8 +198,9 @@ async def stream(
         return {"text": "".join(deltas)}
     sink = call.sink()
     for text in deltas:
-        sink(text, 1, [{"token": text}] if text == "logprob" else None)
-        if each:
+        flush = sink(text, 1, [{"token": text}] if text == "logprob" else None)
+        if each and flush:
+            flush()
             await trio.lowlevel.checkpoint()
     return {}
 
@@ -201,7 +210,8 @@ async def flood(call: Call, *, size: Annotated[int, Int(0)]) -> dict[str, Any]:
     """Stream without end."""
     sink = call.sink()
     while True:
-        sink("x" * size, 1, None)
+        if flush := sink("x" * size, 1, None):
+            flush()
         await trio.lowlevel.checkpoint()
 
 

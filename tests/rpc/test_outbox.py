@@ -11,7 +11,7 @@ from hypothesis import strategies as some
 from hybridd.rpc.outbox import CHUNK_BYTES, Outbox
 from hybridd.service.events import EventHub
 from hybridd.wire.framing import encode_line
-from hybridd.wire.protocol import response
+from hybridd.wire.protocol import STREAM, notification, response
 
 IDS = some.sampled_from([1, 2, "x"])
 STEPS = some.one_of(
@@ -109,3 +109,35 @@ def test_events_come_when_nothing_else_waits() -> None:
     assert found[1]["params"]["id"] == "m"
     assert outbox.detach(subscription.name)
     assert not outbox.detach(subscription.name)
+
+
+@given(some.one_of(some.text(max_size=8), some.integers()), some.text(), some.booleans())
+def test_a_streams_line_is_what_the_encoder_would_make(id: Any, text: str, logprob: bool) -> None:
+    outbox = Outbox()
+    for seq in range(2):
+        logprobs = [{"token": text, "logprob": -1.5}] if logprob else []
+        outbox.delta(id, text, 3, logprobs)
+        delta: dict[str, Any] = {"text": text} if text else {}
+        if logprobs:
+            delta["logprobs"] = logprobs
+        params = {"id": id, "seq": seq, "tokens": 3, "delta": delta}
+        assert json.loads(outbox.take()) == notification(STREAM, params)
+
+
+def test_text_that_is_no_unicode_is_escaped() -> None:
+    outbox = Outbox()
+    outbox.delta(1, "a\udc80é", 1, None)
+    line = outbox.take()
+    assert b'"a\\udc80\\u00e9"' in line
+    assert json.loads(line)["params"]["delta"]["text"] == "a\udc80é"
+
+
+def test_what_was_not_taken_from_us_goes_first() -> None:
+    outbox = Outbox()
+    outbox.delta(1, "one", 1, None)
+    line = outbox.take()
+    outbox.delta(1, "two", 1, None)
+    outbox.put_back(line[10:])
+    data = line[:10] + outbox.take()
+    assert [m["params"]["delta"]["text"] for m in messages(data)] == ["one", "two"]
+    assert outbox.pending_bytes == 0
