@@ -291,8 +291,9 @@ class Library:
                 self._linked = listing.linked
                 await self._watch(roots, self._linked)
                 self.hint()
+            sorted_at = trio.current_time()
             settled, waiting, due = await self._in_thread(
-                partial(self._survey.sort, listing.candidates, trio.current_time())
+                partial(self._survey.sort, listing.candidates, sorted_at)
             )
             inspected = await self._inspect(settled, waiting, backends)
             await self._advance(inspected, waiting, backends, listing)
@@ -303,7 +304,7 @@ class Library:
         self._waiting = len(waiting)
         self._pacing.end(None if due is None else due + _CLOCK_SLACK_S)
         patience_s = self._survey.settling.settle_s + _CLOCK_SLACK_S
-        self._callers.finish(trio.current_time(), patience_s, waiting=bool(waiting))
+        self._callers.finish(sorted_at, patience_s, waiting=bool(waiting))
         self._looked.set()
         self._looked = trio.Event()
 

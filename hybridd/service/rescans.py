@@ -77,12 +77,19 @@ class Callers:
         """The look did not come to an end."""
         self._looking, self._waiting = [], self._looking + self._waiting
 
-    def finish(self, now: float, patience_s: float, *, waiting: bool) -> None:
-        """The look is in the catalog; while files are being written, callers wait for a while."""
+    def finish(self, sorted_at: float, patience_s: float, *, waiting: bool) -> None:
+        """The look is in the catalog; while files are being written, callers wait for a while.
+
+        Args:
+            sorted_at: When the look told files at rest from others. Not when it ended: one that
+                took long has not seen what came to rest meanwhile.
+            patience_s: How long after that of their first look callers wait.
+            waiting: Whether some were not at rest.
+        """
         for caller in self._looking:
             if caller.deadline is None:
-                caller.deadline = now + patience_s
-            if not waiting or now >= caller.deadline:
+                caller.deadline = sorted_at + patience_s
+            if not waiting or sorted_at >= caller.deadline:
                 caller.done.set()
         self._waiting = [c for c in self._looking if not c.done.is_set()] + self._waiting
         self._looking = []

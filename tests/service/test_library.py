@@ -81,6 +81,7 @@ class World:
         self.raw: list[dict[str, Any]] = []
         self.looks = 0
         self.look_takes = 0.0
+        self.inspection_takes = 0.0
         self.watchers: list[FakeWatcher] = []
         self.library = Library(
             {"gguf": self.backend},  # type: ignore[dict-item]
@@ -142,7 +143,8 @@ class World:
         )
 
     async def in_thread(self, function: Callable[[], Any]) -> Any:
-        await trio.sleep(self.look_takes)
+        inspects = getattr(function, "func", function).__name__ == "inspect"
+        await trio.sleep(self.look_takes + (self.inspection_takes if inspects else 0.0))
         return function()
 
     @asynccontextmanager
@@ -378,6 +380,21 @@ def test_rescan_waits_for_a_copy_that_has_just_ended_but_not_for_ever() -> None:
                 nursery.cancel_scope.cancel()
             assert made["added"] == 0
             assert made["seconds_s"] < 2.5
+
+    simulate(main)
+
+
+def test_a_slow_look_does_not_answer_without_what_came_to_rest_meanwhile() -> None:
+    async def main() -> None:
+        world = World()
+        async with world.running() as library:
+            await library.wait_complete()
+            world.put("first.gguf", age=0.7)
+            world.put("last.gguf", age=0.0)
+            world.inspection_takes = 3.0  # the look that finds the first one at rest
+            made = await library.rescan()
+            assert made["added"] == 2
+            assert set(library.snapshot.models) == {"first:Q4_K_M", "last:Q4_K_M"}
 
     simulate(main)
 
