@@ -25,10 +25,10 @@ from hybridd.host.gpu import Gpus
 from hybridd.host.notify import Notifier
 from hybridd.host.processes import ProcessHost
 from hybridd.rpc.call import Daemon
-from hybridd.rpc.connection import Limits
 from hybridd.rpc.dispatch import Dispatcher
 from hybridd.rpc.listener import Listener
 from hybridd.rpc.registry import REGISTRY
+from hybridd.rpc.transport import Limits
 from hybridd.service import stores
 from hybridd.service.configuration import BadConfiguration, Configuration
 from hybridd.service.events import EventHub

@@ -3,15 +3,14 @@
 A connection owns everything that its client began: when the client is gone, its requests are
 cancelled and its subscriptions end. It knows JSON-RPC's envelope and limits; what methods do is
 `dispatch`'s business. The stream is any `trio` stream that can tell a hang-up from a half-close
-(see `Wire`), so that tests run over memory.
+(see `transport.Wire`), so that tests run over memory.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import trio
 
@@ -19,6 +18,7 @@ from hybridd.rpc.call import Call, Daemon
 from hybridd.rpc.dispatch import Dispatcher
 from hybridd.rpc.encoded import encode_error, encode_response, response_parts
 from hybridd.rpc.outbox import Id, Outbox
+from hybridd.rpc.transport import Limits, Wire
 from hybridd.service.events import Subscription
 from hybridd.service.requests import Flush, Sink
 from hybridd.wire import protocol
@@ -42,39 +42,6 @@ DISCARD_S = 1.0
 CLOSE_GRACE_S = 1.0
 # There are five topics; each subscription may hold some thousand events that nobody reads.
 MAX_SUBSCRIPTIONS = 64
-
-
-class Wire(Protocol):
-    """A byte stream whose peer can end its half."""
-
-    async def receive_some(self, max_bytes: int) -> bytes:
-        """b"" once the peer sends no more."""
-        ...
-
-    def send_now(self, data: bytes | memoryview) -> int:
-        """Send without waiting; how many bytes, 0 when it would wait or has failed."""
-        ...
-
-    async def send_some(self, data: memoryview) -> int:
-        """Send at least one byte; how many."""
-        ...
-
-    async def wait_hangup(self) -> None:
-        """Return once the peer cannot receive any more."""
-        ...
-
-    async def aclose(self) -> None:
-        """Close both halves."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The settings a connection keeps to; see `core/keys`, section server."""
-
-    max_line_bytes: int
-    slow_bytes: int
-    slow_s: float
 
 
 class Connection:
@@ -360,10 +327,9 @@ class Connection:
 
     async def _give_up(self, why: str) -> None:
         """End every request of a client that does not read, and then the connection."""
-        if self._failure is not None:
-            return
-        log.warning("a client is disconnected: %s", why)
-        self._end_requests(SlowConsumer(f"the connection is closed: {why}"))
+        if self._failure is None:
+            log.warning("a client is disconnected: %s", why)
+            self._end_requests(SlowConsumer(f"the connection is closed: {why}"))
 
     @property
     def _done(self) -> bool:
@@ -377,13 +343,12 @@ class Connection:
     def sink(self, id: Id) -> Sink:
         """Where a stream's deltas go; see `call.Client`."""
 
+        flush = self._flush
+
         def take(text: str, tokens: int, logprobs: list[dict[str, Any]] | None) -> Flush:
             self._outbox.delta(id, text, tokens, logprobs)
-            if self._outbox.pending_bytes > self._limits.slow_bytes:
-                self._check_pending()
+            self._check_pending()
             return flush
-
-        flush = self._flush
 
         return take
 
@@ -412,8 +377,6 @@ class Connection:
     def wake(self) -> None:
         """Let the writer look again."""
         self._wakened.set()
-
-    # ---------------------------------------------------------------- small things
 
     def _refuse(self, error: HybriddError) -> None:
         self._put(encode_error(None, error))

@@ -9,53 +9,16 @@ from collections.abc import Callable, Collection
 
 import trio
 
-from hybridd.host.sockets import Endpoint, peer_of, wait_hangup
+from hybridd.host.sockets import Endpoint, peer_of
 from hybridd.rpc.call import Daemon
-from hybridd.rpc.connection import Connection, Limits
+from hybridd.rpc.connection import Connection
 from hybridd.rpc.dispatch import Dispatcher
+from hybridd.rpc.transport import Limits, SocketWire
 
 log = logging.getLogger(__name__)
 
 # What other connections get to finish when the daemon ends.
 DRAIN_S = 3.0
-
-
-class SocketWire:
-    """A connected Unix socket as a `connection.Wire`."""
-
-    def __init__(self, connected: trio.socket.SocketType) -> None:
-        self._socket = connected
-
-    async def receive_some(self, max_bytes: int) -> bytes:
-        """b"" once the peer sends no more."""
-        try:
-            return await self._socket.recv(max_bytes)
-        except OSError as exc:
-            raise trio.BrokenResourceError from exc
-
-    def send_now(self, data: bytes | memoryview) -> int:
-        """Send what the kernel has room for without waiting, which may be nothing."""
-        try:
-            # Written to by its descriptor, for a trio socket sends only with a turn of the loop.
-            return os.write(self._socket.fileno(), data)
-        except OSError:
-            return 0
-
-    async def send_some(self, data: memoryview) -> int:
-        """Send what the kernel has room for, at least one byte."""
-        try:
-            return await self._socket.send(data)
-        except OSError as exc:
-            raise trio.BrokenResourceError from exc
-
-    async def wait_hangup(self) -> None:
-        """Return once the peer has closed its socket."""
-        await wait_hangup(self._socket)
-
-    async def aclose(self) -> None:
-        """Close the socket."""
-        self._socket.close()
-        await trio.lowlevel.checkpoint()
 
 
 class Listener:

@@ -45,8 +45,10 @@ class _Child:
             command, pass_fds=(its.fileno(),), stderr=subprocess.DEVNULL
         )
         its.close()
-        spec: dict[str, Any] = {"model": path.stem, "format": "gguf", "path": str(path), "defaults": {}}
+        spec: dict[str, Any] = {"model": path.stem, "format": "gguf", "path": str(path)}
+        spec["defaults"] = {}
         spec["load_options"] = load_options
+        spec["identity"] = path.stem
         spec["kv"] = {"host_cache_bytes": 0, "persist_bytes": 0, "persist_dir": ""}
         self._channel.send({"op": "load", "factory": FACTORY, "extra": "gguf", "spec": spec})
         self._number = 0

@@ -76,17 +76,16 @@ def test_requests_run_side_by_side_and_a_client_that_leaves_makes_room(
             os.kill(now.pid, signal.SIGSTOP)
             now = watcher.loaded()[0]
             assert (now.active_requests, now.queued_requests) == (PARALLEL, 0)
-            with watcher.events("requests") as events:
-                with ThreadPoolExecutor(1) as pool:
-                    last = pool.submit(
-                        lambda: clients[-1].generate(tiny, "me too", max_tokens=3, ignore_eos=True)
-                    )
-                    assert next(events).type == "queued"
-                    assert watcher.loaded()[0].queued_requests == 1
-                    clients[0].close()
-                    os.kill(now.pid, signal.SIGCONT)
-                    assert [next(events).type, next(events).type] == ["finished", "started"]
-                    assert last.result().usage.completion_tokens == 3
+            with watcher.events("requests") as events, ThreadPoolExecutor(1) as pool:
+                last = pool.submit(
+                    lambda: clients[-1].generate(tiny, "me too", max_tokens=3, ignore_eos=True)
+                )
+                assert next(events).type == "queued"
+                assert watcher.loaded()[0].queued_requests == 1
+                clients[0].close()
+                os.kill(now.pid, signal.SIGCONT)
+                assert [next(events).type, next(events).type] == ["finished", "started"]
+                assert last.result().usage.completion_tokens == 3
         for run in runs[1:]:
             next(run)  # nobody else was disturbed
     finally:

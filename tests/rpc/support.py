@@ -12,11 +12,12 @@ import trio
 
 from hybridd.core.fields import Bool, Field, Int, Text
 from hybridd.rpc.call import Call, Daemon
-from hybridd.rpc.connection import Connection, Limits
+from hybridd.rpc.connection import Connection
 from hybridd.rpc.dispatch import Dispatcher
 from hybridd.rpc.methods import events as events_methods
 from hybridd.rpc.methods import jobs as jobs_methods
 from hybridd.rpc.registry import REGISTRY, Method, Registry
+from hybridd.rpc.transport import Limits
 from hybridd.service.events import EventHub
 from hybridd.service.jobs import Jobs
 from hybridd.wire.errors import Busy

@@ -10,7 +10,8 @@ import pytest
 import trio
 import trio.testing
 
-from hybridd.rpc.connection import CLOSE_GRACE_S, DISCARD_S, MAX_SUBSCRIPTIONS, Limits
+from hybridd.rpc.connection import CLOSE_GRACE_S, DISCARD_S, MAX_SUBSCRIPTIONS
+from hybridd.rpc.transport import Limits
 from hybridd.wire.protocol import MAX_BATCH, MAX_IN_FLIGHT
 from tests.rpc.support import connected
 
