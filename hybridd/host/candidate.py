@@ -61,6 +61,7 @@ class Candidate:
         identity: One for each of `files`.
         locations: Where the same files were seen, this place first.
         unfinished: The name of a file beside it that says that a download is under way.
+        open: Whether somebody has a file of it open for writing.
         additions: What belongs to the model beside its own files.
         digest: What the store records of the content of the model's own files.
         given: The id that the store itself gives it.
@@ -82,6 +83,7 @@ class Candidate:
     identity: tuple[FileIdentity, ...]
     locations: tuple[Location, ...]
     unfinished: str | None = None
+    open: bool = False
     additions: tuple[Addition, ...] = ()
     digest: str | None = None
     given: str | None = None

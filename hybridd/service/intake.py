@@ -1,9 +1,8 @@
-"""What stands between a walk of the disk and the catalog: waiting, inspecting, remembering.
+"""What stands between a walk of the disk and the catalog: inspecting and remembering.
 
-A file is inspected once it has stopped changing, and only once while it stays as it is.
-`Settling` decides who has to wait; `Inspections` asks the backends and keeps their answers;
-`make_records` joins candidates, facts and names. No trio and no threads here: `library` calls
-the slow part in one.
+A file is inspected once it has stopped changing (see `settling`), and only once while it stays as
+it is. `Inspections` asks the backends and keeps their answers; `make_records` joins candidates,
+facts and names. No trio and no threads here: `library` calls the slow part in one.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import Protocol
 
 from hybridd.backends.api import Backend, Facts
 from hybridd.core.grouping import base_name, store_name
-from hybridd.core.model import AVAILABLE, INVALID, FileIdentity, ModelRecord, printable
+from hybridd.core.model import AVAILABLE, INVALID, ModelRecord, printable
 from hybridd.core.naming import Found, Name, assign
 from hybridd.core.packed import Packed
 from hybridd.host.scan import Candidate
@@ -29,6 +28,7 @@ from .examine import examine
 _log = logging.getLogger(__name__)
 
 CHANGING = "the files are being written; they are looked at once they rest"
+OPEN = "incomplete: it is open for writing; it is ready once it is closed"
 # How long one stay in the inspecting thread lasts, so that progress and cancellation get through.
 SLICE_S = 0.2
 # For so many models the store is asked at once.
@@ -106,53 +106,6 @@ class NoFactsStore:
 
     def keep_names(self, names: Mapping[str, Name]) -> None:
         """See `FactsStore`."""
-
-
-class Settling:
-    """Tells complete files from those that somebody is still writing.
-
-    A candidate is settled when its newest file is older than the settle time, or was seen
-    unchanged for that long (clocks of network file systems and archives can be in the future).
-    """
-
-    def __init__(self, settle_s: float) -> None:
-        self.settle_s = settle_s
-        self._since: dict[str, tuple[tuple[FileIdentity, ...], float]] = {}
-
-    def sort(
-        self, candidates: Iterable[Candidate], wall: float, now: float
-    ) -> tuple[list[Candidate], list[Candidate], float | None]:
-        """Split candidates into settled and waiting ones.
-
-        Args:
-            candidates: All of one walk.
-            wall: Unix seconds, to compare with the files' times.
-            now: Any monotonic clock's seconds.
-
-        Returns:
-            The settled ones, the waiting ones, and in how many seconds to look again.
-        """
-        settled, waiting = [], []
-        due: float | None = None
-        since: dict[str, tuple[tuple[FileIdentity, ...], float]] = {}
-        for candidate in candidates:
-            newest = max((f.mtime_ns for f in candidate.identity), default=0) / 1e9
-            age = wall - newest
-            if age >= self.settle_s:
-                settled.append(candidate)
-                continue
-            known = self._since.get(candidate.key)
-            first = known[1] if known is not None and known[0] == candidate.identity else now
-            since[candidate.key] = (candidate.identity, first)
-            rest = first + self.settle_s - now
-            if rest <= 0:
-                settled.append(candidate)
-                continue
-            waiting.append(candidate)
-            rest = min(rest, self.settle_s - age) if age >= 0 else rest
-            due = rest if due is None else min(due, rest)
-        self._since = since
-        return settled, waiting, due
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,12 +305,15 @@ def _record(
         and last.locations is candidate.locations
         and (last.id, last.name, last.publisher) == (name.id, name.name, name.publisher)
         and last.aliases == others
-        and last.reason != CHANGING
+        and last.reason not in (CHANGING, OPEN)
+        and not candidate.open
     ):
         return last  # of the very same candidate
     reason = facts.reason
     if candidate.unfinished is not None:
         reason = f"incomplete: {printable(candidate.unfinished)!r} says that it is being written"
+    elif reason is None and candidate.open:
+        reason = OPEN
     newest = max((identity.mtime_ns for identity in candidate.identity), default=0)
     return ModelRecord(
         id=name.id,

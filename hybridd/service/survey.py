@@ -22,7 +22,8 @@ from hybridd.host import collector
 from hybridd.host.remembered import Remembered
 from hybridd.host.scan import Candidate, Listing, Root, identity_of, scan
 
-from .intake import FactsStore, Inspected, Inspections, Settling, make_records
+from .intake import FactsStore, Inspected, Inspections, make_records
+from .settling import Settling
 
 # What a snapshot's models were made of; the very same objects make the same models.
 _Basis = tuple[list[Inspected | Candidate], dict[str, tuple[str, ...]]]
@@ -133,7 +134,8 @@ class Survey:
     ) -> tuple[list[Candidate], list[Candidate], float | None]:
         """Who is settled, who has to wait, and how long; see `Settling.sort`."""
         settled, waiting, due = self.settling.sort(candidates, self._wall(), now)
-        self._waiting = [os.fspath(path) for candidate in waiting for path in candidate.files]
+        written = [*waiting, *(candidate for candidate in settled if candidate.open)]
+        self._waiting = [os.fspath(path) for candidate in written for path in candidate.files]
         return settled, waiting, due
 
     def inspect(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,11 @@ import trio
 
 from hybridd.backends.api import Backend, Facts
 from hybridd.backends.registry import load_backends
+from hybridd.core.model import ModelRecord
+from hybridd.service import settling
+from hybridd.service.intake import OPEN
 from hybridd.service.library import Library
-from tests.make_models import write_echo, write_gguf
+from tests.make_models import write_echo, write_gguf, write_hf
 
 PATIENCE_S = 30.0
 MODELS = 60
@@ -50,6 +55,29 @@ async def becomes(made: Library, wanted: set[str]) -> None:
         while set(made.snapshot.models) != wanted or not made.snapshot.complete:
             looked = made._looked
             await looked.wait()
+
+
+@asynccontextmanager
+async def running(made: Library) -> AsyncIterator[Library]:
+    """Run it, from its first look on."""
+    async with trio.open_nursery() as nursery:
+        await nursery.start(made.run)
+        with trio.fail_after(PATIENCE_S):
+            await made.wait_complete()
+        yield made
+        nursery.cancel_scope.cancel()
+
+
+async def until(made: Library, reached: Callable[[], bool]) -> None:
+    """Return once a look has brought it about."""
+    with trio.fail_after(PATIENCE_S):
+        while not reached():
+            await made._looked.wait()
+
+
+def only(made: Library) -> ModelRecord:
+    (record,) = made.snapshot.models.values()
+    return record
 
 
 def fill(directory: Path) -> None:
@@ -145,20 +173,66 @@ def test_a_file_that_is_cut_short_and_kept_open(tmp_path: Path) -> None:
 
     async def main() -> None:
         made = library([tmp_path], load_backends())
-        async with trio.open_nursery() as nursery:
-            await nursery.start(made.run)
-            await made.wait_complete()
-            (before,) = made.snapshot.models.values()
-            assert before.available
+        async with running(made):
+            assert only(made).available
             with path.open("r+b") as file:
                 file.truncate(size // 2)
-                with trio.fail_after(PATIENCE_S):
-                    while (now := next(iter(made.snapshot.models.values()))) == before or (
-                        now.facts == before.facts
-                    ):
-                        await made._looked.wait()
-            assert "truncated" in str(now.reason)
-            nursery.cancel_scope.cancel()
+                await until(made, lambda: "truncated" in str(only(made).reason))
+
+    trio.run(main)
+
+
+def test_a_file_of_its_whole_size_is_not_ready_before_it_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settling, "OPEN_S", 1e6)  # only the event of its closing tells
+    raw = write_gguf(tmp_path / "whole.gguf").read_bytes()
+    os.unlink(tmp_path / "whole.gguf")
+
+    async def main() -> None:
+        made = library([tmp_path], load_backends())
+        async with running(made):
+            with (tmp_path / "x.gguf").open("wb") as file:
+                file.truncate(len(raw))
+                file.write(raw)
+                file.flush()
+                await until(made, lambda: bool(made.snapshot.models))
+                for _ in range(3):
+                    assert only(made).reason == OPEN
+                    assert (await made.rescan())["changed"] == 0
+            await until(made, lambda: only(made).available)
+            assert only(made).reason is None
+
+    trio.run(main)
+
+
+def test_a_directory_with_a_file_that_is_open(tmp_path: Path) -> None:
+    write_hf(tmp_path / "publisher" / "model")
+    old = list((tmp_path / "publisher" / "model").iterdir())
+    for path in old:
+        os.utime(path, (1e9, 1e9))
+
+    async def main() -> None:
+        made = library([tmp_path], load_backends())
+        weights = next(path for path in old if path.suffix == ".safetensors")
+        with weights.open("r+b"):
+            os.utime(weights, (time.time() - 10, time.time() - 10))
+            async with running(made):
+                assert only(made).reason == OPEN
+        async with running(library([tmp_path], load_backends())) as made:
+            assert only(made).available
+
+    trio.run(main)
+
+
+def test_nobody_asks_about_files_that_are_old(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "x.gguf")
+    os.utime(path, (1e9, 1e9))
+
+    async def main() -> None:
+        with path.open("r+b"):
+            async with running(library([tmp_path], load_backends())) as made:
+                assert only(made).available
 
     trio.run(main)
 

@@ -2,10 +2,10 @@
 
     python -m tests.soak.catalog [--downloads 300] [--malformed 1000] [--loads 1000] [--seed 1]
 
-Downloads come in pieces with pauses, by the three ways that programs write them: in place, to a
-name of their own that is changed at the end, and with the whole size from the start beside aria2's
-control file. (A file that has its whole size from the start, no such mark, and a pause longer than
-the settle time cannot be told from a complete one.) None may be available before its last byte is
+Downloads come in pieces with pauses, by the four ways that programs write them: in place, to a
+name of their own that is changed at the end, and with the whole size from the start, with and
+without aria2's control file beside them. Who writes with it closes the file between the pieces; who
+writes without keeps it open, which is all that tells. None may be available before its last byte is
 there; how long each takes from there is printed. Malformed files are mutants of
 `tests/fuzz/headers.py`; the daemon is pinged while it reads them, then each is loaded, first those
 that are listed as usable: a typed error or a model, and a daemon that lives. The exit code is 1 if
@@ -37,7 +37,7 @@ SETTLE_S = 1.0
 ALLOWED_S = 5.0
 # Shorter and longer than the settle time.
 _PAUSES_S = (0.05, 0.3, 0.9, 1.1, 1.5, 2.5)
-_MANNERS = ("in place", "renamed", "aria2")
+_MANNERS = ("in place", "renamed", "aria2", "allocated")
 
 
 class Download:
@@ -54,9 +54,11 @@ class Download:
         edges = [0, *cuts, len(raw)]
         self._pieces = [raw[a:b] for a, b in itertools.pairwise(edges)]
         self._file = self.path.open("wb")
+        self._written = 0
         self._control = self.target.with_name(self.target.name + ".aria2")
         if self.manner == "aria2":
             self._control.touch()
+        if self.manner in ("aria2", "allocated"):
             self._file.truncate(len(raw))
         self.complete_at: float | None = None
 
@@ -64,10 +66,17 @@ class Download:
         """Write the next piece; whether there is another."""
         if len(self._pieces) == 1 and self.manner == "in place":
             self.complete_at = time.time()  # before: the daemon may be quicker than we are
-        self._file.write(self._pieces.pop(0))
+        if self._file.closed:
+            self._file = self.path.open("r+b")
+            self._file.seek(self._written)
+        self._written += self._file.write(self._pieces.pop(0))
         self._file.flush()
         if self._pieces:
+            if self.manner == "aria2":
+                self._file.close()  # nothing but the mark tells
             return True
+        if self.manner == "allocated":
+            self.complete_at = time.time()
         self._file.close()
         if self.manner == "renamed":
             self.complete_at = time.time()
