@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal
 
-from hybridd.wire.errors import ContextExceeded
+from hybridd.wire.errors import ContextExceeded, Unsupported
 
 from .api import Output
 from .options import GenerationOptions
@@ -18,6 +18,9 @@ from .text import TextStream
 
 # JSON has no infinity; clients know this number from other servers for "cannot come".
 IMPOSSIBLE_LOGPROB = -9999.0
+# With `context_shift` nothing ends a text that has no end; without `max_tokens` this many contexts
+# do.
+_SHIFTED_CONTEXTS = 4
 
 
 def finite(logprob: float) -> float:
@@ -40,6 +43,21 @@ def check_prompt(prompt_tokens: int, context_length: int) -> None:
         )
 
 
+def refuse_context_shift(options: GenerationOptions, format_name: str) -> None:
+    """Say that `context_shift` cannot be had, if it is asked for.
+
+    Raises:
+        Unsupported: With the capability.
+    """
+    if options.context_shift:
+        raise Unsupported(
+            "this model cannot shift its context; leave context_shift out, or load the model with "
+            "a larger context_length",
+            capability="context_shift",
+            format=format_name,
+        )
+
+
 class Generation:
     """The bookkeeping of one request, from its prompt to its `done`.
 
@@ -47,7 +65,8 @@ class Generation:
         request_id: For the outputs.
         options: Of the request.
         prompt_tokens: How many the prompt has; `check_prompt` was called.
-        context_length: How many tokens prompt and completion may have together.
+        context_length: How many tokens prompt and completion may have together; with
+            `context_shift` that limits the prompt only.
 
     Attributes:
         id: The request's id.
@@ -68,9 +87,10 @@ class Generation:
         self.finished = False
         self.cached_tokens = 0
         self._prompt_tokens = prompt_tokens
-        remaining = context_length - prompt_tokens
-        wanted = remaining if options.max_tokens is None else options.max_tokens
-        self._limit = min(wanted, remaining)
+        shifts, remaining = options.context_shift, context_length - prompt_tokens
+        default = context_length * _SHIFTED_CONTEXTS if shifts else remaining
+        wanted = default if options.max_tokens is None else options.max_tokens
+        self._limit = wanted if shifts else min(wanted, remaining)
         self._stream = TextStream(options.stop)
         self._completion_tokens = 0
         self._clock = clock

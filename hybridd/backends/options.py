@@ -20,6 +20,7 @@ class GenerationOptions:
         temperature: 0 takes the likeliest token.
         adapters: Names and scales of those to be used.
         logprobs: How many alternatives to report beside each token; 0 reports nothing.
+        context_shift: Where the context is full, go on without a part of what came before.
     """
 
     max_tokens: int | None = None
@@ -37,6 +38,7 @@ class GenerationOptions:
     logprobs: int = 0
     ignore_eos: bool = False
     adapters: tuple[tuple[str, float], ...] = ()
+    context_shift: bool = False
 
     @classmethod
     def from_wire(cls, options: Mapping[str, Any] | None) -> Self:

@@ -15,7 +15,7 @@ from hybridd.wire.errors import HybriddError, Unsupported
 
 from .api import Output, WorkRequest
 from .embedding import ENCODING, Encoder, EncoderQueue
-from .generation import Generation, check_prompt
+from .generation import Generation, check_prompt, refuse_context_shift
 from .options import GenerationOptions
 from .prompts import Prompts
 
@@ -54,7 +54,12 @@ class ServingEngine(ABC, Generic[S]):
     """The requests' side of an engine.
 
     `load` has to call `_serve` or `_serve_encoder` when the model is up.
+
+    Attributes:
+        can_shift: Whether a generation may go on past its context (`context_shift`).
     """
+
+    can_shift = False
 
     def __init__(self) -> None:
         self._prompts: Prompts | None = None
@@ -169,6 +174,8 @@ class ServingEngine(ABC, Generic[S]):
             prompt = prompts.tokens(request)
             check_prompt(len(prompt), self._context_length)
             options = GenerationOptions.from_wire(request.get("options"))
+            if not self.can_shift:
+                refuse_context_shift(options, prompts.format)
             generation = Generation(request["id"], options, len(prompt), self._context_length)
             self._waiting.append((generation, prompt))
         except HybriddError as exc:

@@ -34,6 +34,7 @@ SAMPLING: Mapping[str, Field] = {
     "logit_bias": MapOf(Float(-1000, 1000), whole=True),
     "logprobs": Int(0, 20),
     "ignore_eos": Bool(),
+    "context_shift": Bool(),
     "adapters": ListOf(_ADAPTER_SCALE, max_length=16),
 }
 
@@ -53,6 +54,7 @@ SAMPLING_DEFAULTS: Mapping[str, Any] = {
     "logit_bias": {},
     "logprobs": 0,
     "ignore_eos": False,
+    "context_shift": False,
     "adapters": [],
 }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,48 +12,27 @@ from hypothesis import strategies as st
 
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 
-from hybridd.backends.api import KVSpec
 from hybridd.backends.gguf.engine import GGUFEngine
-from tests.make_gguf import GENERATING, write_tiny
-from tests.support_models import Answer, ask, ignore_progress, spec_for
+from tests.make_gguf import GENERATING
+from tests.support_gguf import (
+    MIB,
+    WORDS,
+    Alone,
+    Crowd,
+    check_whole,
+    forget,
+    greedy,
+    kv_spec,
+    load,
+)
+from tests.support_models import Answer, ask
 
-TEXT = "the people could find water and so their first words were about seven other things"
-WORDS = TEXT.split(" ")
 KINDS = [*GENERATING, "tiny-qwen2 unified", "tiny-gemma3 unified", "tiny-mamba unified"]
-# Fewer cells than two whole contexts: four requests of 60 tokens do not fit together.
-UNIFIED_CELLS = 300
-MIB = 1024 * 1024
-# Of log probabilities; seen were differences of up to 0.001 between sizes of batches.
-TIE = 0.01
-
-
-def kv_spec(host: int = 0, directory: Path | None = None, disk: int = 0) -> KVSpec:
-    """What may be kept of conversations."""
-    return KVSpec(
-        host_cache_bytes=host, persist_bytes=disk, persist_dir=str(directory) if directory else ""
-    )
 
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("tiny")
-
-
-def load(directory: Path, kind: str, kv: KVSpec | None = None, **options: Any) -> GGUFEngine:
-    """A tiny model in the engine; "unified" shares too few cells."""
-    name, _, unified = kind.partition(" ")
-    path = directory / f"{name}-F32.gguf"
-    if not path.exists():
-        write_tiny(name, directory)
-    given_options = {"context_length": 256, "threads": 1, "parallel": 4, **options}
-    if unified:
-        given_options["kv_cells"] = UNIFIED_CELLS
-    spec = spec_for(path, "gguf", **given_options)
-    if kv is not None:
-        spec["kv"] = kv
-    engine = GGUFEngine()
-    engine.load(spec, ignore_progress)
-    return engine
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -75,92 +53,6 @@ def alone(directory: Path, kind: str) -> Iterator[Alone]:
     engine = load(directory, kind.partition(" ")[0], parallel=1)
     yield Alone(engine)
     engine.close()
-
-
-class Alone:
-    """Answers of requests that had the model to themselves, and nothing cached."""
-
-    def __init__(self, engine: GGUFEngine) -> None:
-        self._engine = engine
-        self._known: dict[tuple[str, int], Answer] = {}
-
-    def answer(self, prompt: str, tokens: int) -> Answer:
-        if (prompt, tokens) not in self._known:
-            forget(self._engine)
-            options = {**greedy(tokens), "logprobs": 2}
-            self._known[prompt, tokens] = ask(self._engine, prompt=prompt, options=options)
-        return self._known[prompt, tokens]
-
-    def said(self, prompt: str, tokens: int, text: str) -> bool:
-        """Whether `text` is the answer, as far as rounding allows.
-
-        llama.cpp sums in another order for another size of batch. Where two tokens are so close
-        that this decides between them, what follows is not compared.
-        """
-        answer = self.answer(prompt, tokens)
-        for number, entry in enumerate(answer.logprobs):
-            first, second = (top["logprob"] for top in entry["top_logprobs"])
-            if first - second < TIE:
-                return text.startswith("".join(answer.deltas[:number]))
-        return text == answer.text
-
-
-def greedy(tokens: int) -> dict[str, Any]:
-    return {"temperature": 0, "max_tokens": tokens, "ignore_eos": True}
-
-
-def forget(engine: GGUFEngine) -> None:
-    """Let go of every retained prefix."""
-    places = engine._places
-    assert places is not None
-    for slot in places.slots.all:
-        places.forget(slot)
-
-
-def check_whole(engine: GGUFEngine) -> None:
-    """What the slots say is what llama.cpp has, and nobody is left in them."""
-    places, context = engine._places, engine._context
-    assert places is not None
-    assert context is not None
-    assert not engine.busy
-    for slot in places.slots.all:
-        assert not slot.busy
-        assert context.held(slot.index) == len(slot.tokens)
-
-
-class Crowd:
-    """Requests that come and go; drives the engine and gathers what each got."""
-
-    def __init__(self, engine: GGUFEngine) -> None:
-        self.engine = engine
-        self.texts: dict[int, str] = {}
-        self.tokens: dict[int, int] = {}
-        self.over: dict[int, dict[str, Any]] = {}
-
-    def submit(self, key: int, prompt: str, **options: Any) -> None:
-        self.texts[key] = ""
-        self.tokens[key] = 0
-        self.engine.submit({"id": key, "kind": "generate", "prompt": prompt, "options": options})
-
-    def cancel(self, key: int) -> None:
-        if key in self.texts and key not in self.over:
-            self.engine.cancel(key)
-            del self.texts[key]
-
-    def step(self) -> None:
-        for output in self.engine.step():
-            key = output["id"]
-            assert key in self.texts, "an output of a request that was cancelled"
-            assert key not in self.over, "an output after the end"
-            self.texts[key] += output.get("text", "")
-            self.tokens[key] += output.get("tokens", 0)
-            assert "error" not in output
-            if "done" in output:
-                self.over[key] = output["done"]
-
-    def run(self) -> None:
-        while self.engine.busy:
-            self.step()
 
 
 PROMPTS = st.lists(st.sampled_from(WORDS), min_size=1, max_size=25).map(" ".join)

@@ -75,6 +75,16 @@ def test_a_prefix_of_a_running_request_is_copied() -> None:
     assert (choice.slot.index, choice.source, choice.reused) == (1, slots.all[0], len(system))
 
 
+def test_of_a_context_that_was_shifted_only_its_beginning_is_copied() -> None:
+    slots = Slots(2)
+    system = list(range(MIN_COPIED_TOKENS))
+    held(slots, 0, [*system, 7, 7, 7], busy=True)
+    slots.all[0].exact = len(system)
+    choice = slots.choose([*system, 7, 7, 7, 8], always)
+    assert choice is not None
+    assert (choice.source, choice.reused) == (slots.all[0], len(system))
+
+
 def test_without_a_free_slot_there_is_none() -> None:
     slots = Slots(1)
     held(slots, 0, [1], busy=True)

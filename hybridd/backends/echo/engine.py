@@ -38,7 +38,7 @@ from typing import Any
 from hybridd.backends.api import LoadedFacts, LoadSpec, Output, Report, WorkRequest
 from hybridd.backends.cpu import usable_cores
 from hybridd.backends.embedding import ENCODING, EncoderQueue
-from hybridd.backends.generation import Generation, check_prompt
+from hybridd.backends.generation import Generation, check_prompt, refuse_context_shift
 from hybridd.backends.messages import normalize
 from hybridd.backends.options import GenerationOptions
 from hybridd.wire.errors import HybriddError, InvalidParams, LoadFailed, ModelInvalid, Unsupported
@@ -249,6 +249,7 @@ class EchoEngine:
         if (crash_on := self._file.get("crash_on")) and crash_on in prompt:
             self._misbehave(crash_on)
         options = GenerationOptions.from_wire(request.get("options"))
+        refuse_context_shift(options, "echo")
         generation = Generation(request["id"], options, prompt_tokens, self._context_length)
         reply = self._file.get("reply")
         self._running.append(_Echo(generation, pieces(echoed if reply is None else reply)))

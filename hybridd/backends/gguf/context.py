@@ -83,6 +83,7 @@ class Context:
         self.recurrent = model.recurrent
         self._window = model.sliding_window
         self._logits = ctypes.c_float * model.vocabulary.vocab_size
+        self._shifted = False
 
     def _params(self, options: LoadOptions, threads: int) -> Any:
         params = llama.llama_context_default_params()
@@ -114,6 +115,9 @@ class Context:
             NoRoom: Cells are short.
             RuntimeError: llama.cpp failed, which is nobody's fault here.
         """
+        if self._shifted:
+            # Positions are put right in the cells now; an abort would leave some layers behind.
+            abort, self._shifted = None, False
         if abort is not None:
             self._abort = abort
             llama.llama_set_abort_callback(self.native, self._abort_callback, None)
@@ -169,6 +173,22 @@ class Context:
         """Make `target` hold what `source` does."""
         llama.llama_memory_seq_rm(self._memory, target, -1, -1)
         llama.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+
+    @property
+    def can_shift(self) -> bool:
+        """Whether a part in the middle can be thrown away, so that what follows moves up."""
+        return self.can_cut_anywhere and bool(llama.llama_memory_can_shift(self._memory))
+
+    def shift(self, sequence: int, start: int, count: int) -> None:
+        """Throw `count` tokens from `start` away and move up what follows.
+
+        llama.cpp puts the positions right at the next `decode`, which has to come before the
+        cells are read or copied in any other way. A cell that several sequences share would move
+        for all of them.
+        """
+        llama.llama_memory_seq_rm(self._memory, sequence, start, start + count)
+        llama.llama_memory_seq_add(self._memory, sequence, start + count, -1, -count)
+        self._shifted = True
 
     def held(self, sequence: int) -> int:
         """How many tokens llama.cpp has of a sequence."""

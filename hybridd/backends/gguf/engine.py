@@ -64,6 +64,7 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
         self._places = _places(context, options, spec)
         prompts = Prompts(self._model.vocabulary, self._model.chat_template(), "gguf")
         self._serve(prompts, context.length, context.parallel)
+        self.can_shift = context.can_shift
         in_force = {
             "context_length": context.length,
             "parallel": context.parallel,
@@ -165,6 +166,9 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
         assert context is not None
         assert places is not None
         running = [s for s in active if not s.paused]
+        for sequence in running:
+            if len(sequence.tokens) > context.length:
+                places.shift(sequence)
         passes = compose(
             running,
             context.micro_batch,

@@ -11,6 +11,9 @@ from .sequence import GGUFSequence
 from .slots import MIN_COPIED_TOKENS, Choice, Slot, Slots
 from .state_cache import SavedState, StateCache
 
+# A context shift keeps at most this part of the context of a prompt's beginning.
+_KEPT_PART = 4
+
 
 class Places:
     """Slots and context of one model, kept equal.
@@ -47,6 +50,7 @@ class Places:
     def give_back(self, slot: Slot) -> None:
         """A request is over: what it computed is retained, as far as that is known."""
         self._settle(slot)
+        self._drop_inexact(slot)
         self.slots.release(slot)
 
     def persist(self) -> None:
@@ -57,6 +61,7 @@ class Places:
     def _all_states(self) -> Iterator[SavedState]:
         for slot in sorted(self.slots.all, key=lambda s: s.used, reverse=True):
             self._settle(slot)
+            self._drop_inexact(slot)
             if len(slot.tokens) >= MIN_COPIED_TOKENS:
                 yield SavedState(slot.tokens, self._context.save(slot.index))
         yield from reversed(self.states.states)
@@ -70,6 +75,7 @@ class Places:
         """Empty a slot."""
         self._context.cut(slot.index, 0)
         del slot.tokens[:]
+        slot.shared, slot.exact = 0, None
 
     def _can_cut(self, slot: Slot, length: int) -> bool:
         return self._context.can_cut(slot.index, len(slot.tokens), length)
@@ -81,6 +87,9 @@ class Places:
             return choice.reused
         if self._context.unified or len(source.tokens) > self._context.length // 2:
             self._context.copy(source.index, slot.index)
+            if self._context.unified:
+                slot.shared = choice.reused
+                source.shared = max(source.shared, choice.reused)
         elif not self._context.restore(slot.index, self._context.save(source.index)):
             # A copy between streams moves all of their cells; a state has those in use.
             return 0
@@ -99,6 +108,28 @@ class Places:
         return length if self._context.can_cut(slot.index, len(saved.tokens), length) else 0
 
     # ------------------------------------------------------------------ computing
+
+    def shift(self, sequence: GGUFSequence) -> None:
+        """Have a sequence that outgrew the context lose half of what follows its beginning.
+
+        As llama.cpp's server does it, but that the beginning is up to a quarter of the context of
+        the prompt, where instructions stand.
+        """
+        length, slot = self._context.length, sequence.slot
+        kept = min(len(sequence.prompt), max(1, length // _KEPT_PART))
+        gone = max(1, (length - kept) // 2)
+        complete = sequence.todo == 1
+        del sequence.tokens[kept : kept + gone]
+        if complete and slot.shared <= kept + gone:
+            self._context.shift(slot.index, kept, gone)
+            del slot.tokens[kept : kept + gone]
+            slot.exact = kept
+            return
+        # Others have some of the cells that would move: they are computed again.
+        if len(slot.tokens) > kept:
+            self._context.cut(slot.index, kept)
+            del slot.tokens[kept:]
+        slot.exact = None
 
     def compute(
         self,
@@ -174,6 +205,13 @@ class Places:
         newest.paused = True
         self.forget(newest.slot)
         return [row for row in rows if row.sequence is not newest]
+
+    def _drop_inexact(self, slot: Slot) -> None:
+        """Keep of a slot what a later prompt may use."""
+        if slot.exact is not None and len(slot.tokens) > slot.exact:
+            self._context.cut(slot.index, slot.exact)
+            del slot.tokens[slot.exact :]
+        slot.exact = None
 
     def _settle(self, slot: Slot) -> None:
         """Make the cells what the slot says, after a pass that was not finished."""

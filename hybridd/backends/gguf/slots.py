@@ -29,12 +29,17 @@ class Slot:
         tokens: Those in its cells, in order; while a request runs, all that were computed.
         busy: A request has it.
         used: When it was last busy, by a counter.
+        shared: How many cells at the beginning another sequence may have too.
+        exact: How many tokens at the beginning have cells as any prompt with them would make; None
+            is all. What a context shift moved was computed from tokens that are gone.
     """
 
     index: int
     tokens: array[int] = field(default_factory=lambda: array("i"))
     busy: bool = False
     used: int = 0
+    shared: int = 0
+    exact: int | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,7 @@ class Slots:
     def take(self, slot: Slot, tokens: Iterable[int]) -> None:
         """A request has the slot now, with these tokens in its cells."""
         slot.tokens = array("i", tokens)
+        slot.shared = min(slot.shared, len(slot.tokens))
         slot.busy = True
         self._touch(slot)
 
@@ -111,6 +117,8 @@ class Slots:
 
     def _prefix(self, slot: Slot, wanted: array[int], can_cut: CanCut) -> int:
         length = min(common_prefix(slot.tokens, wanted), len(wanted) - 1)
+        if slot.exact is not None:
+            length = min(length, slot.exact)
         return length if length > 0 and can_cut(slot, length) else 0
 
     def _victim(self, free: Sequence[Slot]) -> Slot:
