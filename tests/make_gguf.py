@@ -337,6 +337,34 @@ def _reranker(model: ModelFile) -> None:
     model.bias("cls.output", 1)
 
 
+def write_adapter(
+    path: Path,
+    *,
+    seed: int = 1,
+    architecture: str = "llama",
+    width: int = HIDDEN,
+    kind: npt.DTypeLike = np.float32,
+) -> Path:
+    """Write a LoRA adapter for the tiny model of an architecture, strong enough to change texts."""
+    rank, chance = 4, np.random.default_rng(seed)
+    writer = gguf.GGUFWriter(path, architecture)
+    writer.add_type(gguf.GGUFType.ADAPTER)
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", 2.0 * rank)
+    for layer in range(2):
+        for name, size in (("attn_q", HEADS * HEAD), ("ffn_up", FEED_FORWARD)):
+            tensor = f"blk.{layer}.{name}.weight"
+            first = chance.standard_normal((rank, width)) / np.sqrt(width)
+            second = chance.standard_normal((size, rank))
+            writer.add_tensor(f"{tensor}.lora_a", first.astype(kind))
+            writer.add_tensor(f"{tensor}.lora_b", second.astype(kind))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
 # Name -> architecture, recipe.
 MODELS: Mapping[str, tuple[str, Callable[[ModelFile], None]]] = {
     "tiny-llama": ("llama", _llama),

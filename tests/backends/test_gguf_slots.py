@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridd.backends.gguf.passes import MAX_GAP, MIN_FRAGMENT, compose
-from hybridd.backends.gguf.slots import MIN_COPIED_TOKENS, Slot, Slots, common_prefix
+from hybridd.backends.gguf.slots import MIN_COPIED_TOKENS, NONE, Key, Slot, Slots, common_prefix
 from hybridd.backends.gguf.state_cache import SavedState, StateCache
 
 
@@ -176,6 +177,7 @@ class Work:
     slot_index: int
     todo: int
     generating: bool
+    adapters: Key = NONE
 
 
 WORKS = st.lists(st.tuples(st.booleans(), st.integers(1, 50)), min_size=1, max_size=8).map(
@@ -227,3 +229,48 @@ def test_no_gap_is_filled_where_it_would_leave_a_trace() -> None:
     works = [Work(0, 1, True), Work(2, 1, True)]
     (only,) = compose(works, 16, unified=False, fill_gaps=False)
     assert not only.gaps
+
+
+ONE: Key = (("one", 1.0),)
+
+
+@pytest.mark.parametrize("unified", [True, False])
+@pytest.mark.parametrize("in_force", [NONE, ONE])
+def test_no_pass_mixes_adapters_and_everyone_gets_on(unified: bool, in_force: Key) -> None:
+    works = [
+        Work(0, 1, True),
+        Work(1, 1, True, ONE),
+        Work(2, 1, True),
+        Work(3, 9, False, ONE),
+        Work(4, 9, False),
+    ]
+    passes = compose(works, 32, unified=unified, in_force=in_force)
+    for each in passes:
+        assert {row.sequence.adapters for row in each.rows} == {each.adapters}
+    assert passes[0].adapters == in_force
+
+    changes = sum(a.adapters != b.adapters for a, b in pairwise(passes))
+    assert changes == 1
+    assert sorted(row.sequence.slot_index for p in passes for row in p.rows) == [0, 1, 2, 3, 4]
+
+
+def test_cells_of_other_adapters_are_no_prefix() -> None:
+    slots = Slots(2)
+    slots.take(slots.all[0], [1] * 50, ONE)
+    slots.release(slots.all[0])
+    without = slots.choose([1] * 50, always)
+    alike = slots.choose([1] * 50, always, ONE)
+    assert without is not None
+    assert alike is not None
+    assert (without.reused, without.source) == (0, None)
+    assert (alike.slot.index, alike.reused) == (0, 49)
+
+
+def test_states_of_other_adapters_are_not_found_and_not_replaced() -> None:
+    states = StateCache(10_000, whole=False)
+    states.add(SavedState(array("i", [1] * 40), bytearray(100), ONE))
+    assert states.find([1] * 60, 0) is None
+    assert states.wants(array("i", [1] * 40))
+    states.add(state([1] * 80))
+    assert len(states) == 2
+    assert states.find([1] * 60, 0, ONE) is not None

@@ -17,7 +17,9 @@ from hybridd.backends.cpu import threads_for
 from hybridd.backends.generation import Generation
 from hybridd.backends.prompts import Prompts
 from hybridd.backends.serving import ServingEngine
+from hybridd.wire.errors import Unsupported
 
+from .adapters import Adapters
 from .context import Aborted, Context
 from .encoder import GGUFEncoder
 from .library import start, version
@@ -38,6 +40,7 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
         super().__init__()
         self._log = start()
         self._model = Model(self._log)
+        self._adapters = Adapters(self._log)
         self._context: Context | None = None
         self._places: Places | None = None
         self._encoder: GGUFEncoder | None = None
@@ -60,6 +63,8 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
         return facts
 
     def _generate(self, options: LoadOptions, spec: LoadSpec) -> LoadedFacts:
+        # Contexts plan for the adapters that are there when they are made.
+        self._adapters.open(self._model.native, options.adapters)
         self._context = context = Context(self._model, options, self._threads, spec)
         self._places = _places(context, options, spec)
         prompts = Prompts(self._model.vocabulary, self._model.chat_template(), "gguf")
@@ -77,6 +82,12 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
         return self._facts(in_force, options, prompts.capabilities)
 
     def _encode(self, options: LoadOptions) -> LoadedFacts:
+        if options.adapters:
+            raise Unsupported(
+                "adapters change models that generate text; this one makes vectors or scores",
+                capability="adapters",
+                format="gguf",
+            )
         self._encoder = encoder = GGUFEncoder(
             self._model.native,
             self._model.vocabulary,
@@ -142,17 +153,18 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
     def _begin(self, generation: Generation, prompt: list[int]) -> GGUFSequence | None:
         places = self._places
         assert places is not None
+        adapters = self._adapters.key(generation.options.adapters)
         if any(s.paused for s in self._active):
             return None  # those wait for cells already
-        if places.can_share and any(s.will_share(prompt) for s in self._active):
+        if places.can_share and any(s.will_share(prompt, adapters) for s in self._active):
             return None  # what this one would compute is being computed: it is copied then
-        taken = places.take(prompt)
+        taken = places.take(prompt, adapters)
         if taken is None:
             return None
         slot, cached = taken
         generation.cached_tokens = cached
         sampler = Sampler(self._model.vocabulary, generation.options, prompt)
-        return GGUFSequence(generation, prompt, slot, sampler)
+        return GGUFSequence(generation, prompt, slot, sampler, adapters)
 
     def _release(self, sequence: GGUFSequence) -> None:
         assert self._places is not None
@@ -174,6 +186,7 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
             context.micro_batch,
             unified=context.unified,
             fill_gaps=context.can_cut_anywhere,
+            in_force=self._adapters.in_force,
         )
         outputs: list[Output] = []
         for each in passes:
@@ -191,6 +204,7 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
         def abort() -> bool:
             return any(interrupted(request_id) for request_id in prompts)
 
+        self._adapters.use(context.native, work.adapters)
         try:
             done = places.compute(rows, work.gaps, self._active, abort if prompts else None)
         except Aborted:

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from hybridd.wire.errors import InvalidParams, Unsupported
 
+from .adapters import AdapterFile
 from .library import llama
 
 CACHE_TYPES = {
@@ -112,6 +113,7 @@ class LoadOptions:
     rope: RopeScaling
     flash_attention: bool | None
     kv_cache_type: str
+    adapters: Sequence[AdapterFile]
 
     @classmethod
     def from_wire(cls, options: Mapping[str, Any]) -> Self:
@@ -122,7 +124,7 @@ class LoadOptions:
             Unsupported: An option that this engine does not have.
         """
         given = {k: v for k, v in options.items() if v is not None and v != "auto"}
-        for name in ("adapters", "draft_model", "dtype"):
+        for name in ("draft_model", "dtype"):
             if given.get(name):
                 raise Unsupported(f"the gguf engine has no {name}", capability=name, format="gguf")
         cache_type = str(given.get("kv_cache_type", "f16")).lower()
@@ -156,6 +158,7 @@ class LoadOptions:
             rope=RopeScaling.from_wire(given.get("rope_scaling", {})),
             flash_attention=flash,
             kv_cache_type=cache_type,
+            adapters=_adapters(given.get("adapters", ())),
         )
 
     def context_for(self, trained: int) -> int:
@@ -175,6 +178,18 @@ class LoadOptions:
         if isinstance(self.gpu_layers, float):
             return min(layers + 1, math.floor(self.gpu_layers * (layers + 1) + 0.5))
         return self.gpu_layers
+
+
+def _adapters(given: Sequence[Mapping[str, Any]]) -> list[AdapterFile]:
+    files = [AdapterFile(str(each["name"]), str(each.get("path", ""))) for each in given]
+    for file in files:
+        if not file.path:
+            raise InvalidParams(
+                f"the adapter {file.name} has no file",
+                field="load_options.adapters",
+                reason="no file",
+            )
+    return files
 
 
 def _placement(given: Mapping[str, Any]) -> tuple[int | float, int | None]:

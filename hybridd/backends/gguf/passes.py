@@ -7,6 +7,9 @@ With unified cells all that is one pass. As streams, llama.cpp computes only seq
 neighbouring numbers together, each with an equal number of rows, and would cut a mixed batch into
 many small ones, of which each reads all weights again. So prompts get passes of their own there,
 and a small gap between sequences that generate is filled with rows that are taken back afterwards.
+
+Adapters are a state of the context: sequences with different ones get passes of their own, every
+one of them in every step, so that nobody waits for the others' turn.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Generic, Protocol, TypeVar
+
+from .slots import NONE, Key
 
 # A row that fills a gap costs a fraction of what another pass over the weights does; measured with
 # 0.5 B on two cores, about a third.
@@ -41,6 +46,11 @@ class Runnable(Protocol):
         """Whether its prompt is done; `todo` is 1 then."""
         ...
 
+    @property
+    def adapters(self) -> Key:
+        """What it is computed with."""
+        ...
+
 
 R = TypeVar("R", bound=Runnable)
 
@@ -60,14 +70,21 @@ class Pass(Generic[R]):
     Attributes:
         rows: In the order of the batch.
         gaps: Sequence numbers between them that get a row which nobody wants.
+        adapters: What all of them are computed with.
     """
 
     rows: Sequence[Row[R]]
     gaps: Sequence[int] = ()
+    adapters: Key = NONE
 
 
 def compose(
-    sequences: Sequence[R], micro_batch: int, *, unified: bool, fill_gaps: bool = False
+    sequences: Sequence[R],
+    micro_batch: int,
+    *,
+    unified: bool,
+    fill_gaps: bool = False,
+    in_force: Key = NONE,
 ) -> list[Pass[R]]:
     """Passes of one step.
 
@@ -76,6 +93,7 @@ def compose(
         micro_batch: Rows of the step, of all passes together; at least one a sequence.
         unified: Whether the sequences share their cells.
         fill_gaps: Whether a row may be added to other sequences and taken back.
+        in_force: The adapters of the pass before; another one with them comes first.
     """
     generating = [Row(s, 1) for s in sequences if s.generating]
     left = micro_batch - len(generating)
@@ -87,13 +105,31 @@ def compose(
                 break
             prompts.append(Row(sequence, count))
             left -= count
+    keys = dict.fromkeys(row.sequence.adapters for row in [*generating, *prompts])
+    passes: list[Pass[R]] = []
+    for key in sorted(keys, key=lambda key: key != in_force):
+        tokens = [row for row in generating if row.sequence.adapters == key]
+        chunks = [row for row in prompts if row.sequence.adapters == key]
+        passes.extend(_passes(tokens, chunks, key, unified=unified, fill_gaps=fill_gaps))
+    return passes
+
+
+def _passes(
+    generating: list[Row[R]],
+    prompts: list[Row[R]],
+    adapters: Key,
+    *,
+    unified: bool,
+    fill_gaps: bool,
+) -> list[Pass[R]]:
+    """Passes of sequences that may be computed together; one row at least."""
     if unified:
-        return [Pass([*generating, *prompts])] if generating or prompts else []
-    passes = [Pass([row]) for row in prompts]
+        return [Pass([*generating, *prompts], (), adapters)]
+    passes = [Pass([row], (), adapters) for row in prompts]
     if generating:
         generating.sort(key=lambda row: row.sequence.slot_index)
         numbers = [row.sequence.slot_index for row in generating]
-        passes.insert(0, Pass(generating, _gaps(numbers) if fill_gaps else ()))
+        passes.insert(0, Pass(generating, _gaps(numbers) if fill_gaps else (), adapters))
     return passes
 
 

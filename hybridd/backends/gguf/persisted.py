@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .slots import MIN_COPIED_TOKENS, common_prefix
+from .slots import MIN_COPIED_TOKENS, NONE, Key, common_prefix
 from .state_cache import SavedState
 
 _SUFFIX = ".state"
@@ -40,6 +40,7 @@ class _Known:
     start: int  # of the data
     size: int  # of the data
     digest: str
+    adapters: Key
 
 
 class PersistedStates:
@@ -65,7 +66,9 @@ class PersistedStates:
     def __len__(self) -> int:
         return len(self._known)
 
-    def find(self, prompt: Sequence[int], least: int) -> tuple[SavedState, int] | None:
+    def find(
+        self, prompt: Sequence[int], least: int, adapters: Key = NONE
+    ) -> tuple[SavedState, int] | None:
         """The state that spares most of a prompt, and how many tokens that is.
 
         Args:
@@ -74,7 +77,7 @@ class PersistedStates:
         wanted = array("i", prompt)
         while True:
             best, longest = None, least
-            for known in self._known:
+            for known in [k for k in self._known if k.adapters == adapters]:
                 length = min(common_prefix(known.tokens, wanted), len(wanted) - 1)
                 if length > longest and not (self._whole and length < len(known.tokens)):
                     best, longest = known, length
@@ -82,7 +85,7 @@ class PersistedStates:
                 return None
             data = self._read(best)
             if data is not None:
-                return SavedState(best.tokens, data), longest
+                return SavedState(best.tokens, data, adapters), longest
             self._known.remove(best)
 
     @property
@@ -116,14 +119,16 @@ class PersistedStates:
     # ------------------------------------------------------------------ files
 
     def _write(self, directory: Path, state: SavedState) -> Path:
-        tokens = state.tokens.tobytes()
+        tokens, adapters = state.tokens.tobytes(), _text(state.adapters)
         header = {
             "owner": self._owner,
             "tokens": len(state.tokens),
             "bytes": len(state.data),
-            "digest": _digest(tokens, state.data),
+            "adapters": state.adapters,
+            "digest": _digest(adapters, tokens, state.data),
         }
-        name = hashlib.blake2b(self._owner.encode() + tokens, digest_size=16).hexdigest()
+        of = self._owner.encode() + adapters + tokens
+        name = hashlib.blake2b(of, digest_size=16).hexdigest()
         path = directory / (name + _SUFFIX)
         unfinished = directory / (name + _UNFINISHED)
         descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -158,7 +163,9 @@ class PersistedStates:
                 if count < MIN_COPIED_TOKENS or rest != size:
                     return None
                 tokens.frombytes(file.read(count * tokens.itemsize))
-                return _Known(path, tokens, file.tell(), size, str(header["digest"]))
+                adapters = tuple((str(c), float(scale)) for c, scale in header["adapters"])
+                start, digest = file.tell(), str(header["digest"])
+                return _Known(path, tokens, start, size, digest, adapters)
         except (OSError, ValueError, LookupError, TypeError):
             return None
 
@@ -172,15 +179,20 @@ class PersistedStates:
             os.utime(known.path)
         except OSError:
             return None
-        if _digest(known.tokens.tobytes(), data) != known.digest:
+        if _digest(_text(known.adapters), known.tokens.tobytes(), data) != known.digest:
             _remove(known.path)
             return None
         return data
 
 
-def _digest(tokens: bytes, data: bytes | bytearray) -> str:
-    made = hashlib.blake2b(tokens, digest_size=_DIGEST_BYTES)
-    made.update(data)
+def _text(adapters: Key) -> bytes:
+    return json.dumps(adapters).encode()
+
+
+def _digest(*parts: bytes | bytearray) -> str:
+    made = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    for part in parts:
+        made.update(part)
     return made.hexdigest()
 
 

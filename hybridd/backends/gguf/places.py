@@ -8,7 +8,7 @@ from .context import Aborted, Context, NoRoom
 from .passes import Row
 from .persisted import PersistedStates
 from .sequence import GGUFSequence
-from .slots import MIN_COPIED_TOKENS, Choice, Slot, Slots
+from .slots import MIN_COPIED_TOKENS, NONE, Choice, Key, Slot, Slots
 from .state_cache import SavedState, StateCache
 
 # A context shift keeps at most this part of the context of a prompt's beginning.
@@ -32,19 +32,19 @@ class Places:
 
     # ------------------------------------------------------------------ coming and going
 
-    def take(self, prompt: Sequence[int]) -> tuple[Slot, int] | None:
+    def take(self, prompt: Sequence[int], adapters: Key = NONE) -> tuple[Slot, int] | None:
         """A slot for a prompt, and how many of its tokens are there; None when all are busy."""
-        choice = self.slots.choose(prompt, self._can_cut)
+        choice = self.slots.choose(prompt, self._can_cut, adapters)
         if choice is None:
             return None
         least = choice.reused + MIN_COPIED_TOKENS
-        saved = self.states.find(prompt, least)
-        saved = self._persisted.find(prompt, saved[1] if saved else least) or saved
+        saved = self.states.find(prompt, least, adapters)
+        saved = self._persisted.find(prompt, saved[1] if saved else least, adapters) or saved
         if choice.kept:
             self._keep(choice.slot)
         reused = self._bring(choice) if saved is None else self._restore(choice.slot, *saved)
         self._context.cut(choice.slot.index, reused)
-        self.slots.take(choice.slot, prompt[:reused])
+        self.slots.take(choice.slot, prompt[:reused], adapters)
         return choice.slot, reused
 
     def give_back(self, slot: Slot) -> None:
@@ -63,7 +63,7 @@ class Places:
             self._settle(slot)
             self._drop_inexact(slot)
             if len(slot.tokens) >= MIN_COPIED_TOKENS:
-                yield SavedState(slot.tokens, self._context.save(slot.index))
+                yield self._save(slot)
         yield from reversed(self.states.states)
 
     @property
@@ -97,8 +97,11 @@ class Places:
 
     def _keep(self, slot: Slot) -> None:
         """Save what a slot holds, before another takes it."""
-        if self.states.wants(slot.tokens):
-            self.states.add(SavedState(slot.tokens, self._context.save(slot.index)))
+        if self.states.wants(slot.tokens, slot.adapters):
+            self.states.add(self._save(slot))
+
+    def _save(self, slot: Slot) -> SavedState:
+        return SavedState(slot.tokens, self._context.save(slot.index), slot.adapters)
 
     def _restore(self, slot: Slot, saved: SavedState, length: int) -> int:
         if not self._context.restore(slot.index, saved.data):

@@ -9,7 +9,7 @@ from hybridd.backends.generation import Generation
 from hybridd.backends.serving import ActiveSequence
 
 from .sampling import Sampler
-from .slots import Slot, common_prefix
+from .slots import NONE, Key, Slot, common_prefix
 
 # As long a prompt is worth waiting for, when it is being computed for somebody else.
 _MIN_SHARED_TOKENS = 64
@@ -21,17 +21,24 @@ class GGUFSequence(ActiveSequence):
     Attributes:
         tokens: The prompt and what was generated; those behind `slot.tokens` are to be computed.
         slot: Its sequence of the context.
+        adapters: What it is computed with.
         started: The prompt was done once; tokens come.
         paused: Its cells were needed for requests that came before it.
     """
 
     def __init__(
-        self, generation: Generation, prompt: list[int], slot: Slot, sampler: Sampler
+        self,
+        generation: Generation,
+        prompt: list[int],
+        slot: Slot,
+        sampler: Sampler,
+        adapters: Key = NONE,
     ) -> None:
         super().__init__(generation, prompt)
         self.tokens = array("i", prompt)
         self.slot = slot
         self.sampler = sampler
+        self.adapters = adapters
         self.started = False
         self.paused = False
 
@@ -50,9 +57,9 @@ class GGUFSequence(ActiveSequence):
         """Whether its next row is a token of its own; not so while lost cells come back."""
         return self.started and self.todo == 1
 
-    def will_share(self, prompt: Sequence[int]) -> bool:
+    def will_share(self, prompt: Sequence[int], adapters: Key) -> bool:
         """Whether much of another prompt is what this one has yet to compute."""
-        if self.started or self.paused:
+        if self.started or self.paused or self.adapters != adapters:
             return False
         shared = common_prefix(self.tokens, array("i", prompt))
         return shared - len(self.slot.tokens) >= _MIN_SHARED_TOKENS

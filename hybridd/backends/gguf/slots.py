@@ -14,6 +14,9 @@ from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+# What a sequence is computed with beside the model: content and scale of each adapter that counts.
+Key = tuple[tuple[str, float], ...]
+NONE: Key = ()
 # Copying a sequence takes as long as computing some tokens of it; below this it is no gain.
 MIN_COPIED_TOKENS = 32
 # A slot is taken over together with its prefix if that keeps most of what it holds. Otherwise the
@@ -30,6 +33,7 @@ class Slot:
         busy: A request has it.
         used: When it was last busy, by a counter.
         shared: How many cells at the beginning another sequence may have too.
+        adapters: What its cells were computed with: see `Key`.
         exact: How many tokens at the beginning have cells as any prompt with them would make; None
             is all. What a context shift moved was computed from tokens that are gone.
     """
@@ -40,6 +44,7 @@ class Slot:
     used: int = 0
     shared: int = 0
     exact: int | None = None
+    adapters: Key = NONE
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ class Slots:
         self.all = [Slot(i) for i in range(count)]
         self._clock = 0
 
-    def choose(self, prompt: Sequence[int], can_cut: CanCut) -> Choice | None:
+    def choose(self, prompt: Sequence[int], can_cut: CanCut, adapters: Key = NONE) -> Choice | None:
         """The best slot for a prompt; None when all are busy. Changes nothing.
 
         One token of the prompt at least is left to compute: its logits are wanted.
@@ -79,7 +84,10 @@ class Slots:
         if not free:
             return None
         wanted = array("i", prompt)
-        prefixes = {s.index: self._prefix(s, wanted, can_cut) for s in self.all}
+        prefixes = {
+            s.index: self._prefix(s, wanted, can_cut) if s.adapters == adapters else 0
+            for s in self.all
+        }
         best = max(free, key=lambda s: prefixes[s.index])
         length = prefixes[best.index]
         if length and (len(free) == 1 or length >= _KEPT_SHARE * len(best.tokens)):
@@ -94,8 +102,9 @@ class Slots:
             return Choice(victim, longest, source, kept=bool(victim.tokens))
         return taken
 
-    def take(self, slot: Slot, tokens: Iterable[int]) -> None:
+    def take(self, slot: Slot, tokens: Iterable[int], adapters: Key = NONE) -> None:
         """A request has the slot now, with these tokens in its cells."""
+        slot.adapters = adapters
         slot.tokens = array("i", tokens)
         slot.shared = min(slot.shared, len(slot.tokens))
         slot.busy = True

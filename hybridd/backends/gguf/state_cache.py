@@ -11,15 +11,20 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .slots import MIN_COPIED_TOKENS, common_prefix
+from .slots import MIN_COPIED_TOKENS, NONE, Key, common_prefix
 
 
 @dataclass
 class SavedState:
-    """What `Context.save` gave, with the tokens that it stands for."""
+    """What `Context.save` gave, with the tokens that it stands for.
+
+    Attributes:
+        adapters: What it was computed with.
+    """
 
     tokens: array[int]
     data: bytearray
+    adapters: Key = NONE
 
     @property
     def size(self) -> int:
@@ -53,11 +58,14 @@ class StateCache:
         """All of them, the least recently used first."""
         return self._states
 
-    def wants(self, tokens: array[int]) -> bool:
+    def wants(self, tokens: array[int], adapters: Key = NONE) -> bool:
         """Whether a state of these tokens would add anything."""
         if not self.budget or len(tokens) < MIN_COPIED_TOKENS:
             return False
-        return not any(common_prefix(s.tokens, tokens) == len(tokens) for s in self._states)
+        return not any(
+            s.adapters == adapters and common_prefix(s.tokens, tokens) == len(tokens)
+            for s in self._states
+        )
 
     def add(self, state: SavedState) -> None:
         """Keep a state, if it fits into the budget; what it goes beyond of is not needed any more.
@@ -69,13 +77,18 @@ class StateCache:
             return
         if not self._whole:
             self._states = [
-                s for s in self._states if common_prefix(s.tokens, state.tokens) < len(s.tokens)
+                s
+                for s in self._states
+                if s.adapters != state.adapters
+                or common_prefix(s.tokens, state.tokens) < len(s.tokens)
             ]
         self._states.append(state)
         while self.size > self.budget:
             del self._states[0]
 
-    def find(self, prompt: Sequence[int], least: int) -> tuple[SavedState, int] | None:
+    def find(
+        self, prompt: Sequence[int], least: int, adapters: Key = NONE
+    ) -> tuple[SavedState, int] | None:
         """The state that spares most of a prompt, and how many tokens that is.
 
         Args:
@@ -85,7 +98,7 @@ class StateCache:
         best: tuple[SavedState, int] | None = None
         for state in self._states:
             length = min(common_prefix(state.tokens, wanted), len(wanted) - 1)
-            if self._whole and length < len(state.tokens):
+            if state.adapters != adapters or (self._whole and length < len(state.tokens)):
                 continue
             if length > (best[1] if best else least):
                 best = state, length
