@@ -27,7 +27,10 @@ def kv_spec(host: int = 0, directory: Path | None = None, disk: int = 0) -> KVSp
 
 
 def load(directory: Path, kind: str, kv: KVSpec | None = None, **options: Any) -> GGUFEngine:
-    """A tiny model in the engine; "unified" shares too few cells."""
+    """A tiny model in the engine; "unified" shares too few cells.
+
+    `adapters` among the options are names and paths.
+    """
     name, _, unified = kind.partition(" ")
     path = directory / f"{name}-F32.gguf"
     if not path.exists():
@@ -35,7 +38,10 @@ def load(directory: Path, kind: str, kv: KVSpec | None = None, **options: Any) -
     given_options = {"context_length": 256, "threads": 1, "parallel": 4, **options}
     if unified:
         given_options["kv_cells"] = UNIFIED_CELLS
+    placed = given_options.pop("adapters", [])
+    given_options["adapters"] = [{"name": a["name"], "path_or_id": a["name"]} for a in placed]
     spec = spec_for(path, "gguf", **given_options)
+    spec["adapters"] = placed
     if kv is not None:
         spec["kv"] = kv
     engine = GGUFEngine()

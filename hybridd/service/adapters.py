@@ -1,32 +1,49 @@
-"""Where the adapters of a load lie: clients name them as the catalog does, never by a path."""
+"""Where the adapters of a load lie: clients name them as the catalog does.
+
+A path is taken only if it is that of an adapter in the catalog, and is replaced by its id; nothing
+is looked up on the disk for a client.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from hybridd.core.model import ModelRecord
+from hybridd.backends import card
+from hybridd.core.model import Estimate, ModelRecord
 from hybridd.core.naming import resolve
 from hybridd.wire.errors import InvalidParams
 
 Models = Mapping[str, ModelRecord]
 
 
-def named(load_options: Mapping[str, Any], models: Models) -> Mapping[str, Any]:
+def named(
+    load_options: Mapping[str, Any], models: Models, format_name: str | None = None
+) -> Mapping[str, Any]:
     """The load options with the full ids of their adapters.
+
+    Args:
+        format_name: Of the model; None takes adapters of any format.
 
     Raises:
         ModelNotFound, ModelAmbiguous: An adapter is not in the catalog.
-        InvalidParams: Two have one name, or what is meant is no adapter.
+        InvalidParams: Two have one name, or what is meant is no adapter for such a model.
     """
     wanted = load_options.get("adapters")
     if not wanted:
         return load_options
     if len({one["name"] for one in wanted}) != len(wanted):
-        raise InvalidParams(
-            "two adapters have the same name", field="load_options.adapters", reason="same name"
-        )
-    found = [{"name": one["name"], "path_or_id": _id(one["path_or_id"], models)} for one in wanted]
+        raise _invalid("two adapters have the same name", "same name")
+    found = []
+    for one in wanted:
+        record = _find(one["path_or_id"], models)
+        if format_name not in (None, record.format):
+            raise _invalid(
+                f"{record.id} is an adapter for {record.format} models, not for {format_name} ones",
+                "other format",
+            )
+        found.append({"name": one["name"], "path_or_id": record.id})
     return {**load_options, "adapters": found}
 
 
@@ -39,12 +56,20 @@ def placed(load_options: Mapping[str, Any], models: Models) -> Sequence[dict[str
     ]
 
 
-def _id(query: str, models: Models) -> str:
+def with_weights(estimate: Estimate, load_options: Mapping[str, Any], models: Models) -> Estimate:
+    """What a load needs, with its adapters' weights."""
+    records = (models.get(one["path_or_id"]) for one in load_options.get("adapters") or ())
+    more = sum(record.facts.weights_bytes for record in records if record is not None)
+    return replace(estimate, weights_bytes=estimate.weights_bytes + more) if more else estimate
+
+
+def _find(query: str, models: Models) -> ModelRecord:
     by_path = next((id for id, r in models.items() if query == str(r.path)), None)
-    id = by_path or resolve(query, models)
-    card = models[id].facts.metadata.get("card", {})
-    if card.get("kind") != "adapter":
-        raise InvalidParams(
-            f"{id} is no adapter", field="load_options.adapters", reason="no adapter"
-        )
-    return id
+    record = models[by_path or resolve(query, models)]
+    if card.of(record.facts.metadata).get("kind") != card.ADAPTER:
+        raise _invalid(f"{record.id} is no adapter", "no adapter")
+    return record
+
+
+def _invalid(message: str, reason: str) -> InvalidParams:
+    return InvalidParams(message, field="load_options.adapters", reason=reason)

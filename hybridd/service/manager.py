@@ -347,14 +347,17 @@ class Manager:
         parallel = self._backends[record.format].parallel(record.facts)
         own = self.settings.get(record.id).get("load_options", {})
         asked = {**own, **(load_options or {})}
-        return wanted_of(adapters.named(asked, self._library.snapshot.models), parallel.most)
+        models = self._library.snapshot.models
+        return wanted_of(adapters.named(asked, models, record.format), parallel.most)
 
     def _need(self, record: ModelRecord) -> Need:
         backend = self._backends[record.format]
         facts = record.facts
         return Need(
             record.id,
-            lambda options: backend.estimate(facts, options),
+            lambda options: adapters.with_weights(
+                backend.estimate(facts, options), options, self._library.snapshot.models
+            ),
             context_length=facts.context_length,
             auto_context=self._configuration["models.auto_context"],
             auto_parallel=backend.parallel(facts).auto,

@@ -35,7 +35,7 @@ def check_kind(record: ModelRecord, kind: str) -> None:
     raise errors.Unsupported(f"{record.id} {sentence}", capability=capability, format=record.format)
 
 
-_WITH_ADAPTERS = frozenset({"huggingface"})
+_WITH_ADAPTERS = frozenset({"gguf", "huggingface"})
 
 
 def check_wishes(

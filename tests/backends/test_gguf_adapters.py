@@ -24,7 +24,7 @@ from tests.support_gguf import (
     kv_spec,
     load,
 )
-from tests.support_models import ask
+from tests.support_models import ask, ignore_progress, spec_for
 
 PROMPT = " ".join(WORDS * 3)
 NAMES = ("one", "two")
@@ -41,10 +41,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def load_with(
     directory: Path, kind: str = "tiny-llama", kv: KVSpec | None = None, **options: Any
 ) -> GGUFEngine:
-    adapters = [
-        {"name": name, "path_or_id": name, "path": str(directory / f"{name}.gguf")}
-        for name in NAMES
-    ]
+    adapters = [{"name": name, "path": str(directory / f"{name}.gguf")} for name in NAMES]
     return load(directory, kind, kv, adapters=adapters, **options)
 
 
@@ -171,10 +168,18 @@ def test_an_unknown_name_is_refused_with_the_known_ones(
 
 def failure(directory: Path, path: Path, kind: str = "tiny-llama") -> HybriddError:
     with pytest.raises(HybriddError) as caught:
-        load(directory, kind, adapters=[{"name": "mine", "path_or_id": "x", "path": str(path)}])
+        load(directory, kind, adapters=[{"name": "mine", "path": str(path)}])
     assert "mine" in caught.value.message or isinstance(caught.value, Unsupported)
     assert str(path) not in str(caught.value.to_wire())
     return caught.value
+
+
+def test_an_adapter_that_went_away_before_the_load(directory: Path) -> None:
+    spec = spec_for(directory / "tiny-llama-F32.gguf", "gguf", adapters=[{"name": "mine"}])
+    engine = GGUFEngine()
+    with pytest.raises(LoadFailed, match="mine went away"):
+        engine.load(spec, ignore_progress)
+    engine.close()
 
 
 def test_adapters_that_cannot_be_loaded(directory: Path, tmp_path: Path) -> None:

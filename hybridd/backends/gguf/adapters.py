@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,16 +48,22 @@ class Adapters:
         self._natives: dict[str, Any] = {}  # content -> llama.cpp's pointer
         self.in_force: Key = NONE
 
-    def open(self, model: Any, files: Sequence[AdapterFile]) -> None:
+    def open(self, model: Any, names: Sequence[str], placed: Sequence[Mapping[str, str]]) -> None:
         """Load them.
 
         Args:
             model: llama.cpp's pointer.
+            names: Of those that are wanted.
+            placed: Name and path of those that the daemon found.
 
         Raises:
             LoadFailed, ModelInvalid, Unsupported: One cannot be used; says which and why.
         """
-        for file in files:
+        paths = {each["name"]: each["path"] for each in placed}
+        for name in names:
+            if name not in paths:
+                raise LoadFailed(f"the adapter {name} went away", reason="absent", adapter=name)
+            file = AdapterFile(name, paths[name])
             content = _content(file)
             if content not in self._natives:
                 self._natives[content] = self._open(model, file)

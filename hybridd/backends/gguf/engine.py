@@ -64,7 +64,7 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
 
     def _generate(self, options: LoadOptions, spec: LoadSpec) -> LoadedFacts:
         # Contexts plan for the adapters that are there when they are made.
-        self._adapters.open(self._model.native, options.adapters)
+        self._adapters.open(self._model.native, options.adapters, spec.get("adapters", ()))
         self._context = context = Context(self._model, options, self._threads, spec)
         self._places = _places(context, options, spec)
         prompts = Prompts(self._model.vocabulary, self._model.chat_template(), "gguf")

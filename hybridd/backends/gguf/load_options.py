@@ -9,7 +9,6 @@ from typing import Any, Self
 
 from hybridd.wire.errors import InvalidParams, Unsupported
 
-from .adapters import AdapterFile
 from .library import llama
 
 CACHE_TYPES = {
@@ -97,6 +96,7 @@ class LoadOptions:
         gpu_layers: `ALL_LAYERS`, a number, or a fraction that the model's layers settle.
         flash_attention: None leaves it to llama.cpp.
         threads: None leaves it to the model's size.
+        adapters: Their names; where they lie is said beside the options.
     """
 
     context_length: int | None
@@ -113,7 +113,7 @@ class LoadOptions:
     rope: RopeScaling
     flash_attention: bool | None
     kv_cache_type: str
-    adapters: Sequence[AdapterFile]
+    adapters: Sequence[str]
 
     @classmethod
     def from_wire(cls, options: Mapping[str, Any]) -> Self:
@@ -158,7 +158,7 @@ class LoadOptions:
             rope=RopeScaling.from_wire(given.get("rope_scaling", {})),
             flash_attention=flash,
             kv_cache_type=cache_type,
-            adapters=_adapters(given.get("adapters", ())),
+            adapters=[str(each["name"]) for each in given.get("adapters", ())],
         )
 
     def context_for(self, trained: int) -> int:
@@ -178,18 +178,6 @@ class LoadOptions:
         if isinstance(self.gpu_layers, float):
             return min(layers + 1, math.floor(self.gpu_layers * (layers + 1) + 0.5))
         return self.gpu_layers
-
-
-def _adapters(given: Sequence[Mapping[str, Any]]) -> list[AdapterFile]:
-    files = [AdapterFile(str(each["name"]), str(each.get("path", ""))) for each in given]
-    for file in files:
-        if not file.path:
-            raise InvalidParams(
-                f"the adapter {file.name} has no file",
-                field="load_options.adapters",
-                reason="no file",
-            )
-    return files
 
 
 def _placement(given: Mapping[str, Any]) -> tuple[int | float, int | None]:
