@@ -120,7 +120,6 @@ class LoadSpec(TypedDict):
     # PROTOCOL's names. context_length, parallel and kv_cells are numbers; others may be "auto".
     load_options: dict[str, Any]
     defaults: dict[str, Any]  # the model's own sampling defaults
-    adapters: NotRequired[list[dict[str, str]]]  # name and path of those in load_options
     # Names this state of the files: whatever was kept under another one is of other weights.
     identity: str
     kv: KVSpec

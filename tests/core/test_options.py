@@ -89,6 +89,8 @@ def test_good_sampling_options() -> None:
         {"context_length": 4096.0}, {"gpu_layers": -1}, {"gpu_layers": 1.5}, {"gpu_layers": True},
         {"parallel": 0}, {"dtype": "float8"}, {"kv_cache_type": "q1"}, {"threads": 0},
         {"mmap": "yes"}, {"adapters": [{"name": "x"}]}, {"n_ctx": 1},
+        {"mlock": 1}, {"tensor_split": []}, {"tensor_split": [-1]},
+        {"rope_scaling": {"type": "x"}}, {"rope_scaling": {"factor": 0}},
     ],
     ids=str,
 )  # fmt: skip

@@ -24,7 +24,7 @@ from .context import Aborted, Context
 from .encoder import GGUFEncoder
 from .library import start, version
 from .load_options import ALL_LAYERS, LoadOptions
-from .model import Model
+from .model import Model, locked_bytes
 from .passes import Pass, compose
 from .persisted import PersistedStates
 from .places import Places
@@ -117,8 +117,10 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
                 "threads": self._threads,
                 "gpu_layers": self._model.layers + 1 if layers == ALL_LAYERS else layers,
                 "mmap": options.mmap,
-                "mlock": options.mlock,
+                # Locking stops at the limit of the process, with a warning of llama.cpp's.
+                "mlock": options.mlock and locked_bytes() >= self._model.weights_bytes,
                 "flash_attention": "auto" if flash is None else flash,
+                **({"tensor_split": list(options.tensor_split)} if options.splits else {}),
             },
             memory={**self._log.sizes, "weights_bytes": self._model.weights_bytes},
             capabilities=capabilities,

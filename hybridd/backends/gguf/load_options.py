@@ -166,6 +166,11 @@ class LoadOptions:
         return self.context_length or (min(trained, _AUTO_CONTEXT) if trained else _AUTO_CONTEXT)
 
     @property
+    def splits(self) -> bool:
+        """Whether layers are shared out among several GPUs."""
+        return bool(self.tensor_split) and self.gpu_layers != 0
+
+    @property
     def load_mode(self) -> int:
         """llama.cpp's way to bring the file into memory."""
         if self.mlock:

@@ -164,6 +164,14 @@ def _params(options: LoadOptions, path: Path) -> tuple[Any, Any]:
     return params, shares
 
 
+def locked_bytes() -> int:
+    """How much of this process's memory the kernel may not move out."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmLck:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
 def _size(path: Path) -> int:
     """Bytes of the model's file; of all its parts where it is the first of several."""
     stem, of, count = path.name.rpartition("-of-")

@@ -81,6 +81,9 @@ class LoadOptions:
             raise _unsupported(
                 "kv_cache_type", "the huggingface engine keeps its cache unquantized"
             )
+        for name in ("mlock", "tensor_split", "rope_scaling"):
+            if given.get(name):
+                raise _unsupported(name, f"the huggingface engine has no {name}")
         chunk = int(given.get("ubatch_size") or given.get("batch_size") or _CHUNK)
         return cls(
             context_length=given.get("context_length"),
