@@ -132,6 +132,7 @@ def test_states_in_memory_and_on_disk_are_kept_apart(directory: Path, tmp_path: 
             answer = ask(engine, prompt=PROMPT, options=using(**mix))
             assert answer.text == text
             assert answer.result["usage"]["cached_tokens"] > 0
+        engine.retire()
         engine.close()
         engine = load_with(directory, kv=kv, parallel=1)
     engine.close()
@@ -146,6 +147,7 @@ def test_a_file_that_was_replaced_is_another_adapter(directory: Path, tmp_path: 
     kv = kv_spec(0, kept, 64 * MIB)
     engine = load_with(own, kv=kv)
     ask(engine, prompt=PROMPT, options=using(one=1))
+    engine.retire()
     engine.close()
     write_adapter(own / "new", seed=9).replace(own / "one.gguf")
     engine = load_with(own, kv=kv)

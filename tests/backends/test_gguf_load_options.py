@@ -17,7 +17,14 @@ from hybridd.backends.gguf.model import _params, locked_bytes
 from hybridd.wire.errors import HybriddError, InvalidParams, Unsupported
 from tests.make_gguf import write_tiny
 from tests.support_gguf import WORDS, greedy
-from tests.support_models import Answer, ask, ignore_progress, make_engine, spec_for
+from tests.support_models import (
+    DEMO_HUGGINGFACE,
+    Answer,
+    ask,
+    ignore_progress,
+    make_engine,
+    spec_for,
+)
 
 PROMPT = " ".join(WORDS * 4)
 
@@ -191,9 +198,9 @@ def test_llama_cpp_gets_the_shares_of_the_gpus(path: Path) -> None:
     "option", [{"mlock": True}, {"tensor_split": [1]}, {"rope_scaling": {"factor": 2}}]
 )
 def test_the_huggingface_engine_refuses_what_it_does_not_have(
-    path: Path, option: dict[str, Any]
+    option: dict[str, Any],
 ) -> None:
     engine = make_engine("huggingface")
     with pytest.raises(HybriddError) as caught:
-        engine.load(spec_for(path, "huggingface", **option), ignore_progress)
+        engine.load(spec_for(DEMO_HUGGINGFACE, "huggingface", **option), ignore_progress)
     assert caught.value.data["capability"] in option
