@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 import numpy as np  # noqa: TID253 - a test of what runs in workers
 
-from hybridd.backends.gguf.candidates import draw, likeliest
+from hybridd.backends.gguf.candidates import Drawer, likeliest
 from hybridd.backends.gguf.sampling import PENALTY_WINDOW, Sampler
 from hybridd.backends.options import GenerationOptions
 
@@ -39,7 +39,7 @@ def whole(sampler: Sampler, logits: Any) -> int:
     """The chain on everything."""
     values = logits.copy()
     values[sampler._biased] += sampler._biases
-    return draw(sampler._chain, values, np.arange(SIZE))
+    return Drawer().draw(sampler._chain, values, np.arange(SIZE))
 
 
 OPTIONS = st.fixed_dictionaries(

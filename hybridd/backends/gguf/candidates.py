@@ -17,6 +17,7 @@ from .library import llama
 _ENTRY = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 # Elements of a block. Blocks are columns, so that their maxima are taken row by row.
 _BLOCK = 64
+_ROOM = 256
 
 Logits = np.ndarray[Any, np.dtype[np.float32]]
 Ids = np.ndarray[Any, np.dtype[np.intp]]
@@ -28,21 +29,40 @@ def likeliest(logits: Logits, count: int) -> Ids:
     if blocks <= count:
         return np.arange(len(logits))
     maxima = logits[: blocks * _BLOCK].reshape(_BLOCK, blocks).max(axis=0)
+    maxima.partition(blocks - count)
     # As many blocks have an element that reaches it.
-    bound = np.partition(maxima, blocks - count)[blocks - count]
-    found = np.flatnonzero(logits >= bound)
+    found: Ids = (logits >= maxima[blocks - count]).nonzero()[0]
     return found if len(found) >= count else np.arange(len(logits))  # not so with NaN among them
 
 
-def draw(chain: Any, logits: Logits, ids: Ids) -> int:
-    """Have a chain of samplers choose among some tokens, and take note of the choice."""
-    entries = np.empty(len(ids), _ENTRY)
-    entries["id"] = ids
-    entries["logit"] = logits[ids]
-    entries["p"] = 0
-    data = ctypes.cast(entries.ctypes.data, llama.llama_token_data_p)
-    array = llama.llama_token_data_array(data, len(ids), -1, False)
-    llama.llama_sampler_apply(chain, ctypes.byref(array))
-    token = int(array.data[array.selected].id)
-    llama.llama_sampler_accept(chain, token)
-    return token
+class Drawer:
+    """Has a chain of samplers choose among some tokens.
+
+    The arrays are kept from token to token: after a pass over the weights nothing of Python's is
+    in the processor's caches, and what is not touched need not come back.
+    """
+
+    def __init__(self) -> None:
+        self._make_room(_ROOM)
+
+    def _make_room(self, size: int) -> None:
+        self._entries = np.zeros(size, _ENTRY)
+        self._ids, self._logits = self._entries["id"], self._entries["logit"]
+        self._data: Any = ctypes.cast(self._entries.ctypes.data, llama.llama_token_data_p)
+        self._array = llama.llama_token_data_array(self._data, 0, -1, False)
+        self._pointer = ctypes.pointer(self._array)
+
+    def draw(self, chain: Any, logits: Logits, ids: Ids) -> int:
+        """The chain's choice, of which it takes note."""
+        count = len(ids)
+        if count > len(self._entries):
+            self._make_room(2 * count)
+        self._ids[:count] = ids
+        self._logits[:count] = logits[ids]
+        array = self._array
+        # Samplers may leave another array behind.
+        array.data, array.size, array.selected, array.sorted = self._data, count, -1, False
+        llama.llama_sampler_apply(chain, self._pointer)
+        token = int(array.data[array.selected].id)
+        llama.llama_sampler_accept(chain, token)
+        return token

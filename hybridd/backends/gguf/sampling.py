@@ -17,7 +17,7 @@ import numpy as np  # noqa: TID253 - worker side, where it may be imported
 from hybridd.backends.generation import finite
 from hybridd.backends.options import GenerationOptions
 
-from .candidates import Logits, draw, likeliest
+from .candidates import Drawer, Logits, likeliest
 from .context import Context
 from .library import llama
 from .vocabulary import Vocabulary
@@ -51,6 +51,7 @@ class Sampler:
             self._first += PENALTY_WINDOW if self._first else 0
         elif options.greedy:
             return
+        self._drawer = Drawer()
         self._chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
         for sampler in _samplers(vocabulary, options):
             llama.llama_sampler_chain_add(self._chain, sampler)
@@ -61,6 +62,8 @@ class Sampler:
     def sample(self, context: Context, row: int) -> int:
         """Choose the next token from the logits of a row of the last batch."""
         logits = context.logits(row)
+        if not len(self._biased):
+            return self._choose(logits)
         plain = logits[self._biased]
         logits[self._biased] += self._biases
         token = self._choose(logits)
@@ -76,7 +79,7 @@ class Sampler:
                 ids = np.union1d(ids, np.fromiter(self._seen, np.intp))
         else:
             ids = np.arange(len(logits))
-        token = draw(self._chain, logits, ids)
+        token = self._drawer.draw(self._chain, logits, ids)
         self._seen.append(token)
         return token
 
