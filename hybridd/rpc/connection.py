@@ -16,7 +16,7 @@ import trio
 
 from hybridd.rpc.call import Call, Daemon
 from hybridd.rpc.dispatch import Dispatcher
-from hybridd.rpc.encoded import encode_error, encode_response, response_parts
+from hybridd.rpc.encoded import encode_error, encode_response, response_line
 from hybridd.rpc.outbox import Id, Outbox
 from hybridd.rpc.transport import Limits, Wire
 from hybridd.service.events import Subscription
@@ -256,7 +256,7 @@ class Connection:
         try:
             response = await self._answer(message, id, id)
             self._check_pending()
-            self._outbox.finish(id, *response_parts(response))
+            self._outbox.finish(id, response_line(response))
         finally:
             self._in_flight -= 1
             self._requests.pop(id, None)

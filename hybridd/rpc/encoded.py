@@ -1,15 +1,16 @@
 """Messages as bytes, and results that were encoded before they were asked for.
 
 A list of ten thousand models has seven megabytes of JSON. Encoding it at once would hold the loop
-for 150 ms, so each model is encoded once and a reply is put together from what is there.
+for 150 ms, so each model is encoded once, and a reply is put together from what is there while it
+is sent.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from hybridd.core.model import ModelRecord
 from hybridd.wire import protocol
@@ -22,6 +23,20 @@ _ITEMS_OF_PIECE = 64
 log = logging.getLogger(__name__)
 
 
+class Pieces(NamedTuple):
+    """A line that is put together piece by piece, as it is sent.
+
+    One of seven megabytes would be copied several times and held the loop for 7 ms or more.
+
+    Attributes:
+        size: Bytes of all of them.
+        rest: Those that were not taken yet.
+    """
+
+    size: int
+    rest: Iterator[bytes]
+
+
 @dataclass(frozen=True, slots=True)
 class EncodedList:
     """A result with one long list in it: `{**fields, name: items}`; the items are JSON already."""
@@ -30,18 +45,19 @@ class EncodedList:
     name: str
     items: Sequence[bytes]
 
-    def parts(self) -> list[bytes]:
-        """The result's JSON, in pieces that are one after the other.
+    def within(self, before: bytes, after: bytes) -> Pieces:
+        """The result's JSON between what comes before and after it on its line."""
+        begun = encode_line({**self.fields, self.name: []})[: -len(b"]}\n")]
+        size = sum(map(len, self.items)) + max(0, len(self.items) - 1)
+        ends = len(before) + len(begun) + len(b"]}") + len(after)
+        return Pieces(ends + size, self._pieces(before + begun, b"]}" + after))
 
-        One piece of seven megabytes would be copied several times, which held the loop for 16 ms
-        the first time.
-        """
-        rest = {**self.fields, self.name: []}
-        made = [encode_line(rest)[: -len(b"]}\n")]]
+    def _pieces(self, first: bytes, last: bytes) -> Iterator[bytes]:
+        yield first
         for at in range(0, len(self.items), _ITEMS_OF_PIECE):
             piece = b",".join(self.items[at : at + _ITEMS_OF_PIECE])
-            made.append(b"," + piece if at else piece)
-        return [*made, b"]}"]
+            yield b"," + piece if at else piece
+        yield last
 
 
 class EncodedModels:
@@ -80,21 +96,22 @@ def as_numbers(text: str) -> bytes:
 
 def encode_response(response: dict[str, Any]) -> bytes:
     """The response's line; an error in its place if JSON cannot carry it: a bug of its maker."""
-    return b"".join(response_parts(response))
+    line = response_line(response)
+    return b"".join(line.rest) if isinstance(line, Pieces) else line
 
 
-def response_parts(response: dict[str, Any]) -> list[bytes]:
-    """The same line in pieces, many of them only where it is a long list's."""
+def response_line(response: dict[str, Any]) -> bytes | Pieces:
+    """The same line, a long list's in pieces."""
     try:
         result = response.get("result")
         if isinstance(result, EncodedList):
             envelope = encode_line({k: v for k, v in response.items() if k != "result"})
-            return [envelope.removesuffix(b"}\n") + b',"result":', *result.parts(), b"}\n"]
-        return [encode_line(response)]
+            return result.within(envelope.removesuffix(b"}\n") + b',"result":', b"}\n")
+        return encode_line(response)
     except (ValueError, TypeError, RecursionError):
         log.exception("a result cannot be sent")
         error = InternalError("the result cannot be sent; hybridd's log has the details")
-        return [encode_error(response["id"], error)]
+        return encode_error(response["id"], error)
 
 
 def encode_error(id: int | str | None, error: HybriddError) -> bytes:

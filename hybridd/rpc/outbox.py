@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
+from hybridd.rpc.encoded import Pieces
 from hybridd.service.events import Subscription
 from hybridd.wire import protocol
 from hybridd.wire.framing import encode_line, encode_text
@@ -65,28 +66,27 @@ class Outbox:
     """See the module's text."""
 
     def __init__(self) -> None:
-        self._waiting: deque[bytes | _Stream] = deque()
+        self._waiting: deque[bytes | Pieces | _Stream] = deque()
         self._streams: dict[Id, _Stream] = {}
         self._progress: dict[Id, dict[str, Any]] = {}
         self._subscriptions: dict[str, Subscription] = {}
         self.pending_bytes = 0
 
-    def put(self, line: bytes) -> None:
+    def put(self, line: bytes | Pieces) -> None:
         """Add an encoded message."""
         self._waiting.append(line)
-        self.pending_bytes += len(line)
+        self.pending_bytes += line.size if isinstance(line, Pieces) else len(line)
 
     def put_back(self, rest: bytes) -> None:
         """Return the end of what `take` gave, to be sent before all else."""
         self._waiting.appendleft(rest)
         self.pending_bytes += len(rest)
 
-    def finish(self, id: Id, *pieces: bytes) -> None:
-        """Add a request's encoded response, whole or in pieces; nothing of it can follow."""
+    def finish(self, id: Id, line: bytes | Pieces) -> None:
+        """Add a request's encoded response; nothing of it can follow."""
         if (progress := self._progress.pop(id, None)) is not None:
             self.put(encode_line(protocol.notification(protocol.PROGRESS, progress)))
-        for piece in pieces:
-            self.put(piece)
+        self.put(line)
         # Deltas that still wait keep their place; the id is free for another request.
         self._streams.pop(id, None)
 
@@ -135,13 +135,7 @@ class Outbox:
         parts: list[bytes] = []
         size = 0
         while self._waiting and size < CHUNK_BYTES:
-            head = self._waiting.popleft()
-            if isinstance(head, _Stream):
-                self.pending_bytes -= head.pending_bytes
-                line = head.take()
-            else:
-                line = head
-                self.pending_bytes -= len(head)
+            line = self._next()
             parts.append(line)
             size += len(line)
         while self._progress and size < CHUNK_BYTES:
@@ -153,6 +147,23 @@ class Outbox:
                 parts.append(_event_line(subscription))
                 size += len(parts[-1])
         return b"".join(parts)
+
+    def _next(self) -> bytes:
+        """What waits first, or the next piece of it."""
+        head = self._waiting[0]
+        if isinstance(head, Pieces):
+            if (line := next(head.rest, None)) is not None:
+                self.pending_bytes -= len(line)
+                return line
+            line = b""
+        elif isinstance(head, _Stream):
+            self.pending_bytes -= head.pending_bytes
+            line = head.take()
+        else:
+            line = head
+            self.pending_bytes -= len(head)
+        self._waiting.popleft()
+        return line
 
 
 def _event_line(subscription: Subscription) -> bytes:

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from hybridd.core.model import Facts, FileIdentity, Location, ModelRecord
-from hybridd.rpc.encoded import EncodedList, EncodedModels, as_numbers, encode_response
+from hybridd.rpc.encoded import (
+    EncodedList,
+    EncodedModels,
+    Pieces,
+    as_numbers,
+    encode_response,
+    response_line,
+)
 
 
 def record(id: str = "a:Q4_K_M", path: str = "/m/a.gguf") -> ModelRecord:
@@ -29,13 +36,19 @@ def record(id: str = "a:Q4_K_M", path: str = "/m/a.gguf") -> ModelRecord:
     )
 
 
-@pytest.mark.parametrize("items", [[], [b'{"id":"a"}'], [b'{"id":"a"}', b'{"id":"\xc3\xa9[]}"}']])
+@pytest.mark.parametrize(
+    "items", [[], [b'{"id":"a"}'], [b'{"id":"a"}', b'{"id":"\xc3\xa9[]}"}'] * 100]
+)
 @pytest.mark.parametrize("fields", [{}, {"revision": 7, "next_cursor": '"]}'}])
 def test_an_encoded_list_is_the_json_of_its_parts(
     items: list[bytes], fields: dict[str, object]
 ) -> None:
     result = EncodedList(fields, "models", items)
-    line = encode_response({"jsonrpc": "2.0", "result": result, "id": 'x"[]}'})
+    response = {"jsonrpc": "2.0", "result": result, "id": 'x"[]}'}
+    line = encode_response(response)
+    pieces = response_line(response)
+    assert isinstance(pieces, Pieces)
+    assert pieces.size == len(line)
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1
     assert json.loads(line) == {

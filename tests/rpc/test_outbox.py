@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as some
 
+from hybridd.rpc.encoded import Pieces
 from hybridd.rpc.outbox import CHUNK_BYTES, Outbox
 from hybridd.service.events import EventHub
 from hybridd.wire.framing import encode_line
@@ -72,6 +74,30 @@ def test_a_chunk_is_bounded_unless_one_message_is_larger() -> None:
         assert len(outbox.take()) < CHUNK_BYTES + 6000
     outbox.put(encode_line("x" * 10 * CHUNK_BYTES))
     assert len(outbox.take()) > 10 * CHUNK_BYTES
+
+
+def test_a_line_in_pieces_is_put_together_while_it_is_sent() -> None:
+    outbox, taken = Outbox(), 0
+
+    def pieces() -> Iterator[bytes]:
+        nonlocal taken
+        for _ in range(10):
+            taken += 1
+            yield b"x" * (CHUNK_BYTES // 2 - 1)
+        yield b"\n"
+
+    outbox.put(b"before\n")
+    outbox.put(Pieces(10 * (CHUNK_BYTES // 2 - 1) + 1, pieces()))
+    outbox.put(b"after\n")
+    assert (taken, outbox.pending_bytes) == (0, 10 * (CHUNK_BYTES // 2 - 1) + 14)
+    found = [outbox.take()]
+    assert taken == 2
+    while outbox.ready:
+        found.append(outbox.take())
+        assert len(found[-1]) <= 2 * CHUNK_BYTES
+    whole = b"x" * 10 * (CHUNK_BYTES // 2 - 1)
+    assert b"".join(found).splitlines() == [b"before", whole, b"after"]
+    assert outbox.pending_bytes == 0
 
 
 def test_pending_bytes_count_what_waits() -> None:
