@@ -75,6 +75,7 @@ class FactsDatabase:
         self._templates: dict[bytes, str] = {}
         self._names: dict[str, Name] = {}
         self._swept: int | None = None
+        self._seen: int | None = None  # the oldest day of what was asked for
         self._connection: sqlite3.Connection | None = None
         self._remade = False
 
@@ -113,14 +114,16 @@ class FactsDatabase:
         marks = ",".join("?" * len(by_key))
         rows: list[Any] | None = self._try(
             lambda connection: connection.execute(
-                "SELECT key, state, facts, metadata, template, checksum FROM facts "
+                "SELECT key, state, facts, metadata, template, checksum, seen FROM facts "
                 f"WHERE key IN ({marks})",
                 list(by_key),
             ).fetchall()
         )
+        days = [row[6] if isinstance(row[6], int) else 0 for row in rows or ()]
+        self._seen = min(days if self._seen is None else [*days, self._seen], default=None)
         good = [
             (by_key[key], facts, metadata, template)
-            for key, state, facts, metadata, template, checksum in rows or ()
+            for key, state, facts, metadata, template, checksum, _ in rows or ()
             if state == _state(by_key[key]) and _whole(facts, metadata, checksum)
         ]
         values = loads([facts for _, facts, _, _ in good])
@@ -174,6 +177,8 @@ class FactsDatabase:
         if self._connection is None or self._swept == today:
             return
         self._swept = today
+        if self._seen == today:
+            return  # another start has done it today
         keys = [(today, os.fsencode(path)) for path in paths]
         old = (today - KEPT_DAYS,)
 

@@ -162,6 +162,20 @@ def test_what_was_away_for_long_is_forgotten(store: Store) -> None:
     assert list(database.names()) == ["/m/a.gguf"]
 
 
+def test_what_is_still_there_is_noted_once_a_day_however_many_starts(store: Store) -> None:
+    one = candidate("/m/a.gguf", *IDENTITY)
+    database = store()
+    database.put(one, FULL)
+    for changes in (1, 0, 1):
+        database = store.again()
+        store.today += changes
+        assert database.get(one) == FULL
+        assert database._connection is not None
+        before = database._connection.total_changes
+        database.keep_only([one.key])
+        assert database._connection.total_changes - before == changes
+
+
 def test_facts_that_json_cannot_say_are_left_out(store: Store) -> None:
     database = store()
     database.put(candidate("/m/a.gguf", *IDENTITY), replace(FULL, metadata={"a": object()}))
