@@ -176,3 +176,60 @@ def sentence_modules(
     if prompt is not None:
         said = {"prompts": {"query": prompt}, "default_prompt_name": "query"}
         (path / "config_sentence_transformers.json").write_text(json.dumps(said))
+
+
+# ---------------------------------------------------------------- models that read pictures
+
+PICTURE_TEMPLATE = (
+    "{% for message in messages %}{{ message['role'] }}: "
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}\n{% endfor %}assistant:"
+)
+# As several published templates are: a text that is no list of parts is lost.
+PARTS_TEMPLATE = (
+    "{% for message in messages %}{{ message['role'] }}: "
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>{% elif part['type'] == 'text' %}"
+    "{{ part['text'] }}{% endif %}"
+    "{% endfor %}\n{% endfor %}assistant:"
+)
+
+
+def llava(path: Path, template: str = PICTURE_TEMPLATE) -> Path:
+    """A CLIP that sees pictures of 32 by 32 pixels in 4 patches, and a Llama that reads them."""
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+    from transformers.models.llava.processing_llava import LlavaProcessor
+
+    torch.manual_seed(8)
+    words = byte_level(path, eos_token="<eos>", pad_token="<pad>", extra_special_tokens=["<image>"])
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+    text = llama_config(words)
+    text.num_hidden_layers = 3
+    vision = transformers.CLIPVisionConfig(
+        hidden_size=HIDDEN, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        image_size=32, patch_size=16, initializer_range=0.3, projection_dim=HIDDEN,
+    )  # fmt: skip
+    config = transformers.LlavaConfig(
+        vision_config=vision, text_config=text, vision_feature_layer=-1,
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"), image_seq_length=4,
+    )  # fmt: skip
+    model = transformers.LlavaForConditionalGeneration(config)
+    with torch.no_grad():
+        # What is seen has to matter beside what is read.
+        model.model.multi_modal_projector.linear_2.weight.mul_(20)
+        for parameter in model.model.vision_tower.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    _save(model, path)
+    sizes = {"height": 32, "width": 32}
+    processor = LlavaProcessor(
+        image_processor=CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=sizes),
+        tokenizer=tokenizer,
+        patch_size=16,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=template,
+    )
+    processor.save_pretrained(path)
+    return path

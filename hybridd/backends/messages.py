@@ -8,79 +8,94 @@ from typing import Any
 
 from hybridd.wire.errors import InvalidParams, Unsupported
 
-_PARTS_OF = {
-    "image_url": "vision",
-    "image": "vision",
-    "input_image": "vision",
-    "video": "vision",
-    "video_url": "vision",
-    "input_audio": "audio",
-    "audio": "audio",
-}
+from .data_urls import SENSES, bad, check, url_of
+
 _KEPT = ("name", "tool_call_id", "reasoning", "reasoning_content")
 
 
-def normalize(messages: object, format_name: str) -> list[dict[str, Any]]:
-    """Check messages and reduce each to role, content (a string) and what else templates use.
+def normalize(
+    messages: object, format_name: str, pictures: list[str] | None = None
+) -> list[dict[str, Any]]:
+    """Check messages and reduce each to role, content and what else templates use.
 
-    Text parts are joined by newlines. A tool call's arguments become an object where they are one
-    as JSON text, which is what templates of the Hugging Face kind expect.
+    Content is a string, of several text parts joined by newlines; where it has pictures it is a
+    list of `{type: "text", text}` and `{type: "image"}`. A tool call's arguments become an object
+    where they are one as JSON text, which is what templates of the Hugging Face kind expect.
+
+    Args:
+        pictures: Gets the data URLs, in order; None for a model that reads text only.
 
     Raises:
         InvalidParams: No messages, or one that is none; `field` names it.
-        Unsupported: A part that is no text.
+        Unsupported: A part that the model does not read.
     """
     if not isinstance(messages, list) or not messages:
         raise InvalidParams(
             "messages must be a list of at least one message", field="messages", reason="empty"
         )
-    return [_message(m, f"messages[{i}]", format_name) for i, m in enumerate(messages)]
+    made = [_message(m, f"messages[{i}]", format_name, pictures) for i, m in enumerate(messages)]
+    check(pictures or [])
+    return made
 
 
-def _message(message: object, where: str, format_name: str) -> dict[str, Any]:
+def _message(
+    message: object, where: str, format_name: str, pictures: list[str] | None
+) -> dict[str, Any]:
     if not isinstance(message, Mapping):
-        raise _bad(where, "must be an object with role and content")
+        raise bad(where, "must be an object with role and content")
     role = message.get("role")
     if not isinstance(role, str) or not role:
-        raise _bad(f"{where}.role", "must be a string such as user")
-    made: dict[str, Any] = {"role": role, "content": _content(message, where, format_name)}
+        raise bad(f"{where}.role", "must be a string such as user")
+    content = _content(message, where, format_name, pictures)
+    made: dict[str, Any] = {"role": role, "content": content}
     made.update({k: message[k] for k in _KEPT if isinstance(message.get(k), str)})
     if message.get("tool_calls"):
         made["tool_calls"] = _tool_calls(message["tool_calls"], where)
     return made
 
 
-def _content(message: Mapping[str, Any], where: str, format_name: str) -> str:
+def _content(
+    message: Mapping[str, Any], where: str, format_name: str, pictures: list[str] | None
+) -> str | list[dict[str, str]]:
     content = message.get("content")
     if isinstance(content, str):
         return content
     if content is None and message.get("tool_calls"):
         return ""
     if not isinstance(content, Sequence):
-        raise _bad(f"{where}.content", "must be a string or a list of parts")
-    return "\n".join(
-        _part(part, f"{where}.content[{i}]", format_name) for i, part in enumerate(content)
-    )
+        raise bad(f"{where}.content", "must be a string or a list of parts")
+    made = [
+        _part(part, f"{where}.content[{i}]", format_name, pictures)
+        for i, part in enumerate(content)
+    ]
+    if any(part["type"] == "image" for part in made):
+        return made
+    return "\n".join(part["text"] for part in made)
 
 
-def _part(part: object, where: str, format_name: str) -> str:
+def _part(part: object, where: str, format_name: str, pictures: list[str] | None) -> dict[str, str]:
     if not isinstance(part, Mapping):
-        raise _bad(where, "must be an object with a type")
+        raise bad(where, "must be an object with a type")
     kind = part.get("type")
     if kind in ("text", "input_text") and isinstance(part.get("text"), str):
-        return str(part["text"])
-    if kind in _PARTS_OF:
+        return {"type": "text", "text": str(part["text"])}
+    sense = SENSES.get(kind) if isinstance(kind, str) else None
+    if sense == "vision" and pictures is not None:
+        pictures.append(url_of(part, where))
+        return {"type": "image"}
+    if sense is not None:
+        takes = "text only" if pictures is None else "text and pictures only"
         raise Unsupported(
-            f"this model takes text only; {where} is of type {kind}",
-            capability=_PARTS_OF[kind],
+            f"this model takes {takes}; {where} is of type {kind}",
+            capability=sense,
             format=format_name,
         )
-    raise _bad(where, "must be a text part: {type: text, text: …}")
+    raise bad(where, "must be a text part: {type: text, text: …}")
 
 
 def _tool_calls(calls: object, where: str) -> list[dict[str, Any]]:
     if not isinstance(calls, list) or not all(isinstance(c, Mapping) for c in calls):
-        raise _bad(f"{where}.tool_calls", "must be a list of objects")
+        raise bad(f"{where}.tool_calls", "must be a list of objects")
     return [_tool_call(call) for call in calls]
 
 
@@ -95,7 +110,3 @@ def _tool_call(call: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(arguments, dict):
         return dict(call)
     return {**call, "function": {**function, "arguments": arguments}}
-
-
-def _bad(where: str, reason: str) -> InvalidParams:
-    return InvalidParams(f"{where} {reason}", field=where, reason=reason)

@@ -123,7 +123,11 @@ class Prompts:
         )
 
     def _segments(self, request: WorkRequest) -> list[Segment]:
-        messages = normalize(request.get("messages"), self.format)
+        return self._rendered(normalize(request.get("messages"), self.format), request)
+
+    def _rendered(
+        self, messages: Sequence[Mapping[str, Any]], request: WorkRequest
+    ) -> list[Segment]:
         if self._template is None:
             assert self.chat_problem is not None
             raise type(self.chat_problem)(self.chat_problem.message, **self.chat_problem.data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from hybridd.backends import data_urls
 from hybridd.core.model import ModelRecord
 from hybridd.wire import errors
 
@@ -36,6 +37,7 @@ def check_kind(record: ModelRecord, kind: str) -> None:
 
 
 _WITH_ADAPTERS = frozenset({"gguf", "huggingface"})
+_WITH_PICTURES = frozenset({"huggingface"})
 
 
 def check_wishes(
@@ -45,7 +47,9 @@ def check_wishes(
 
     Raises:
         Unsupported: With the capability.
+        InvalidParams: Pictures that are not to be had.
     """
+    _check_parts(record, request.get("messages"))
     if options.get("adapters") and record.format not in _WITH_ADAPTERS:
         raise errors.Unsupported(
             f"adapters (options.adapters) are not supported for {record.format} models yet",
@@ -58,3 +62,19 @@ def check_wishes(
             capability="tools",
             format=record.format,
         )
+
+
+def _check_parts(record: ModelRecord, messages: object) -> None:
+    """Pictures need a model that reads them, and an engine that does."""
+    urls = []
+    for where, part in data_urls.parts(messages):
+        sense = data_urls.SENSES[part["type"]]
+        what = "pictures" if sense == "vision" else "sound"
+        if sense not in record.facts.capabilities:
+            message = f"{record.id} reads no {what}; take a model with the capability {sense}"
+            raise errors.Unsupported(message, capability=sense, format=record.format)
+        if sense != "vision" or record.format not in _WITH_PICTURES:
+            message = f"{what} in messages are not supported for {record.format} models yet"
+            raise errors.Unsupported(message, capability=sense, format=record.format)
+        urls.append(data_urls.url_of(part, where))
+    data_urls.check(urls)

@@ -29,9 +29,11 @@ AutoModelForSequenceClassification: Any = _auto.AutoModelForSequenceClassificati
 
 
 def generator(config: Any) -> Any:
-    """The class that goes on with a text, or answers one."""
+    """The class that goes on with a text, or answers one, with pictures or without."""
     if getattr(config, "is_encoder_decoder", False):
         return _auto.AutoModelForSeq2SeqLM
+    if type(config) in _auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        return _auto.AutoModelForImageTextToText
     return AutoModelForCausalLM
 
 

@@ -22,10 +22,12 @@ from .batch import BatchSession, NotBatchable
 from .kv_cache import Row
 from .library import torch, version
 from .load_options import LoadOptions
+from .pictures import PictureVocabulary
 from .sampling import Sampler, choose
 from .seq2seq import Seq2SeqSession
 from .session import Aborted, Session
 from .solo import SoloSession
+from .vision import PicturePrompts, TextPrompts, VisionSession
 
 # Tokens of prompts in a step while others generate: a third of a second less of waiting for each
 # of their tokens, for prompts that take a little longer.
@@ -74,7 +76,7 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
         session = self._session = _open_session(loaded, options.parallel, cells, adapters)
         self._chunk = options.chunk if session.divisible else loaded.context_length
         context_length = min(loaded.context_length, cells)
-        prompts = Prompts(loaded.vocabulary, loaded.vocabulary.chat_template(), "huggingface")
+        prompts = _prompts(loaded)
         self._serve(prompts, context_length, session.parallel)
         return LoadedFacts(
             engine=version(),
@@ -164,7 +166,8 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
         left = min(self._chunk, _SHARED_CHUNK) if shared else self._chunk
         chunks = []
         for sequence in waiting:
-            tokens = sequence.prompt[sequence.processed : sequence.processed + left]
+            room = len(sequence.prompt) if sequence.row.whole else left
+            tokens = sequence.prompt[sequence.processed : sequence.processed + room]
             if tokens:
                 chunks.append((sequence, tokens))
                 left -= len(tokens)
@@ -195,6 +198,17 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
         return self._loaded, self._session
 
 
+def _prompts(loaded: loading.LoadedModel) -> Prompts:
+    """Prompts of texts, or with pictures where the model and what is installed allow them."""
+    vocabulary = loaded.vocabulary
+    if loaded.pictures is not None:
+        assert isinstance(vocabulary, PictureVocabulary)
+        return PicturePrompts(vocabulary, loaded.pictures)
+    if loaded.pictures_problem is not None:
+        return TextPrompts(vocabulary, loaded.pictures_problem)
+    return Prompts(vocabulary, vocabulary.chat_template(), "huggingface")
+
+
 def _open_session(
     loaded: loading.LoadedModel, parallel: int, cells: int, adapters: Mapping[str, Path]
 ) -> Session:
@@ -203,6 +217,8 @@ def _open_session(
         return AdapterSession(loaded, parallel, cells, adapters)
     if loaded.model.config.is_encoder_decoder:
         return Seq2SeqSession(loaded, parallel)
+    if loaded.pictures is not None:
+        return VisionSession(loaded, parallel, cells)
     try:
         return BatchSession(loaded, parallel, cells)
     except NotBatchable as exc:

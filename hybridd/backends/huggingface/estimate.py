@@ -13,6 +13,8 @@ from typing import Any
 from hybridd.core.model import Estimate, Facts
 
 from ..arithmetic import context, kv_heads_total
+from ..bounded import whole
+from .config import part
 
 # Prompts are computed in chunks of at most this many tokens.
 PREFILL_TOKENS = 512
@@ -23,6 +25,10 @@ ENCODER_TOKENS = 4096
 # 164 MiB private after the imports, 254 after a first generation; a template shares some of it.
 OVERHEAD_BYTES = 256 * 1024 * 1024
 DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+# Pictures of a request while they are made ready: `pictures.MAX_PIXELS` as read and as RGB.
+PICTURES_BYTES = 32_000_000 * (4 + 3)
+# A prompt with pictures is computed in one pass. Longer ones than this are seldom.
+PICTURE_TOKENS = 4096
 _STORED = {"F32": "float32", "F64": "float32", "F16": "float16", "BF16": "bfloat16"}
 _STORED_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 # Quantized at load: bits of an element with its share of scales.
@@ -56,6 +62,7 @@ def estimate(facts: Facts, load_options: Mapping[str, Any]) -> Estimate:
         elements = 2 * (facts.layers or 0) * (facts.embedding_length or 0)
     else:
         elements = heads * ((facts.head_dim_k or 0) + (facts.head_dim_v or 0))
+    sees = "vision" in facts.capabilities
     encodes = not ENCODES.isdisjoint(facts.capabilities)
     values = 8 * (facts.embedding_length or 0) + 3 * (facts.feed_forward_length or 0)
     scores = (facts.heads or 0) * wanted.length * 4  # in float32, one row per token of a chunk
@@ -65,11 +72,27 @@ def estimate(facts: Facts, load_options: Mapping[str, Any]) -> Estimate:
         kv_cache_bytes=0 if encodes else elements * wanted.cells * width,
         compute_bytes=ENCODER_TOKENS * (values * width + scores)
         if encodes
-        else _chunk(load_options) * (values * width + scores) + logits,
-        overhead_bytes=OVERHEAD_BYTES,
+        else _chunk(load_options) * (values * width + scores)
+        + logits
+        + (_seeing_bytes(facts, wanted.length, values, width) if sees else 0),
+        overhead_bytes=OVERHEAD_BYTES + (PICTURES_BYTES if sees else 0),
         context_length=wanted.length,
         parallel=wanted.parallel,
     )
+
+
+def _seeing_bytes(facts: Facts, length: int, values: int, width: int) -> int:
+    """Activations of a picture in the part that sees, and of a prompt that has it in one pass.
+
+    Attention in one pass keeps no table of scores (torch's fused one on every device).
+    """
+    vision = part(facts.metadata.get("config", {}), "vision_config")
+    side = whole(vision.get("image_size"), 1, 16384) or 1024
+    patches = (side // (whole(vision.get("patch_size"), 1, 1024) or 14)) ** 2
+    hidden = whole(vision.get("hidden_size"), 1, 65536) or 1024
+    inner = whole(vision.get("intermediate_size"), 1, 262144) or 4 * hidden
+    seen = patches * (8 * hidden + 3 * inner)
+    return (seen + min(length, PICTURE_TOKENS) * values) * width
 
 
 def _chunk(load_options: Mapping[str, Any]) -> int:

@@ -41,12 +41,14 @@ class Row:
         tokens: Those whose keys and values are in the cache.
         reserved: Cells that it may come to need; 0 when it is only kept.
         used_at: When it was last given back, on the cache's own clock.
+        whole: Its prompt is to be computed in one pass.
     """
 
     slot: int
     tokens: list[int] = field(default_factory=list)
     reserved: int = 0
     used_at: int = 0
+    whole: bool = False
 
     @property
     def length(self) -> int:

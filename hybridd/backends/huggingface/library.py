@@ -30,6 +30,7 @@ __all__ = [
     "DynamicCache",
     "DynamicLayer",
     "DynamicSlidingWindowLayer",
+    "auto_processor",
     "following",
     "torch",
     "version",
@@ -62,6 +63,11 @@ _logging.set_verbosity_error()
 _logging.disable_progress_bar()
 # What a library warns of is for its programmers; a worker's log is for whoever runs a model.
 warnings.filterwarnings("ignore", module=r"(torch|transformers)(\..*)?")
+
+
+def auto_processor() -> Any:
+    """transformers' class for what prepares pictures, which few models need."""
+    return _untyped.AutoProcessor
 
 
 def version() -> str:

@@ -12,13 +12,14 @@ from typing import Any
 from hybridd.backends.api import LoadCancelled, LoadSpec, Report
 from hybridd.backends.cpu import threads_for
 from hybridd.core.model import Facts
-from hybridd.wire.errors import HybriddError, LoadFailed, ModelInvalid
+from hybridd.wire.errors import HybriddError, LoadFailed, ModelInvalid, Unsupported
 
 from .classes import concrete, generator
 from .inspect import inspect as inspect_files
 from .inspect import is_permitted
 from .library import AutoConfig, following, torch
 from .load_options import LoadOptions
+from .pictures import PictureReader, PictureVocabulary, load_processor
 from .quantization import check_stored, configuration, give_back_memory, quantized_already
 from .safetensors import DTYPE_BITS, read_tensors
 from .vocabulary import Vocabulary, load_tokenizer
@@ -42,6 +43,8 @@ class LoadedModel:
         end_tokens: Those that end a generation.
         threads: Used for what the processor computes.
         weights_bytes: Bytes of all weights in memory, shared ones once.
+        pictures: Reads them, where the model and what is installed allow it.
+        pictures_problem: Why a model that is made for pictures does not read them here.
     """
 
     model: Any
@@ -53,6 +56,8 @@ class LoadedModel:
     end_tokens: frozenset[int]
     threads: int
     weights_bytes: int
+    pictures: PictureReader | None = None
+    pictures_problem: Unsupported | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +115,21 @@ def load(
         HybriddError: It cannot be loaded; says why.
         LoadCancelled: `report` said so.
     """
-    opened = open_model(spec, facts or examine(spec), options, report, generator)
+    facts = facts or examine(spec)
+    opened = open_model(spec, facts, options, report, generator)
     text_config = opened.config.get_text_config(decoder=True)
-    vocabulary = Vocabulary(opened.tokenizer, int(text_config.vocab_size))
+    words = int(text_config.vocab_size)
+    vocabulary = Vocabulary(opened.tokenizer, words)
+    pictures, problem = None, None
+    if "vision" in facts.capabilities:
+        try:
+            processor = load_processor(Path(spec["path"]), _trusts(spec))
+        except Unsupported as exc:
+            print(f"pictures cannot be read: {exc.message}", flush=True)
+            problem = exc
+        else:
+            pictures = PictureReader(processor)
+            vocabulary = PictureVocabulary(processor, words, pictures.placeholders)
     return LoadedModel(
         model=opened.model,
         device=opened.device,
@@ -123,7 +140,13 @@ def load(
         end_tokens=_end_tokens(opened.model, vocabulary),
         threads=opened.threads,
         weights_bytes=opened.weights_bytes,
+        pictures=pictures,
+        pictures_problem=problem,
     )
+
+
+def _trusts(spec: LoadSpec) -> bool:
+    return "trust_remote_code" in spec.get("permissions", ())
 
 
 def open_model(
@@ -146,7 +169,7 @@ def open_model(
     """
     path = Path(spec["path"])
     report("tokenizer", 0, 1)
-    local = {**_LOCAL, "trust_remote_code": "trust_remote_code" in spec.get("permissions", ())}
+    local = {**_LOCAL, "trust_remote_code": _trusts(spec)}
     tokenizer = load_tokenizer(path, spec["model"], local["trust_remote_code"])
     stored: str | None = None
     try:
@@ -309,7 +332,8 @@ def trained_length(config: Any) -> int | None:
 
 def _end_tokens(model: Any, vocabulary: Vocabulary) -> frozenset[int]:
     found = set(vocabulary.known_end_tokens)
-    for config in (model.generation_config, model.config):
+    inner = model.config.get_text_config(decoder=True)
+    for config in (model.generation_config, model.config, inner):
         ids = getattr(config, "eos_token_id", None)
         found.update(ids if isinstance(ids, list | tuple) else [] if ids is None else [ids])
     return frozenset(int(token) for token in found)

@@ -127,7 +127,8 @@ def close(logits: Any, expected: Any) -> bool:
     return bool((logits - expected).norm() <= tolerance * size)
 
 
-def _layers(model: Any) -> Any:
-    """The decoder's layers: the longest list of modules that the model has."""
-    lists = [m for m in model.modules() if isinstance(m, torch.nn.ModuleList)]
-    return max(lists, key=len, default=[])
+def _layers(module: Any) -> list[Any]:
+    """The layers of each part of a model: what is in lists of modules, but not inside of those."""
+    if isinstance(module, torch.nn.ModuleList):
+        return list(module)
+    return [layer for child in module.children() for layer in _layers(child)]

@@ -9,7 +9,7 @@ tokens at a time; whether one can is tried when it is loaded.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,8 @@ class SoloSession(Session):
         super().__init__(loaded)
         self.parallel = parallel
         self.reason = reason
+        # What the next pass gets beside its tokens.
+        self._extra: Mapping[str, Any] = {}
         accepted = inspect.signature(self._model.forward).parameters
         # Recurrent models call theirs otherwise.
         self._cache_name = "cache_params" if "cache_params" in accepted else "past_key_values"
@@ -61,7 +63,7 @@ class SoloSession(Session):
         continued = [row for row in self._kept if self._continues(row, prompt)]
         row = max(continued, key=lambda row: row.length, default=None)
         if row is None:
-            row = SoloRow(0, cache=self._new_cache())
+            row = self._new_row(prompt)
         else:
             self._kept.remove(row)
         while self._kept and sum(row.length for row in self._kept) > room:
@@ -94,12 +96,16 @@ class SoloSession(Session):
         keep = {"logits_to_keep": 1} if self._keeps_logits else {}
         with self._computing(abort):
             ids = torch.tensor([list(tokens)], device=self._device)
-            output = self._model(input_ids=ids, **{self._cache_name: cache}, use_cache=True, **keep)
+            own = {self._cache_name: cache, "use_cache": True}
+            output = self._model(input_ids=ids, **own, **keep, **self._extra)
             return output.logits[0, -1]
 
     def _continues(self, row: Row, prompt: Sequence[int]) -> bool:
         limit = len(prompt) - 1
         return common_prefix(row.tokens, prompt, limit) == row.length
+
+    def _new_row(self, prompt: Sequence[int]) -> SoloRow:
+        return SoloRow(0, cache=self._new_cache())
 
     def _new_cache(self) -> Any:
         return DynamicCache(config=self._model.config)
