@@ -123,6 +123,7 @@ class LoadSpec(TypedDict):
     # Names this state of the files: whatever was kept under another one is of other weights.
     identity: str
     kv: KVSpec
+    placement: NotRequired[dict[str, int]]  # device -> bytes, as it was planned
     adapters: NotRequired[list[dict[str, str]]]  # name and path of those in load_options
     permissions: NotRequired[list[str]]  # settings of this model: allow_pickle, trust_remote_code
 

@@ -73,8 +73,25 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
+class Spread:
+    """What has to be known of a model to put it on several devices.
+
+    Attributes:
+        largest_bytes: Weights of its largest part; a part lies on one device as a whole.
+        cache_rate: A byte of weights brings at most so many bytes of KV cache with it.
+    """
+
+    largest_bytes: int
+    cache_rate: float
+
+
+@dataclass(frozen=True, slots=True)
 class Estimate:
-    """Bytes that a load needs, by what they are for."""
+    """Bytes that a load needs, by what they are for.
+
+    Attributes:
+        spread: None when the engine cannot put this model on several devices part by part.
+    """
 
     weights_bytes: int
     kv_cache_bytes: int
@@ -83,6 +100,7 @@ class Estimate:
     context_length: int
     parallel: int
     source: str = "formula"
+    spread: Spread | None = None
 
     @property
     def reserved_bytes(self) -> int:

@@ -1,9 +1,9 @@
 """What a load needs and where it goes: estimate x free memory -> placement. Pure arithmetic.
 
-In this plain form a model goes whole to the first GPU that has room, else (GGUF) with as many
-layers as fit, else to the CPU. What was asked for by number is never changed; what was left to us
-("auto") is settled here, so that the engine gets numbers. Where memory is short, this goes first,
-and the next only when that is not enough:
+A model goes whole to the first GPU that has room, else (GGUF) with as many layers as fit, or (what
+can be spread, `core/spread`) to several GPUs and main memory, else to the CPU. What was asked for
+by number is never changed; what was left to us ("auto") is settled here, so that the engine gets
+numbers. Where memory is short, this goes first, and the next only when that is not enough:
 
 1. Requests at a time: from the engine's usual number by halves down to one. They serve requests
    that may come, while everything below is felt by each request that does; so for them no other
@@ -25,6 +25,7 @@ from typing import Any
 
 from hybridd.core.devices import CPU
 from hybridd.core.model import Estimate
+from hybridd.core.spread import shares
 from hybridd.wire.units import format_size
 
 # The length of a model that does not say what it was made for.
@@ -199,6 +200,10 @@ def place(need: Need, options: Mapping[str, Any], available: Mapping[str, int]) 
             share = _gpu_share(need, estimate, count)
             if total - share <= available.get(CPU, 0):
                 return _placed(base, {gpu: share, CPU: total - share}, count)
+    if usable and device is None:
+        rooms = {gpu: available[gpu] - GPU_SLACK_BYTES for gpu in usable}
+        if spread := shares(estimate, rooms, available.get(CPU, 0)):
+            return _placed(base, spread, None)
     # What was asked onto a GPU by number is not quietly put elsewhere, if there is one to use.
     elsewhere = device in (None, CPU) and (layers == "auto" or not usable)
     if elsewhere and total <= available.get(CPU, 0):

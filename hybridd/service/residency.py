@@ -228,6 +228,7 @@ class Residency:
             "kv": self.states.for_load(
                 record.id, effect.plan.host_cache_bytes, persist=backend.keeps_states
             ),
+            "placement": dict(effect.plan.placement),
         }
         if placed := adapters.placed(effect.plan.load_options, self._library.snapshot.models):
             spec["adapters"] = list(placed)

@@ -63,6 +63,7 @@ async def test_what_the_worker_is_told(tmp_path: Path) -> None:
                 "load_options": {"context_length": 8192, "parallel": 1, "kv_cells": 8192},
                 "identity": world.library.snapshot.models["a"].content,
                 "kv": {"host_cache_bytes": 0, "persist_bytes": 0, "persist_dir": ""},
+                "placement": {"cpu": 40},
             },
         }  # fmt: skip
 

@@ -162,6 +162,8 @@ def _windows(model: Any, config: Any) -> list[int | None]:
     Raises:
         NotBatchable: There are layers of other kinds.
     """
+    if len(set(getattr(model, "hf_device_map", {}).values())) > 1:
+        raise NotBatchable("its layers lie on several devices")
     if not getattr(model, "_supports_attention_backend", False):
         raise NotBatchable("its attention cannot be replaced")
     kinds = getattr(config, "layer_types", None) or ["full_attention"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hybridd.core.model import Estimate, Facts
+from hybridd.core.model import Estimate, Facts, Spread
 
 from ..arithmetic import context, kv_heads_total
 from ..bounded import whole
@@ -67,9 +67,11 @@ def estimate(facts: Facts, load_options: Mapping[str, Any]) -> Estimate:
     values = 8 * (facts.embedding_length or 0) + 3 * (facts.feed_forward_length or 0)
     scores = (facts.heads or 0) * wanted.length * 4  # in float32, one row per token of a chunk
     logits = (facts.vocab_size or 0) * wanted.parallel * 8  # as computed, and again in float32
+    weights_bytes = _weights_bytes(facts, load_options, width)
+    kv_cache_bytes = 0 if encodes else elements * wanted.cells * width
     return Estimate(
-        weights_bytes=_weights_bytes(facts, load_options, width),
-        kv_cache_bytes=0 if encodes else elements * wanted.cells * width,
+        weights_bytes=weights_bytes,
+        kv_cache_bytes=kv_cache_bytes,
         compute_bytes=ENCODER_TOKENS * (values * width + scores)
         if encodes
         else _chunk(load_options) * (values * width + scores)
@@ -78,7 +80,25 @@ def estimate(facts: Facts, load_options: Mapping[str, Any]) -> Estimate:
         overhead_bytes=OVERHEAD_BYTES + (PICTURES_BYTES if sees else 0),
         context_length=wanted.length,
         parallel=wanted.parallel,
+        spread=None
+        if encodes or _LOADED_BITS.get(str(load_options.get("quantization")))
+        else _spread(facts, weights_bytes, kv_cache_bytes, width),
     )
+
+
+def _spread(facts: Facts, weights: int, kv_cache: int, width: int) -> Spread | None:
+    """Parts are layers of equal size, the embedding and the output layer, as large as that.
+
+    Quantized weights and encoder-decoders are kept together: what they do elsewhere is not known.
+    """
+    config = facts.metadata.get("config", {})
+    together = config.get("is_encoder_decoder") is True or "quantization_config" in config
+    embedding = (facts.vocab_size or 0) * (facts.embedding_length or 0) * width
+    layers = weights - 2 * embedding  # the least, when the output layer is one of its own
+    if together or not facts.layers or not embedding or layers <= 0:
+        return None
+    largest = max(embedding, -(-(weights - embedding) // facts.layers))
+    return Spread(largest, kv_cache / layers)
 
 
 def _seeing_bytes(facts: Facts, length: int, values: int, width: int) -> int:

@@ -15,6 +15,9 @@ from hybridd.core.model import Facts
 from hybridd.wire.errors import HybriddError, LoadFailed, ModelInvalid, Unsupported
 
 from .classes import concrete, generator
+from .devices import check as check_devices
+from .devices import is_spread, max_memory
+from .estimate import estimate
 from .inspect import inspect as inspect_files
 from .inspect import is_permitted
 from .library import AutoConfig, following, torch
@@ -226,6 +229,12 @@ def _load_weights(
 
     report("weights", 0, total)
     placed = device != "cpu" and find_spec("accelerate") is not None
+    where_to: dict[str, Any] = {"device_map": {"": device}} if placed else {}
+    if is_spread(placement := spec.get("placement", {})):
+        planned = estimate(facts, spec["load_options"])
+        check_devices(placement, planned, spec["model"], torch.cuda.device_count())
+        limits = max_memory(placement, planned)
+        where_to, placed = {"device_map": "sequential", "max_memory": limits}, True
     arguments = {
         **local,
         "config": config,
@@ -233,7 +242,7 @@ def _load_weights(
         **_weights_in(spec, facts),
         "output_loading_info": True,
         **configuration(options.quantization, dtype),
-        **({"device_map": {"": device}} if placed else {}),
+        **where_to,
     }
     with following(loaded):
         # Weights that are in memory already are not looked for anywhere.
