@@ -57,10 +57,20 @@ def placed(load_options: Mapping[str, Any], models: Models) -> Sequence[dict[str
 
 
 def with_weights(estimate: Estimate, load_options: Mapping[str, Any], models: Models) -> Estimate:
-    """What a load needs, with its adapters' weights."""
-    records = (models.get(one["path_or_id"]) for one in load_options.get("adapters") or ())
-    more = sum(record.facts.weights_bytes for record in records if record is not None)
-    return replace(estimate, weights_bytes=estimate.weights_bytes + more) if more else estimate
+    """What a load needs, with its adapters' weights.
+
+    peft keeps them in float32 whatever they are stored as, so that they can be changed with
+    precision. A model with adapters is not spread: on which device each belongs is not known.
+    """
+    wanted = load_options.get("adapters") or ()
+    facts = [record.facts for one in wanted if (record := models.get(one["path_or_id"]))]
+    if not facts:
+        return estimate
+    size = sum(
+        max(one.weights_bytes, 4 * (one.parameters or 0) if one.format == "huggingface" else 0)
+        for one in facts
+    )
+    return replace(estimate, weights_bytes=estimate.weights_bytes + size, spread=None)
 
 
 def _find(query: str, models: Models) -> ModelRecord:
