@@ -201,9 +201,13 @@ class Context:
 
     # ------------------------------------------------------------------ states
 
+    def state_bytes(self, sequence: int) -> int:
+        """What `save` would give."""
+        return int(llama.llama_state_seq_get_size(self.native, sequence))
+
     def save(self, sequence: int) -> bytearray:
         """A sequence's state, for `restore`."""
-        size = int(llama.llama_state_seq_get_size(self.native, sequence))
+        size = self.state_bytes(sequence)
         data = bytearray(size)
         buffer = (ctypes.c_uint8 * size).from_buffer(data)
         written = llama.llama_state_seq_get_data(self.native, buffer, size, sequence)

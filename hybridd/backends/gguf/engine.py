@@ -165,7 +165,11 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
             return None
         slot, cached = taken
         generation.cached_tokens = cached
-        sampler = Sampler(self._model.vocabulary, generation.options, prompt)
+        try:
+            sampler = Sampler(self._model.vocabulary, generation.options, prompt)
+        except BaseException:
+            places.give_back(slot)
+            raise
         return GGUFSequence(generation, prompt, slot, sampler, adapters)
 
     def _release(self, sequence: GGUFSequence) -> None:

@@ -40,6 +40,8 @@ class Places:
         least = choice.reused + MIN_COPIED_TOKENS
         saved = self.states.find(prompt, least, adapters)
         saved = self._persisted.find(prompt, saved[1] if saved else least, adapters) or saved
+        if saved is not None and len(saved[0].tokens) > self._context.length:
+            saved = None  # made for a larger context: nothing that gives way lets it in
         if choice.kept:
             self._keep(choice.slot)
         reused = self._bring(choice) if saved is None else self._restore(choice.slot, *saved)
@@ -97,16 +99,24 @@ class Places:
 
     def _keep(self, slot: Slot) -> None:
         """Save what a slot holds, before another takes it."""
-        if self.states.wants(slot.tokens, slot.adapters):
+        if not self.states.wants(slot.tokens, slot.adapters):
+            return
+        if self._context.state_bytes(slot.index) <= self.states.budget:
             self.states.add(self._save(slot))
 
     def _save(self, slot: Slot) -> SavedState:
-        return SavedState(slot.tokens, self._context.save(slot.index), slot.adapters)
+        # Its own tokens: the slot's change with the slot.
+        return SavedState(slot.tokens[:], self._context.save(slot.index), slot.adapters)
 
     def _restore(self, slot: Slot, saved: SavedState, length: int) -> int:
-        if not self._context.restore(slot.index, saved.data):
-            self.states.drop(saved)
-            return 0
+        self.forget(slot)
+        while not self._context.restore(slot.index, saved.data):
+            if not self._context.unified:
+                self.states.drop(saved)
+                return 0
+            # The cells are short as in a decode; those at work keep theirs.
+            if not self._let_go():
+                return 0
         # A sliding window may have moved past what the prompt has in common with the state.
         return length if self._context.can_cut(slot.index, len(saved.tokens), length) else 0
 
@@ -164,6 +174,11 @@ class Places:
                 for row in rows:
                     self._settle(row.sequence.slot)
                 raise
+            except RuntimeError:
+                # The rows' requests are over and settled then; nobody else looks after the gaps.
+                for number in gaps:
+                    self._settle(self.slots.all[number])
+                raise
         for row in rows:
             sequence = row.sequence
             at = len(sequence.slot.tokens)
@@ -196,10 +211,7 @@ class Places:
         self, rows: Sequence[Row[GGUFSequence]], active: Sequence[GGUFSequence]
     ) -> list[Row[GGUFSequence]]:
         """Free cells; returns the rows that are still to be computed."""
-        retained = self.slots.least_recent()
-        if retained is not None:
-            self._keep(retained)
-            self.forget(retained)
+        if self._let_go():
             return list(rows)
         running = [s for s in active if not s.paused]
         if len(running) < 2:
@@ -208,6 +220,15 @@ class Places:
         newest.paused = True
         self.forget(newest.slot)
         return [row for row in rows if row.sequence is not newest]
+
+    def _let_go(self) -> bool:
+        """Free the cells of the retained prefix that was not used for the longest time, if any."""
+        retained = self.slots.least_recent()
+        if retained is None:
+            return False
+        self._keep(retained)
+        self.forget(retained)
+        return True
 
     def _drop_inexact(self, slot: Slot) -> None:
         """Keep of a slot what a later prompt may use."""

@@ -1,0 +1,123 @@
+"""What goes wrong beside a request does no harm to the slots, the cells and the next one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+
+from hybridd.backends.gguf import engine as engine_module
+from hybridd.backends.gguf.context import Context
+from tests.support_gguf import MIB, WORDS, Alone, Crowd, check_whole, forget, greedy, kv_spec, load
+from tests.support_models import ask
+
+TEXT = " ".join(WORDS * 2)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tiny")
+
+
+def out_of_memory(*_args: Any) -> Any:
+    raise MemoryError
+
+
+def test_a_request_that_fails_at_its_beginning_leaves_its_slot(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = load(directory, "tiny-qwen2", parallel=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine_module, "Sampler", out_of_memory)
+        with pytest.raises(MemoryError):
+            ask(engine, prompt="the people")
+        engine.cancel(1)
+    check_whole(engine)
+    assert ask(engine, prompt="the people", options=greedy(3)).tokens == 3
+    engine.close()
+
+
+def test_what_gave_way_for_cells_comes_back_from_the_host(directory: Path) -> None:
+    engine = load(directory, "tiny-qwen2 unified", kv_spec(64 * MIB))
+    alone = Alone(load(directory, "tiny-qwen2", parallel=1))
+    # llama.cpp makes the cells a multiple of 256: three conversations have room, four do not.
+    prompts = [f"{word} {word} {' '.join(WORDS * 7)}" for word in WORDS[:6]]
+    firsts = [ask(engine, prompt=prompt, options=greedy(5)) for prompt in prompts]
+    for prompt, first in zip(prompts, firsts, strict=True):
+        again = ask(engine, prompt=f"{prompt}{first.text} and", options=greedy(5))
+        usage = again.result["usage"]
+        assert usage["cached_tokens"] > 0.9 * first.result["usage"]["prompt_tokens"]
+        assert alone.said(f"{prompt}{first.text} and", 5, again.text)
+    check_whole(engine)
+    engine.close()
+    alone._engine.close()
+
+
+@pytest.mark.parametrize("name", ["tiny-qwen2", "tiny-gemma3", "tiny-jamba"])
+def test_the_newest_give_way_and_end_as_if_they_had_not(directory: Path, name: str) -> None:
+    engine = load(directory, f"{name} unified", kv_spec(64 * MIB))
+    alone = Alone(load(directory, name, parallel=1))
+    paused: set[int] = set()
+    crowd = Crowd(engine)
+    prompts = [f"{word} {word} {' '.join(WORDS * 6)}" for word in WORDS[:6]]
+    for key, prompt in enumerate(prompts):
+        crowd.submit(key, prompt, **greedy(80))
+    while engine.busy:
+        crowd.step()
+        paused |= {s.id for s in engine._active if s.paused}
+        if 5 not in crowd.over and len(crowd.over) == 3:
+            crowd.cancel(4)  # one that waits or was paused
+    assert paused
+    assert set(crowd.over) >= {0, 1, 2, 3, 5}
+    for key in crowd.over:
+        assert alone.said(prompts[key], 80, crowd.texts[key])
+    check_whole(engine)
+    engine.close()
+    alone._engine.close()
+
+
+def test_a_state_beyond_the_budget_is_not_even_made(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = load(directory, "tiny-qwen2", kv_spec(1), parallel=1)
+    monkeypatch.setattr(Context, "save", out_of_memory)
+    for word in WORDS[:2]:
+        ask(engine, prompt=f"{word} {TEXT}", options=greedy(2))
+    check_whole(engine)
+    engine.close()
+
+
+@pytest.mark.parametrize("kind", ["tiny-qwen2", "tiny-gemma3", "tiny-mamba", "tiny-qwen2 unified"])
+def test_a_pass_that_fails_leaves_every_slot_as_it_says(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Also those that only filled a gap: the pass is computed, and then not believed."""
+    engine = load(directory, kind, parallel=4)
+    forget(engine)
+    crowd = Crowd(engine)
+    for key in range(3):
+        crowd.submit(key, " ".join(WORDS[key:]), **greedy(50))
+    while not all(crowd.tokens.get(key) for key in range(3)):
+        crowd.step()
+    crowd.cancel(1)
+    crowd.step()
+    decode = Context.decode
+
+    def failing(context: Context, abort: Any = None) -> None:
+        decode(context, abort)
+        raise RuntimeError("llama_decode answered -3")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Context, "decode", failing)
+        with pytest.raises(RuntimeError):
+            crowd.step()
+    for key in (0, 2):
+        crowd.cancel(key)
+    check_whole(engine)
+    prompt = " ".join(WORDS)
+    text = ask(engine, prompt=prompt, options=greedy(8)).text
+    assert Alone(engine).said(prompt, 8, text)
+    engine.close()
