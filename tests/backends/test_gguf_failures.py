@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -121,3 +122,49 @@ def test_a_pass_that_fails_leaves_every_slot_as_it_says(
     text = ask(engine, prompt=prompt, options=greedy(8)).text
     assert Alone(engine).said(prompt, 8, text)
     engine.close()
+
+
+# ---------------------------------------------------------------- states on disk
+
+
+@pytest.mark.parametrize("harm", ["gone", "nested", "infinite"])
+def test_nothing_on_disk_keeps_a_model_from_loading(
+    directory: Path, tmp_path: Path, harm: str
+) -> None:
+    kv = kv_spec(0, tmp_path / "states", 64 * MIB)
+    (tmp_path / "states").mkdir()
+    engine = load(directory, "tiny-llama", kv)
+    ask(engine, prompt=TEXT, options=greedy(5))
+    engine.retire()
+    engine.close()
+    (path,) = (tmp_path / "states").iterdir()
+    match harm:
+        case "gone":
+            path.unlink()
+            (tmp_path / "states").rmdir()
+        case "nested":
+            path.write_bytes(b"[" * 4096)
+        case "infinite":
+            line, _, rest = path.read_bytes().partition(b"\n")
+            header = {**json.loads(line), "tokens": float("inf")}
+            path.write_bytes(json.dumps(header).encode() + b"\n" + rest)
+    engine = load(directory, "tiny-llama", kv)
+    again = ask(engine, prompt=TEXT, options=greedy(5))
+    assert again.result["usage"]["cached_tokens"] == 0
+    engine.retire()
+    engine.close()
+
+
+def test_a_disk_that_is_full_is_left_as_it_was(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = load(directory, "tiny-llama", kv_spec(0, tmp_path, 64 * MIB))
+    ask(engine, prompt=TEXT, options=greedy(5))
+
+    def full(_path: Path, _target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    engine.retire()
+    engine.close()
+    assert list(tmp_path.iterdir()) == []

@@ -132,17 +132,26 @@ class PersistedStates:
         path = directory / (name + _SUFFIX)
         unfinished = directory / (name + _UNFINISHED)
         descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(descriptor, "wb") as file:
-            file.write(json.dumps(header).encode() + b"\n")
-            file.write(tokens)
-            file.write(state.data)
-        unfinished.replace(path)
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(json.dumps(header).encode() + b"\n")
+                file.write(tokens)
+                file.write(state.data)
+            unfinished.replace(path)
+        except OSError:
+            _remove(unfinished)  # where the disk is full, it is what fills it
+            raise
         return path
 
     def _read_headers(self) -> list[_Known]:
         assert self._directory is not None
         found: list[_Known] = []
-        for path in self._directory.iterdir():
+        try:
+            paths = list(self._directory.iterdir())
+        except OSError as exc:
+            print(f"no conversations are kept: {exc}", file=sys.stderr)
+            return []
+        for path in paths:
             known = self._read_header(path) if path.suffix == _SUFFIX else None
             if known is None:
                 _remove(path)
@@ -160,13 +169,13 @@ class PersistedStates:
                 tokens = array("i")
                 count, size = int(header["tokens"]), int(header["bytes"])
                 rest = path.stat().st_size - len(line) - count * tokens.itemsize
-                if count < MIN_COPIED_TOKENS or rest != size:
+                if count < MIN_COPIED_TOKENS or size < 0 or rest != size:
                     return None
                 tokens.frombytes(file.read(count * tokens.itemsize))
                 adapters = tuple((str(c), float(scale)) for c, scale in header["adapters"])
                 start, digest = file.tell(), str(header["digest"])
                 return _Known(path, tokens, start, size, digest, adapters)
-        except (OSError, ValueError, LookupError, TypeError):
+        except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
             return None
 
     def _read(self, known: _Known) -> bytearray | None:
