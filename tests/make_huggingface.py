@@ -233,3 +233,83 @@ def llava(path: Path, template: str = PICTURE_TEMPLATE) -> Path:
     )
     processor.save_pretrained(path)
     return path
+
+
+def _stirred(model: Any, *reading: str) -> Any:
+    """What is seen has to matter beside what is read."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if not any(part in name for part in reading):
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+    return model
+
+
+_EYES: dict[str, Any] = {
+    "hidden_size": HIDDEN, "intermediate_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "image_size": 32, "patch_size": 8,
+}  # fmt: skip
+
+
+def idefics3(path: Path) -> Path:
+    """A model that sees each picture as a whole and in tiles, told apart by tokens."""
+    from transformers.models.idefics3.image_processing_pil_idefics3 import (
+        Idefics3ImageProcessorPil,
+    )
+
+    torch.manual_seed(9)
+    special = ["<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>"]
+    special += [f"<row_{row + 1}_col_{column + 1}>" for row in range(6) for column in range(6)]
+    byte_level(path, eos_token="<eos>", pad_token="<pad>", extra_special_tokens=special)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+    config = transformers.Idefics3Config(
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"), pad_token_id=0,
+        vision_config={**_EYES, "initializer_range": 0.3}, scale_factor=2,
+        text_config=llama_config(len(tokenizer)),
+    )  # fmt: skip
+    model = transformers.Idefics3ForConditionalGeneration(config)
+    _save(_stirred(model, "text_model", "lm_head"), path)
+    pictures = Idefics3ImageProcessorPil(
+        size={"longest_edge": 64}, max_image_size={"longest_edge": 32}
+    )
+    transformers.Idefics3Processor(
+        pictures, tokenizer, image_seq_len=4, chat_template=PICTURE_TEMPLATE
+    ).save_pretrained(path)
+    return path
+
+
+def gemma3(path: Path) -> Path:
+    """A model whose template writes another token than the one that stands for what is seen."""
+    from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+
+    torch.manual_seed(2)
+    names = {
+        "image_token": "<image_soft_token>",
+        "boi_token": "<start_of_image>",
+        "eoi_token": "<end_of_image>",
+    }
+    byte_level(path, eos_token="<eos>", pad_token="<pad>", extra_special_tokens=names)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+    ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in names.items()}
+    text = llama_config(len(tokenizer)).to_dict()
+    text = {k: v for k, v in text.items() if k not in ("model_type", "rope_parameters")}
+    kinds = ["sliding_attention", "full_attention"]
+    config = transformers.Gemma3Config(
+        text_config={**text, "head_dim": 8, "sliding_window": 64, "layer_types": kinds,
+                     "tie_word_embeddings": False},
+        vision_config={**_EYES, "vision_use_head": False, "model_type": "siglip_vision_model"},
+        mm_tokens_per_image=4, image_token_index=ids["image_token"], eos_token_id=0,
+        # Tied, a model of this size says its last token again for ever.
+        tie_word_embeddings=False,
+        boi_token_index=ids["boi_token"], eoi_token_index=ids["eoi_token"],
+    )  # fmt: skip
+    model = transformers.Gemma3ForConditionalGeneration(config)
+    with torch.no_grad():
+        model.model.multi_modal_projector.mm_input_projection_weight.normal_(std=3)
+    _save(_stirred(model, "language_model", "lm_head"), path)
+    transformers.Gemma3Processor(
+        Gemma3ImageProcessorPil(size={"height": 32, "width": 32}),
+        tokenizer,
+        image_seq_length=4,
+        chat_template=PICTURE_TEMPLATE.replace("<image>", names["boi_token"]),
+    ).save_pretrained(path)
+    return path

@@ -81,7 +81,6 @@ def expected(path: Path, messages: list[dict[str, Any]], pictures: list[Any]) ->
     ]
     prompt = processor.apply_chat_template(own, add_generation_prompt=True)
     inputs = processor(images=pictures or None, text=prompt, return_tensors="pt")
-    inputs.pop("token_type_ids", None)
     made = loaded.generate(**inputs, do_sample=False, max_new_tokens=12)
     new = [int(token) for token in made[0, inputs["input_ids"].shape[1] :]]
     return new[: new.index(0)] if 0 in new else new
@@ -117,6 +116,21 @@ def test_two_pictures_in_two_messages(model: Path) -> None:
     ]
     answer = ask(engine, "chat", messages=swapped, options=GREEDY)
     assert ids(answer) == expected(model, swapped, [two, one])
+
+
+@pytest.mark.parametrize("family", ["idefics3", "gemma3"])
+def test_other_families(tmp_path: Path, family: str) -> None:
+    path = getattr(tiny, family)(tmp_path / "m")
+    engine, facts = opened(path)
+    assert "vision" in facts["capabilities"]
+    seen = set()
+    for seed in (1, 2, 3):
+        one, two = picture(seed), picture(seed + 5, (64, 30))
+        messages = said(text("what"), part(url(one)), text("and"), part(url(two)))
+        tokens = ids(ask(engine, "chat", messages=messages, options=GREEDY))
+        assert tokens == expected(path, messages, [one, two])
+        seen.add(tuple(tokens))
+    assert len(seen) > 1, "the pictures have to matter"
 
 
 @pytest.mark.parametrize("template", ["PICTURE_TEMPLATE", "PARTS_TEMPLATE"])

@@ -112,7 +112,9 @@ class PictureReader:
         tokenizer = processor.tokenizer
         self.token: str = processor.image_token
         own = tokenizer.convert_tokens_to_ids(self.token)
-        self.placeholders = {i for i in (own, *processor.image_token_ids) if isinstance(i, int)}
+        # Of some models the template's token becomes others, which alone count as a picture's.
+        self._seen = {i for i in processor.image_token_ids if isinstance(i, int)}
+        self.placeholders = {own, *self._seen}
 
     def read(self, urls: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
         """The model's inputs for these pictures, and the text that stands for each.
@@ -156,7 +158,7 @@ class PictureReader:
         made = dict(inputs)
         for name in made:
             if name.endswith("token_type_ids"):
-                kinds = [int(token in self.placeholders) for token in tokens]
+                kinds = [int(token in self._seen) for token in tokens]
                 made[name] = torch.tensor([kinds])
         return made
 
