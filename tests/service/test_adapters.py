@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hybridd.core.model import Estimate, ModelRecord
+from hybridd.core.model import Estimate, ModelRecord, Spread
 from hybridd.service.adapters import named, placed, with_weights
 from hybridd.wire.errors import InvalidParams, ModelNotFound
 from tests.service.support import record, running
@@ -58,6 +58,14 @@ def test_their_weights_count() -> None:
     options = named(wanted(("one", "p/lora:F16"), ("two", "p/lora")), MODELS, "fake")
     assert with_weights(plain, options, MODELS).weights_bytes == 54
     assert with_weights(plain, {}, MODELS) is plain
+
+
+def test_those_of_peft_count_in_float32_and_keep_a_model_together() -> None:
+    made = adapter("half", "huggingface")
+    half = replace(made, facts=replace(made.facts, weights_bytes=200, parameters=100))
+    plain = Estimate(40, 1, 1, 1, 5, 1, spread=Spread(1, 0.0))
+    counted = with_weights(plain, wanted(("one", "half")), {"half": half})
+    assert counted == replace(plain, weights_bytes=440, spread=None)
 
 
 @pytest.mark.usefixtures("autojump_clock")
