@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+import numpy as np  # noqa: TID253 - for the files of tiny models
 
 from hybridd.backends.gguf.engine import GGUFEngine
-from tests.make_gguf import GENERATING
+from tests.make_gguf import GENERATING, HEAD, ModelFile
+from tests.make_gguf import _llama as write_llama
 from tests.support_gguf import (
     MIB,
     WORDS,
@@ -270,6 +272,26 @@ def test_a_state_of_other_weights_or_options_is_ignored(directory: Path, tmp_pat
     tell_and_close(load(directory, "tiny-llama", kv))
     engine = load(directory, "tiny-llama", kv, kv_cache_type="q8_0")
     assert ask(engine, prompt=CONVERSATION, options=greedy(1)).result["usage"]["cached_tokens"] == 0
+    engine.close()
+
+
+def test_a_state_of_other_rope_factors_is_ignored(directory: Path, tmp_path: Path) -> None:
+    """Some models turn positions in another way where the context is longer than in training."""
+    model = ModelFile(directory / "tiny-longrope-F32.gguf", "llama", "tiny-longrope", 5)
+    write_llama(model)
+    model.facts(rope__scaling__type="longrope", rope__scaling__original_context_length=256)
+    for name, factor in (("short", 1.0), ("long", 4.0)):
+        model.tensor(f"rope_factors_{name}.weight", np.full(HEAD // 2, factor))
+    model.close()
+    kv = kv_spec(0, tmp_path, 64 * MIB)
+    tell_and_close(load(directory, "tiny-longrope", kv, context_length=256))
+    engine = load(directory, "tiny-longrope", kv_spec(), context_length=512)
+    expected = ask(engine, prompt=CONVERSATION, options=greedy(12)).text
+    engine.close()
+    engine = load(directory, "tiny-longrope", kv, context_length=512)
+    answer = ask(engine, prompt=CONVERSATION, options=greedy(12))
+    assert answer.result["usage"]["cached_tokens"] == 0
+    assert answer.text == expected
     engine.close()
 
 

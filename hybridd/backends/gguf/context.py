@@ -54,6 +54,7 @@ class Context:
         recurrent: A state stands for the past: sequences cannot be cut back.
         micro_batch: Most rows of one `decode`.
         batch: To be filled for `decode`.
+        beyond_original: A model with rope factors for long contexts uses those.
     """
 
     def __init__(self, model: Model, options: LoadOptions, threads: int, spec: LoadSpec) -> None:
@@ -84,6 +85,9 @@ class Context:
         self._window = model.sliding_window
         self._logits = ctypes.c_float * model.vocabulary.vocab_size
         self._shifted = False
+        # One sequence's cells, as llama.cpp rounds them, decide which rope factors count.
+        cells = int(llama.llama_n_ctx_seq(self.native))
+        self.beyond_original = cells > model.original_context
 
     def _params(self, options: LoadOptions, threads: int) -> Any:
         params = llama.llama_context_default_params()

@@ -252,6 +252,7 @@ def _places(context: Context, options: LoadOptions, spec: LoadSpec) -> Places:
         "flash_attention": options.flash_attention,
         "rope": asdict(options.rope),
         "unified": context.unified,
+        "beyond_original": context.beyond_original,
     }
     states = StateCache(kv["host_cache_bytes"], whole=whole)
     persisted = PersistedStates(kv["persist_dir"], kv["persist_bytes"], owner, whole=whole)

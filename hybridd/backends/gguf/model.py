@@ -100,6 +100,13 @@ class Model:
         return int(llama.llama_model_n_ctx_train(self.native))
 
     @property
+    def original_context(self) -> int:
+        """Tokens beyond which a model with two sets of rope factors takes the long ones."""
+        architecture = self._value("general.architecture")
+        given = self._value(f"{architecture}.rope.scaling.original_context_length")
+        return int(given) if given.isdecimal() else self.trained_context
+
+    @property
     def weights_bytes(self) -> int:
         """Bytes of all tensors."""
         return int(llama.llama_model_size(self.native))
