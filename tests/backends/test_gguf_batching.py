@@ -185,6 +185,31 @@ def test_a_conversation_that_lost_its_slot_comes_back_from_the_host(directory: P
     engine.close()
 
 
+@pytest.mark.parametrize("ending", ["people", "water", "first words", "seven"])
+def test_a_prefix_is_copied_before_another_state_takes_its_place(
+    directory: Path, ending: str
+) -> None:
+    engine = load(directory, "tiny-llama", kv_spec(64 * MIB), parallel=2)
+    system = " ".join(WORDS * 2)
+    other = " ".join(random.Random(3).choices(WORDS, k=60))
+    ask(engine, prompt=other, options=greedy(1))
+    ask(engine, prompt="so seven other things", options=greedy(1))
+    ask(engine, prompt=" ".join(WORDS * 10), options=greedy(1))
+    # In one step: the first copies from the long conversation, the second restores over it.
+    crowd = Crowd(engine)
+    prompts = {1: f"{system} {ending}", 2: f"{other} people"}
+    for key, prompt in prompts.items():
+        crowd.submit(key, prompt, **greedy(12))
+    crowd.run()
+    reference = Alone(load(directory, "tiny-llama", parallel=1))
+    for key, prompt in prompts.items():
+        assert crowd.over[key]["usage"]["cached_tokens"] >= 32
+        assert reference.said(prompt, 12, crowd.texts[key])
+    check_whole(engine)
+    reference._engine.close()
+    engine.close()
+
+
 @pytest.mark.parametrize("kind", ["tiny-llama", "tiny-llama unified"])
 def test_five_thousand_requests_and_cancels_leave_nothing_behind(
     directory: Path, kind: str

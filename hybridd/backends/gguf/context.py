@@ -173,8 +173,12 @@ class Context:
         """Forget all but the first `length` tokens, which `can_cut` has to allow."""
         llama.llama_memory_seq_rm(self._memory, sequence, length if length else -1, -1)
 
-    def copy(self, source: int, target: int) -> None:
-        """Make `target` hold what `source` does."""
+    def share(self, source: int, target: int) -> None:
+        """Make `target` hold the cells of `source`, which have to be unified.
+
+        Between streams llama.cpp would move the data at the next `decode` only, when a state may
+        have been put into the source; there a state has to be copied.
+        """
         llama.llama_memory_seq_rm(self._memory, target, -1, -1)
         llama.llama_memory_seq_cp(self._memory, source, target, -1, -1)
 

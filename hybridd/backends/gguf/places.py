@@ -87,13 +87,11 @@ class Places:
         source, slot = choice.source, choice.slot
         if source is None:
             return choice.reused
-        if self._context.unified or len(source.tokens) > self._context.length // 2:
-            self._context.copy(source.index, slot.index)
-            if self._context.unified:
-                slot.shared = choice.reused
-                source.shared = max(source.shared, choice.reused)
+        if self._context.unified:
+            self._context.share(source.index, slot.index)
+            slot.shared = choice.reused
+            source.shared = max(source.shared, choice.reused)
         elif not self._context.restore(slot.index, self._context.save(source.index)):
-            # A copy between streams moves all of their cells; a state has those in use.
             return 0
         return choice.reused
 
