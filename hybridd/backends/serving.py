@@ -28,23 +28,16 @@ class ActiveSequence:
     Attributes:
         generation: Its bookkeeping.
         prompt: Its tokens.
-        processed: How many of the prompt's tokens the model has seen.
     """
 
     def __init__(self, generation: Generation, prompt: list[int]) -> None:
         self.generation = generation
         self.prompt = prompt
-        self.processed = 0
 
     @property
     def id(self) -> int:
         """The request's id."""
         return self.generation.id
-
-    @property
-    def in_prompt(self) -> bool:
-        """Whether a part of the prompt was not processed yet."""
-        return self.processed < len(self.prompt)
 
 
 S = TypeVar("S", bound=ActiveSequence)

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .slots import MIN_COPIED_TOKENS, NONE, Key, common_prefix
-from .state_cache import SavedState
+from .slots import MIN_COPIED_TOKENS, NONE, Key
+from .state_cache import SavedState, most_useful
 
 _SUFFIX = ".state"
 _UNFINISHED = ".unfinished"
@@ -69,24 +69,13 @@ class PersistedStates:
     def find(
         self, prompt: Sequence[int], least: int, adapters: Key = NONE
     ) -> tuple[SavedState, int] | None:
-        """The state that spares most of a prompt, and how many tokens that is.
-
-        Args:
-            least: It has to be more than so many.
-        """
-        wanted = array("i", prompt)
-        while True:
-            best, longest = None, least
-            for known in [k for k in self._known if k.adapters == adapters]:
-                length = min(common_prefix(known.tokens, wanted), len(wanted) - 1)
-                if length > longest and not (self._whole and length < len(known.tokens)):
-                    best, longest = known, length
-            if best is None:
-                return None
-            data = self._read(best)
-            if data is not None:
-                return SavedState(best.tokens, data, adapters), longest
-            self._known.remove(best)
+        """`most_useful` of the states whose data can still be read."""
+        while best := most_useful(self._known, prompt, least, adapters, whole=self._whole):
+            known, length = best
+            if (data := self._read(known)) is not None:
+                return SavedState(known.tokens, data, adapters), length
+            self._known.remove(known)
+        return None
 
     @property
     def enabled(self) -> bool:

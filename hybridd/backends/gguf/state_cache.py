@@ -8,8 +8,9 @@ whole.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from .slots import MIN_COPIED_TOKENS, NONE, Key, common_prefix
 
@@ -30,6 +31,39 @@ class SavedState:
     def size(self) -> int:
         """Bytes that it takes."""
         return len(self.data) + len(self.tokens) * self.tokens.itemsize
+
+
+class _Kept(Protocol):
+    """What has to be known of a state to see its worth."""
+
+    @property
+    def tokens(self) -> array[int]: ...
+
+    @property
+    def adapters(self) -> Key: ...
+
+
+K = TypeVar("K", bound=_Kept)
+
+
+def most_useful(
+    states: Iterable[K], prompt: Sequence[int], least: int, adapters: Key, *, whole: bool
+) -> tuple[K, int] | None:
+    """The state that spares most of a prompt, and how many tokens that is.
+
+    Args:
+        least: It has to be more than so many.
+        whole: States can only be used as a whole.
+    """
+    wanted = array("i", prompt)
+    best: tuple[K, int] | None = None
+    for state in states:
+        length = min(common_prefix(state.tokens, wanted), len(wanted) - 1)
+        if state.adapters != adapters or (whole and length < len(state.tokens)):
+            continue
+        if length > (best[1] if best else least):
+            best = state, length
+    return best
 
 
 class StateCache:
@@ -89,19 +123,8 @@ class StateCache:
     def find(
         self, prompt: Sequence[int], least: int, adapters: Key = NONE
     ) -> tuple[SavedState, int] | None:
-        """The state that spares most of a prompt, and how many tokens that is.
-
-        Args:
-            least: It has to be more than so many.
-        """
-        wanted = array("i", prompt)
-        best: tuple[SavedState, int] | None = None
-        for state in self._states:
-            length = min(common_prefix(state.tokens, wanted), len(wanted) - 1)
-            if state.adapters != adapters or (self._whole and length < len(state.tokens)):
-                continue
-            if length > (best[1] if best else least):
-                best = state, length
+        """`most_useful` of the states, which is the most recently used then."""
+        best = most_useful(self._states, prompt, least, adapters, whole=self._whole)
         if best is not None:
             self._states = [s for s in self._states if s is not best[0]]
             self._states.append(best[0])

@@ -38,6 +38,7 @@ class _Sequence(ActiveSequence):
     """A generation with its sampler and its row.
 
     Attributes:
+        processed: How many of the prompt's tokens the model has seen.
         pending: The last sampled token, which the model has not seen yet.
     """
 
@@ -49,6 +50,11 @@ class _Sequence(ActiveSequence):
         self.row = row
         self.pending = 0
         self.processed = generation.cached_tokens = row.length
+
+    @property
+    def in_prompt(self) -> bool:
+        """Whether a part of the prompt was not processed yet."""
+        return self.processed < len(self.prompt)
 
 
 class HuggingFaceEngine(ServingEngine[_Sequence]):
@@ -99,7 +105,7 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
         )
 
     def close(self) -> None:
-        """Let go of everything; the process ends soon after."""
+        """Let go of everything."""
         self._active.clear()
         self._loaded = self._session = None
 
