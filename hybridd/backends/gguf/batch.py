@@ -45,13 +45,22 @@ class Batch:
         """Take all rows out."""
         self.native.n_tokens = 0
 
-    def add(self, sequence: int, tokens: Sequence[int], position: int, logits: bool) -> int:
+    def add(
+        self,
+        sequence: int,
+        tokens: Sequence[int],
+        position: int,
+        logits: bool,
+        *,
+        every: bool = False,
+    ) -> int:
         """Append rows of one sequence.
 
         Args:
             tokens: At least one; together with what is there, no more than `size`.
             position: Of the first one in its sequence.
             logits: Whether those of the last token are wanted.
+            every: Those of all other tokens as well.
 
         Returns:
             The index of the last row, by which its logits are asked for.
@@ -64,7 +73,7 @@ class Batch:
         else:
             self._tokens[start:end] = tokens
             self._positions[start:end] = np.arange(position, position + len(tokens))
-            self._logits[start:end] = 0
+            self._logits[start:end] = every
         self._sequences[start:end] = sequence
         self._logits[end - 1] = logits
         self.native.n_tokens = end

@@ -49,7 +49,7 @@ class Context:
         native: llama.cpp's pointer, for samplers.
         length: Tokens of one sequence.
         parallel: How many sequences there are.
-        cells: Of all sequences together.
+        cells: Of all sequences together, as llama.cpp rounds them.
         unified: Whether they share them.
         recurrent: A state stands for the past: sequences cannot be cut back.
         micro_batch: Most rows of one `decode`.
@@ -86,8 +86,8 @@ class Context:
         self._logits = ctypes.c_float * model.vocabulary.vocab_size
         self._shifted = False
         # One sequence's cells, as llama.cpp rounds them, decide which rope factors count.
-        cells = int(llama.llama_n_ctx_seq(self.native))
-        self.beyond_original = cells > model.original_context
+        self.beyond_original = int(llama.llama_n_ctx_seq(self.native)) > model.original_context
+        self.cells = int(llama.llama_n_ctx(self.native))
 
     def _params(self, options: LoadOptions, threads: int) -> Any:
         params = llama.llama_context_default_params()

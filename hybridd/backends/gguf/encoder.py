@@ -13,6 +13,7 @@ from typing import Any
 from hybridd.backends.embedding import Aborted, Input
 from hybridd.wire.errors import LoadFailed, Unsupported
 
+from .batch import Batch
 from .library import llama
 from .vocabulary import Vocabulary
 
@@ -70,7 +71,7 @@ class GGUFEncoder:
         self.dimensions = 0 if ranks else int(llama.llama_model_n_embd_out(model))
         self._run = _runner(model)
         self._memory = llama.llama_get_memory(self._context)  # none where nothing is remembered
-        self._batch = llama.llama_batch_init(self.batch_tokens, 0, 1)
+        self._batch = Batch(self.batch_tokens)
         self._abort: Callable[[], bool] | None = None
         # ctypes keeps no reference to a callback: it has to live as long as the context.
         self._callback = llama.ggml_abort_callback(self._asked_to_abort)
@@ -97,10 +98,13 @@ class GGUFEncoder:
             )
         return context
 
+    def set_threads(self, count: int) -> None:
+        """Compute with this many threads from now on."""
+        llama.llama_set_n_threads(self._context, count, count)
+
     def close(self) -> None:
         """Free the context. Safe to call twice."""
         if self._context is not None:
-            llama.llama_batch_free(self._batch)
             llama.llama_free(self._context)
             self._context = None
 
@@ -186,27 +190,21 @@ class GGUFEncoder:
         return [value / count for value in total]
 
     def _compute(self, inputs: Sequence[Input], abort: Callable[[], bool]) -> None:
-        batch, at = self._batch, 0
+        batch = self._batch
+        batch.clear()
         for number, made in enumerate(inputs):
-            for position, token in enumerate(made.tokens):
-                batch.token[at] = token
-                batch.pos[at] = position
-                batch.n_seq_id[at] = 1
-                batch.seq_id[at][0] = number
-                batch.logits[at] = 1
-                at += 1
-        batch.n_tokens = at
+            batch.add(number, made.tokens, 0, logits=True, every=True)
         if self._memory:
             llama.llama_memory_clear(self._memory, False)
         self._abort = abort
         try:
-            result = self._run(self._context, batch)
+            result = self._run(self._context, batch.native)
         finally:
             self._abort = None
         if result == _ABORTED:
             raise Aborted
         if result != 0:
-            raise RuntimeError(f"llama.cpp answered {result} to a batch of {at} tokens")
+            raise RuntimeError(f"llama.cpp answered {result} to a batch of {len(inputs)} inputs")
 
     def _asked_to_abort(self, _data: Any) -> bool:
         return self._abort is not None and self._abort()

@@ -74,7 +74,7 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
             "context_length": context.length,
             "parallel": context.parallel,
             "kv_cells": context.cells,
-            "batch_size": options.batch_size,
+            "batch_size": context.micro_batch,  # a step is one micro-batch
             "ubatch_size": context.micro_batch,
             "kv_cache_type": options.kv_cache_type,
             **options.rope.to_wire(),
@@ -128,8 +128,9 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
 
     def set_threads(self, count: int) -> None:
         """See `api.Engine`."""
-        if self._context is not None:
-            self._context.set_threads(min(count, self._threads))
+        for computing in (self._context, self._encoder):
+            if computing is not None:
+                computing.set_threads(min(count, self._threads))
 
     def retire(self) -> None:
         """See `api.Engine`: conversations go to disk, if they may."""
