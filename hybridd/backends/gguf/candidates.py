@@ -1,8 +1,9 @@
 """The tokens that can be drawn at all: a few out of a vocabulary of many thousand.
 
-llama.cpp's samplers begin by writing the whole vocabulary out and sorting its head, half a
-millisecond for 152k tokens. With a top-k the rest cannot matter: a bound that at least k logits
-reach is found from block maxima in a few passes of NumPy, and only what reaches it goes in.
+llama.cpp's samplers begin by writing the whole vocabulary out, and penalties look each token of it
+up: 1.2 ms for 152k tokens with cold caches, 0.45 here; without penalties it is about the same
+either way. With a top-k the rest cannot matter: a bound that at least k logits reach is found from
+block maxima in a few passes of NumPy, and only what reaches it goes in.
 """
 
 from __future__ import annotations
