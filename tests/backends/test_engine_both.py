@@ -40,6 +40,14 @@ def engine(request: pytest.FixtureRequest) -> Engine:
     return made
 
 
+def test_an_engine_is_told_of_threads_and_of_its_end(engine: Engine) -> None:
+    request: dict[str, Any] = {"prompt": "Who are you?", "options": {"temperature": 0}}
+    before = ask(engine, **request)
+    engine.set_threads(1)
+    assert ask(engine, **request).text == before.text
+    engine.retire()
+
+
 # ---------------------------------------------------------------- the same in both
 
 

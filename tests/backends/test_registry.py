@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from hybridd.backends import echo, gguf, installed, onnx, registry
+from hybridd.backends.api import Engine
 from hybridd.backends.registry import FormatInfo, availability, load_backends
 from hybridd.core.model import Facts
 
@@ -37,6 +38,17 @@ def test_the_built_in_ones_register_like_anybodys() -> None:
     assert set(listed) >= set(load_backends()) >= {"echo", "gguf", "huggingface"}
     assert list(load_backends({"echo", "unknown"})) == ["echo"]
     assert load_backends(set()) == {}
+
+
+def test_their_engines_take_all_that_a_worker_asks_of_them() -> None:
+    for backend in load_backends({"echo", "gguf", "huggingface"}).values():
+        module, _, name = backend.engine_factory.partition(":")
+        try:
+            factory = getattr(importlib.import_module(module), name)
+        except ModuleNotFoundError:
+            continue  # its library is not installed
+        asked = {name for name in vars(Engine) if not name.startswith("_")}
+        assert asked <= set(dir(factory)), backend.name
 
 
 def test_what_is_served_at_a_time() -> None:

@@ -58,6 +58,14 @@ class AnyEngine:
         if self._engine is not None:
             self._engine.set_interrupted(interrupted)
 
+    def set_threads(self, count: int) -> None:
+        """See `api.Engine`."""
+        self._chosen.set_threads(count)
+
+    def retire(self) -> None:
+        """See `api.Engine`."""
+        self._chosen.retire()
+
     def close(self) -> None:
         """See `api.Engine`."""
         if self._engine is not None:
