@@ -16,12 +16,14 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from operator import mul
 from typing import Any, NamedTuple, Protocol
 
-from hybridd.wire.errors import ContextExceeded, HybriddError, InvalidParams, Unsupported
+from hybridd.wire.errors import ContextExceeded, InvalidParams, Unsupported
 
 from .api import Output, WorkRequest
+from .failures import NotFinite, work_failure
 
 __all__ = ["ENCODING", "Aborted", "Encoder", "EncoderQueue", "Input", "to_json"]
 
@@ -103,10 +105,10 @@ def to_json(values: Sequence[float]) -> str:
     """Numbers of single precision as JSON text; nine digits tell any two of them apart.
 
     Raises:
-        ValueError: A NaN or an infinity, which JSON cannot carry.
+        NotFinite: JSON cannot carry those.
     """
     if not all(map(math.isfinite, values)):
-        raise ValueError("the model computed numbers that are not finite")
+        raise NotFinite
     return "[" + ",".join(["%.9g" % value for value in values]) + "]"  # noqa: UP031 - twice as fast
 
 
@@ -174,8 +176,8 @@ class EncoderQueue:
         """Queue a request, or answer it with an error at once."""
         try:
             self._jobs.append(self._job(request))
-        except HybriddError as exc:
-            return [Output(id=request["id"], error=exc.to_wire())]
+        except Exception as exc:
+            return [Output(id=request["id"], error=work_failure(exc).to_wire())]
         return []
 
     def step(self) -> list[Output]:
@@ -187,9 +189,8 @@ class EncoderQueue:
         if job.untokenized:
             try:
                 self._tokenize(job)
-            except HybriddError as exc:
-                self._jobs.remove(job)
-                return [Output(id=job.id, error=exc.to_wire())]
+            except Exception as exc:
+                return [self._failed(job, exc)]
             return []
         return self._compute(self._batch(job))
 
@@ -319,18 +320,34 @@ class EncoderQueue:
         except Aborted:
             # The cancels themselves are in the loop's queue and come before the next step.
             return []
+        except Exception as exc:
+            # Whose input it was is not known; those that were not computed are not concerned.
+            return [self._failed(part.job, exc) for part in batch]
         outputs = []
         for part in batch:
-            job = part.job
-            for index in part.indexes:
-                value = next(made)
-                job.results[index] = _vector(job, value) if job.dimensions else float(value)
-                job.inputs[index] = Input([])
-            del job.pending[part.begin : part.end]
-            if not job.pending:
-                self._jobs.remove(job)
-                outputs.append(Output(id=job.id, done=_result(job)))
+            values = list(islice(made, part.end - part.begin))
+            try:
+                outputs += self._put(part, values)
+            except Exception as exc:
+                outputs.append(self._failed(part.job, exc))
         return outputs
+
+    def _put(self, part: _Slice, values: Sequence[Any]) -> list[Output]:
+        """Take over what was computed of a request; its result if that was the last of it."""
+        job = part.job
+        for index, value in zip(part.indexes, values, strict=True):
+            job.results[index] = _vector(job, value) if job.dimensions else float(value)
+            job.inputs[index] = Input([])
+        del job.pending[part.begin : part.end]
+        if job.pending:
+            return []
+        done = Output(id=job.id, done=_result(job))
+        self._jobs.remove(job)
+        return [done]
+
+    def _failed(self, job: _Job, exc: Exception) -> Output:
+        self._jobs.remove(job)
+        return Output(id=job.id, error=work_failure(exc).to_wire())
 
 
 class _Slice(NamedTuple):
@@ -356,7 +373,7 @@ def _result(job: _Job) -> dict[str, Any]:
     if job.dimensions:
         return {"embeddings": job.results, "dimensions": job.dimensions, "usage": usage}
     if not all(map(math.isfinite, job.results)):
-        raise ValueError("the model computed scores that are not finite")
+        raise NotFinite
     indexes = range(len(job.results))
     best = heapq.nsmallest(job.top_n, indexes, key=lambda i: (-job.results[i], i))
     return {"results": [{"index": i, "score": job.results[i]} for i in best], "usage": usage}

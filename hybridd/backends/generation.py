@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal
 
-from hybridd.wire.errors import ContextExceeded, Unsupported
+from hybridd.wire.errors import ContextExceeded, HybriddError, Unsupported
 
 from .api import Output
 from .options import GenerationOptions
@@ -70,7 +70,7 @@ class Generation:
 
     Attributes:
         id: The request's id.
-        finished: `done` went out.
+        finished: `done` or an error went out.
         cached_tokens: How many of the prompt's tokens the engine did not have to compute.
     """
 
@@ -132,6 +132,11 @@ class Generation:
     def end_of_text(self) -> Output:
         """The model said that it is done; that token is neither text nor counted."""
         return self._end("stop", self._stream.finish(), 0)
+
+    def fail(self, error: HybriddError) -> Output:
+        """It cannot go on."""
+        self.finished = True
+        return Output(id=self.id, error=error.to_wire())
 
     def _end(self, reason: Literal["stop", "length"], text: str, tokens: int) -> Output:
         self.finished = True

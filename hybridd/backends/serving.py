@@ -11,10 +11,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from hybridd.wire.errors import HybriddError, Unsupported
+from hybridd.wire.errors import Unsupported
 
 from .api import Output, WorkRequest
 from .embedding import ENCODING, Encoder, EncoderQueue
+from .failures import work_failure
 from .generation import Generation, check_prompt, refuse_context_shift
 from .options import GenerationOptions
 from .prompts import Prompts
@@ -88,7 +89,7 @@ class ServingEngine(ABC, Generic[S]):
             before any that came later.
 
         Raises:
-            HybriddError: The engine cannot do what the options ask for.
+            Exception: It cannot run, and has no slot: the request's error.
         """
 
     @abstractmethod
@@ -171,8 +172,9 @@ class ServingEngine(ABC, Generic[S]):
                 refuse_context_shift(options, prompts.format)
             generation = Generation(request["id"], options, len(prompt), self._context_length)
             self._waiting.append((generation, prompt))
-        except HybriddError as exc:
-            return [Output(id=request["id"], error=exc.to_wire())]
+        except Exception as exc:
+            # Whatever a tokenizer or a template raised, it is this request's trouble alone.
+            return [Output(id=request["id"], error=work_failure(exc).to_wire())]
         return []
 
     def _admit(self) -> list[Output]:
@@ -182,8 +184,8 @@ class ServingEngine(ABC, Generic[S]):
             generation, prompt = self._waiting[0]
             try:
                 sequence = self._begin(generation, prompt)
-            except HybriddError as exc:
-                outputs.append(Output(id=generation.id, error=exc.to_wire()))
+            except Exception as exc:
+                outputs.append(Output(id=generation.id, error=work_failure(exc).to_wire()))
             else:
                 if sequence is None:
                     break

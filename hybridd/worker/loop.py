@@ -27,11 +27,11 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from hybridd.backends.api import Engine, LoadCancelled, LoadSpec, Output, WorkRequest
+from hybridd.backends.failures import import_failure, load_failure, log_traceback, work_failure
 from hybridd.wire.errors import Cancelled, HybriddError
 
 from . import process
 from .channel import Channel
-from .failures import import_failure, load_failure, log_traceback, work_failure
 from .mailbox import Mailbox
 from .progress import Progress
 

@@ -20,11 +20,11 @@ import os
 import sys
 from typing import Any, NoReturn
 
+from hybridd.backends.failures import import_failure, log_traceback
 from hybridd.wire.errors import HybriddError
 
 from . import process
 from .channel import Channel, close_all
-from .failures import import_failure, log_traceback
 from .loop import EXIT_ENDED, run_worker
 
 _EXIT_BUG = 70  # EX_SOFTWARE: an exception that nobody expected; the log has it

@@ -17,6 +17,7 @@ from hybridd.backends import embedding
 from hybridd.backends.api import Engine
 from hybridd.backends.echo.engine import EchoEngine
 from hybridd.backends.embedding import Aborted, EncoderQueue, Input, to_json
+from hybridd.backends.failures import NotFinite
 from tests.support_models import ask, collect, ignore_progress, spec_for
 
 
@@ -92,8 +93,49 @@ def test_numbers_of_single_precision_come_back_as_they_were(values: list[float])
 
 
 def test_what_json_cannot_carry_is_no_vector() -> None:
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(NotFinite):
         to_json([1.0, math.nan])
+
+
+@pytest.mark.parametrize("kind", ["embed", "rerank"])
+def test_numbers_that_are_none_fail_the_request_that_they_are_of(world: World, kind: str) -> None:
+    plain, ended = world.encoder.vectors, {}
+
+    def vectors(batch: Sequence[Input], abort: Callable[[], bool]) -> Sequence[Sequence[float]]:
+        return [
+            [math.nan] * 4 if ord("!") in one.tokens else vector
+            for one, vector in zip(batch, plain(batch, abort), strict=True)
+        ]
+
+    world.encoder.vectors = vectors  # type: ignore[method-assign]
+    for id, texts in enumerate((["aa", "b"], ["ab", "!!", "ba"], ["bb"])):
+        texts_of = {"embed": {"input": texts}, "rerank": {"query": "", "documents": texts}}
+        world.ask(id, kind, **texts_of[kind])
+    while world.queue.busy:
+        for output in world.queue.step():
+            assert output["id"] not in ended
+            ended[output["id"]] = output
+    assert ended[1]["error"]["data"]["reason"] == "not_finite"
+    assert "done" in ended[0]
+    assert "done" in ended[2]
+
+
+def test_a_batch_that_fails_takes_only_its_own_requests_along(world: World) -> None:
+    plain, ended = world.encoder.vectors, {}
+
+    def vectors(batch: Sequence[Input], abort: Callable[[], bool]) -> Sequence[Sequence[float]]:
+        if any(len(one.tokens) > 8 for one in batch):
+            raise MemoryError
+        return plain(batch, abort)
+
+    world.encoder.vectors = vectors  # type: ignore[method-assign]
+    world.ask(1, input=["a" * 10])
+    world.ask(2, input=["a"])
+    while world.queue.busy:
+        for output in world.queue.step():
+            ended[output["id"]] = output
+    assert ended[1]["error"]["data"]["reason"] == "out_of_memory"
+    assert "done" in ended[2]
 
 
 def test_vectors_come_in_the_order_of_their_texts_and_have_length_one(world: World) -> None:

@@ -9,9 +9,12 @@ block maxima in a few passes of NumPy, and only what reaches it goes in.
 from __future__ import annotations
 
 import ctypes
+import math
 from typing import Any
 
 import numpy as np  # noqa: TID253 - worker side, where it may be imported
+
+from hybridd.backends.failures import NotFinite
 
 from .library import llama
 
@@ -24,16 +27,33 @@ Logits = np.ndarray[Any, np.dtype[np.float32]]
 Ids = np.ndarray[Any, np.dtype[np.intp]]
 
 
+def every(logits: Logits) -> Ids:
+    """All ids.
+
+    Raises:
+        NotFinite: The largest logit is none that could be sampled from.
+    """
+    if not math.isfinite(logits.max()):
+        raise NotFinite
+    return np.arange(len(logits))
+
+
 def likeliest(logits: Logits, count: int) -> Ids:
-    """Ids of at least the `count` largest logits, in the order of ids; some more as it comes."""
+    """Ids of at least the `count` largest logits, in the order of ids; some more as it comes.
+
+    Raises:
+        NotFinite: There are not so many logits that are numbers.
+    """
     blocks = len(logits) // _BLOCK
     if blocks <= count:
-        return np.arange(len(logits))
+        return every(logits)
     maxima = logits[: blocks * _BLOCK].reshape(_BLOCK, blocks).max(axis=0)
     maxima.partition(blocks - count)
     # As many blocks have an element that reaches it.
     found: Ids = (logits >= maxima[blocks - count]).nonzero()[0]
-    return found if len(found) >= count else np.arange(len(logits))  # not so with NaN among them
+    if len(found) < count:
+        raise NotFinite  # nothing is as large as NaN
+    return found
 
 
 class Drawer:

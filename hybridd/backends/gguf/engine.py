@@ -14,6 +14,7 @@ from typing import Any
 
 from hybridd.backends.api import LoadedFacts, LoadSpec, Output, Report
 from hybridd.backends.cpu import threads_for
+from hybridd.backends.failures import work_failure
 from hybridd.backends.generation import Generation
 from hybridd.backends.prompts import Prompts
 from hybridd.backends.serving import ServingEngine
@@ -228,7 +229,12 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
                 if ended is not None:
                     outputs.append(ended)
                     continue
-            outputs.append(self._next(context, sequence, index))
+            try:
+                outputs.append(self._next(context, sequence, index))
+            except Exception as exc:
+                # Numbers that are none are in the cells too, for whoever would go on from them.
+                places.forget(sequence.slot)
+                outputs.append(sequence.generation.fail(work_failure(exc)))
         return outputs
 
     def _next(self, context: Context, sequence: GGUFSequence, index: int) -> Output:

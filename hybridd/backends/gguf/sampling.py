@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np  # noqa: TID253 - worker side, where it may be imported
 
+from hybridd.backends.failures import NotFinite
 from hybridd.backends.generation import finite
 from hybridd.backends.options import GenerationOptions
 
-from .candidates import Drawer, Logits, likeliest
+from .candidates import Drawer, Logits, every, likeliest
 from .context import Context
 from .library import llama
 from .vocabulary import Vocabulary
@@ -60,25 +61,33 @@ class Sampler:
             self._seen.append(token)
 
     def sample(self, context: Context, row: int) -> int:
-        """Choose the next token from the logits of a row of the last batch."""
+        """Choose the next token from the logits of a row of the last batch.
+
+        Raises:
+            NotFinite: They are no numbers that a token could be chosen by.
+        """
         logits = context.logits(row)
         if not len(self._biased):
             return self._choose(logits)
         plain = logits[self._biased]
-        logits[self._biased] += self._biases
+        with np.errstate(invalid="ignore"):  # of two infinities; `_choose` refuses what comes of it
+            logits[self._biased] += self._biases
         token = self._choose(logits)
         logits[self._biased] = plain  # log probabilities are the model's own
         return token
 
     def _choose(self, logits: Logits) -> int:
         if self._chain is None:
-            return int(logits.argmax())
+            token = int(logits.argmax())
+            if not math.isfinite(logits[token]):
+                raise NotFinite
+            return token
         if self._first:
             ids = likeliest(logits, self._first)
             if self._seen:
                 ids = np.union1d(ids, np.fromiter(self._seen, np.intp))
         else:
-            ids = np.arange(len(logits))
+            ids = every(logits)
         token = self._drawer.draw(self._chain, logits, ids)
         self._seen.append(token)
         return token

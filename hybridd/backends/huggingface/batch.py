@@ -72,6 +72,11 @@ class BatchSession(Session):
         """See `Session`."""
         self._cache.give_back(row)
 
+    def drop(self, row: Row) -> None:
+        """See `Session`."""
+        with torch.inference_mode():
+            self._cache.drop(row)
+
     def forward(
         self, works: Sequence[tuple[Row, Sequence[int]]], abort: Callable[[], bool] | None = None
     ) -> Any:

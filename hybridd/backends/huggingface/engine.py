@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridd.backends.api import LoadedFacts, LoadSpec, Output, Report
+from hybridd.backends.failures import NotFinite
 from hybridd.backends.generation import Generation
 from hybridd.backends.prompts import Prompts
 from hybridd.backends.serving import ActiveSequence, ServingEngine
@@ -23,7 +24,7 @@ from .kv_cache import Row
 from .library import torch, version
 from .load_options import LoadOptions
 from .pictures import PictureVocabulary
-from .sampling import Sampler, choose
+from .sampling import NOT_FINITE, Sampler, choose
 from .seq2seq import Seq2SeqSession
 from .session import Aborted, Session
 from .solo import SoloSession
@@ -40,6 +41,7 @@ class _Sequence(ActiveSequence):
     Attributes:
         processed: How many of the prompt's tokens the model has seen.
         pending: The last sampled token, which the model has not seen yet.
+        spoiled: What is in its cells is not to be gone on from.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class _Sequence(ActiveSequence):
         self.sampler = sampler
         self.row = row
         self.pending = 0
+        self.spoiled = False
         self.processed = generation.cached_tokens = row.length
 
     @property
@@ -124,12 +127,19 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
         row = session.take(prompt, len(prompt) + max(1, wanted))
         if row is None:
             return None
-        sampler = Sampler(options, prompt, sorted(loaded.end_tokens), loaded.vocabulary.entry)
+        try:
+            sampler = Sampler(options, prompt, sorted(loaded.end_tokens), loaded.vocabulary.entry)
+        except BaseException:
+            session.give_back(row)
+            raise
         return _Sequence(generation, prompt, sampler, row)
 
     def _release(self, sequence: _Sequence) -> None:
         _, session = self._up()
-        session.give_back(sequence.row)
+        if sequence.spoiled:
+            session.drop(sequence.row)
+        else:
+            session.give_back(sequence.row)
 
     def _advance(self, active: Sequence[_Sequence]) -> list[Output]:
         _, session = self._up()
@@ -189,6 +199,10 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
         tokens = choose([sequence.sampler for _, sequence in ready], logits)
         outputs = []
         for i, ((_, sequence), token) in enumerate(zip(ready, tokens, strict=True)):
+            if token == NOT_FINITE:
+                sequence.spoiled = True
+                outputs.append(sequence.generation.fail(NotFinite()))
+                continue
             sequence.pending = token
             if token in loaded.end_tokens:
                 outputs.append(sequence.generation.end_of_text())

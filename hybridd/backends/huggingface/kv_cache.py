@@ -152,7 +152,12 @@ class KVCache:
         self._rebuild(min(self.slots, self._limit // wanted), wanted)
 
     def drop(self, row: Row) -> None:
-        """A row is finished and what it has in the cache is of no use."""
+        """A row is finished and what it has in the cache is of no use, nor harmless.
+
+        Cells with NaN would spoil the next row there: what a mask hides is multiplied by zero.
+        """
+        for tensor in [*self.keys, *self.values]:
+            tensor[row.slot].zero_()
         row.tokens.clear()
         self.give_back(row)
 

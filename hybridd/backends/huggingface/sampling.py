@@ -22,6 +22,7 @@ from .library import torch
 PENALTY_WINDOW = 64
 # Vocabularies from this size on are searched by blocks.
 _LARGE = 8192
+NOT_FINITE = -1  # instead of a token
 _BLOCK = 64  # divides the usual sizes: 32,000, 128,256, 151,936, 256,000
 
 
@@ -69,11 +70,13 @@ class Sampler:
         return apply_penalties(apply_bias(logits.float(), self._bias), self._window, self._options)
 
     def draw(self, values: Any, ids: Any) -> int:
-        """Draw from the likeliest adjusted logits, in descending order."""
+        """Draw from the likeliest adjusted logits, in descending order; see `choose`."""
         values, ids = filtered(values, ids, self._options)
         probabilities = torch.softmax(values.double() / self._options.temperature, dim=-1)
         sums = torch.cumsum(probabilities, dim=-1)
-        point = self._random.random() * float(sums[-1])
+        if not math.isfinite(total := float(sums[-1])):
+            return NOT_FINITE
+        point = self._random.random() * total
         index = int(torch.searchsorted(sums, point, right=True))
         return int(ids[min(index, len(ids) - 1)])
 
@@ -82,7 +85,7 @@ class Sampler:
         self._window.append(token)
 
     def sample(self, logits: Any) -> int:
-        """Choose from the logits of one position, a vector over the vocabulary."""
+        """Choose from the logits of one position, a vector over the vocabulary; see `choose`."""
         return choose([self], logits[None])[0]
 
     def logprobs(self, logits: Any, token: int) -> dict[str, Any] | None:
@@ -103,13 +106,19 @@ class Sampler:
 
 
 def choose(samplers: Sequence[Sampler], logits: Any) -> list[int]:
-    """Each sampler's token from its row of the logits, `[rows, vocabulary]`."""
+    """Each sampler's token from its row of the logits, `[rows, vocabulary]`.
+
+    `NOT_FINITE` where a row holds no numbers that a token could be chosen by.
+    """
     rows = [sampler.adjusted(row) for sampler, row in zip(samplers, logits, strict=True)]
     made = [0] * len(samplers)
     greedy = [i for i, sampler in enumerate(samplers) if sampler.greedy]
     if greedy:
-        for i, token in zip(greedy, likeliest(_stacked(rows, greedy, logits)), strict=True):
-            made[i] = token
+        stacked = _stacked(rows, greedy, logits)
+        tokens = likeliest(stacked)
+        chosen = stacked[range(len(tokens)), tokens].isfinite().tolist()
+        for i, token, fine in zip(greedy, tokens, chosen, strict=True):
+            made[i] = token if fine else NOT_FINITE
     by_count: dict[int, list[int]] = {}
     for i, sampler in enumerate(samplers):
         if not sampler.greedy:
@@ -120,7 +129,8 @@ def choose(samplers: Sequence[Sampler], logits: Any) -> list[int]:
         for i, value, id_ in zip(members, values.float(), ids, strict=True):
             made[i] = samplers[i].draw(value, id_)
     for sampler, token in zip(samplers, made, strict=True):
-        sampler.take(token)
+        if token != NOT_FINITE:
+            sampler.take(token)
     return made
 
 

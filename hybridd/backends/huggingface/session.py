@@ -75,6 +75,11 @@ class Session(ABC):
     def give_back(self, row: Row) -> None:
         """A row is finished."""
 
+    def drop(self, row: Row) -> None:
+        """A row is finished, and what the model made of it is of no use."""
+        row.tokens.clear()
+        self.give_back(row)
+
     @abstractmethod
     def forward(
         self, works: Sequence[tuple[Row, Sequence[int]]], abort: Callable[[], bool] | None = None

@@ -1,6 +1,8 @@
 """Turns whatever a library raised into the typed error that may leave the worker.
 
-No traceback and no prompt text goes on the wire; the traceback goes to the worker's log.
+The loop of a worker does so for what an engine raises, and engines for what one request did, so
+that the others go on. No traceback and no prompt text goes on the wire; the traceback goes to the
+worker's log.
 """
 
 from __future__ import annotations
@@ -77,6 +79,17 @@ def load_failure(exc: BaseException, model: str) -> HybriddError:
         f"{model} could not be loaded: {first_line(exc)}",
         reason="engine_error",
     )
+
+
+class NotFinite(InternalError):
+    """A model computed NaN or infinity where a token or a vector was to come from."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the model computed numbers that are not finite for this request; its file may be "
+            "damaged, or it has to be loaded with a finer dtype, quantization or kv_cache_type",
+            reason="not_finite",
+        )
 
 
 def work_failure(exc: BaseException) -> HybriddError:
