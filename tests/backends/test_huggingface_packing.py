@@ -1,13 +1,16 @@
-"""Packed weights give the same logits, and leave no file mapped."""
+"""Packed weights give the same logits, and leave nothing mapped but embeddings."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
+
+from safetensors.torch import load_file, save_file
 
 from hybridd.backends.api import LoadCancelled
 from hybridd.backends.huggingface import packing
@@ -24,14 +27,22 @@ pytestmark = pytest.mark.skipif(
 LARGE = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 5, "head_dim": 128}
 
 
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=[False, True], ids=["untied", "tied"])
+def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("packed")
-    return make("qwen2", made, **LARGE, initializer_range=0.05, dtype="bfloat16")
+    tied = {"tie_word_embeddings": request.param, "vocab_size": 9000}
+    return make("qwen2", made, **LARGE, **tied, initializer_range=0.05, dtype="bfloat16")
 
 
-def mapped(path: Path) -> bool:
-    return str(path) in Path("/proc/self/maps").read_text()
+def mapped(path: Path) -> int:
+    """Bytes of the model's files that are mapped."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    spans = [line.split(maxsplit=1)[0].split("-") for line in lines if str(path) in line]
+    return sum(int(end, 16) - int(start, 16) for start, end in spans)
+
+
+def table_bytes(model: Any) -> int:
+    return int(model.get_input_embeddings().weight.nbytes)
 
 
 def test_packed_layers_compute_the_same(path: Path) -> None:
@@ -44,22 +55,47 @@ def test_packed_layers_compute_the_same(path: Path) -> None:
         packing.pack(model, lambda *report: seen.append(report))
         logits = model(input_ids=ids).logits.float()
     assert seen[-1] == ("packing", 36, 36)
-    assert not mapped(path)
+    assert table_bytes(model) <= mapped(path) <= table_bytes(model) + 2 * 4096
     assert float((logits - expected).norm() / expected.norm()) < 0.02
     assert model.dtype is torch.bfloat16
 
 
 def test_packing_is_up_to_the_mmap_option(path: Path) -> None:
+    whole = (path / "model.safetensors").stat().st_size
     for mmap, stays in ((None, False), (False, False), (True, True)):
         engine = HuggingFaceEngine()
         facts = engine.load(spec_for(path, "huggingface", mmap=mmap), ignore_progress)
         assert facts["load_options"]["mmap"] is stays
-        assert mapped(path) is stays
+        assert (mapped(path) > whole / 2) is stays
         assert (
             ask(engine, prompt="hello", options={"max_tokens": 3, "ignore_eos": True}).tokens == 3
         )
         engine.close()
         del engine
+
+
+@pytest.mark.parametrize("harm", ["none", "replaced", "gone", "not a file"])
+def test_a_tensor_gets_a_mapping_of_its_own(tmp_path: Path, harm: str) -> None:
+    numbers = torch.arange(6000, dtype=torch.float32).bfloat16().view(60, 100)
+    file = tmp_path / "model.safetensors"
+    save_file({"a": torch.ones(77, dtype=torch.bfloat16), "b": numbers}, file)
+    tensor = numbers if harm == "not a file" else load_file(file)["b"]
+    match harm:
+        case "replaced":
+            other = tmp_path / "other"
+            other.write_bytes(bytes(file.stat().st_size))
+            other.rename(file)
+        case "gone":
+            file.unlink()
+    alone = packing.mapped_alone(tensor)
+    if harm != "none":
+        assert alone is None
+        return
+    assert torch.equal(alone, numbers)
+    del tensor
+    assert mapped(file) <= numbers.nbytes + 2 * 4096
+    alone += 1  # nobody does that; the file would not hear of it
+    assert torch.equal(load_file(file)["b"], numbers)
 
 
 def test_packing_can_be_cancelled(path: Path) -> None:

@@ -2,12 +2,15 @@
 
 oneDNN reads a matrix of 16-bit floats in blocks. Left as a checkpoint has it, it is read at half
 the speed in every step (measured: docs/huggingface.md); brought into that order once, at load, it
-is no longer a mapped file but memory of the worker, of the same size.
+is no longer a mapped file but memory of the worker, of the same size. The table of embeddings stays
+mapped, by itself: of a large vocabulary few rows are ever looked up.
 """
 
 from __future__ import annotations
 
 import functools
+import mmap
+import os
 from typing import Any
 
 from hybridd.backends.api import Report
@@ -31,9 +34,7 @@ def packable(model: Any, device: str, weights_bytes: int) -> bool:
 
 
 def pack(model: Any, report: Report) -> None:
-    """Pack the model's linear layers, in place.
-
-    A layer whose matrix is also the embedding stays as it is: it would be there twice.
+    """Pack the model's linear layers, in place, and let go of the files but for embeddings.
 
     Raises:
         LoadCancelled: `report` said so; the model is of no use then.
@@ -48,24 +49,71 @@ def pack(model: Any, report: Report) -> None:
             # What asks a layer for its dtype still gets it.
             empty = torch.empty(0, dtype=module.weight.dtype)
             module.weight = torch.nn.Parameter(empty, requires_grad=False)
+        table: Any = getattr(model.get_input_embeddings(), "weight", None)
         for parameter in model.parameters():
             # The last ones that hold the mapped files open.
-            parameter.data = parameter.data.clone()
+            alone = mapped_alone(parameter.data) if parameter is table else None
+            parameter.data = parameter.data.clone() if alone is None else alone
     report("packing", len(linears), len(linears))
 
 
+def mapped_alone(tensor: Any) -> Any | None:
+    """The same numbers out of the same file, in a mapping that holds nothing else.
+
+    Returns:
+        None when they are not in a mapped file, or that file is gone.
+    """
+    found = _place(tensor.data_ptr())
+    if found is None or not tensor.is_contiguous():
+        return None
+    path, inode, offset = found
+    begin = offset // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        if os.fstat(descriptor).st_ino != inode:
+            return None
+        # Private: torch wants memory that it may write to, and the file is not to be.
+        data = mmap.mmap(
+            descriptor,
+            offset - begin + tensor.nbytes,
+            flags=mmap.MAP_PRIVATE,
+            prot=mmap.PROT_READ | mmap.PROT_WRITE,
+            offset=begin,
+        )
+    finally:
+        os.close(descriptor)
+    numbers = torch.frombuffer(
+        data, dtype=tensor.dtype, count=tensor.numel(), offset=offset - begin
+    )
+    return numbers.view(tensor.shape)
+
+
+def _place(address: int) -> tuple[str, int, int] | None:
+    """The mapped file at an address: its path and inode, and the address's offset in it."""
+    with open("/proc/self/maps") as maps:
+        for line in maps:
+            span, _, offset, _, inode, *path = line.rstrip("\n").split(maxsplit=5)
+            start, end = (int(part, 16) for part in span.split("-"))
+            if start <= address < end:
+                if not path or not path[0].startswith("/"):
+                    return None
+                return path[0], int(inode), int(offset, 16) + address - start
+    return None
+
+
 def _linears(model: Any) -> list[Any]:
-    embedding = model.get_input_embeddings()
-    shared = getattr(embedding, "weight", None)
     return [
         module
         for module in model.modules()
         if type(module) is torch.nn.Linear
         and type(module.weight.data) is torch.Tensor
         and module.weight.dtype is torch.bfloat16
-        and module.weight is not shared
     ]
 
 
 def _linear(packed: Any, bias: Any, rows: Any) -> Any:
-    return torch.ops.mkldnn._linear_pointwise(rows, packed, bias, "none", [], "")
+    # The overload by its name: finding it takes as long as a small product.
+    return torch.ops.mkldnn._linear_pointwise.default(rows, packed, bias, "none", [], "")
