@@ -210,6 +210,21 @@ def test_a_prefix_is_copied_before_another_state_takes_its_place(
     engine.close()
 
 
+@pytest.mark.parametrize("kind", ["tiny-gemma3", "tiny-gemma3 unified", "tiny-llama"])
+def test_a_beginning_is_copied_only_with_all_that_its_window_sees(
+    directory: Path, kind: str
+) -> None:
+    """A state of one stream lacks what its sliding window has moved past."""
+    engine = load(directory, kind, context_length=512, parallel=2)
+    ask(engine, prompt=" ".join(WORDS * 9), options=greedy(20))
+    prompt = " ".join((WORDS * 9)[:45]) + " water"
+    answer = ask(engine, prompt=prompt, options=greedy(12))
+    assert answer.result["usage"]["cached_tokens"] > 32 or kind == "tiny-gemma3"
+    assert Alone(engine).said(prompt, 12, answer.text)
+    check_whole(engine)
+    engine.close()
+
+
 @pytest.mark.parametrize("kind", ["tiny-llama", "tiny-llama unified"])
 def test_five_thousand_requests_and_cancels_leave_nothing_behind(
     directory: Path, kind: str

@@ -169,6 +169,16 @@ class Context:
         first = int(llama.llama_memory_seq_pos_min(self._memory, sequence))
         return first <= max(0, length - self._window + 1)
 
+    def can_copy(self, sequence: int, held: int, length: int) -> bool:
+        """Whether another sequence can get the first `length` tokens of one that holds `held`.
+
+        Between streams they go as a saved state, and llama.cpp saves nothing of what a sliding
+        window has moved past: such a copy can be cut back no further than the window allows.
+        """
+        if not self.unified and self._window and held > self._window and length != held:
+            return False
+        return self.can_cut(sequence, held, length)
+
     def cut(self, sequence: int, length: int) -> None:
         """Forget all but the first `length` tokens, which `can_cut` has to allow."""
         llama.llama_memory_seq_rm(self._memory, sequence, length if length else -1, -1)

@@ -34,7 +34,7 @@ class Places:
 
     def take(self, prompt: Sequence[int], adapters: Key = NONE) -> tuple[Slot, int] | None:
         """A slot for a prompt, and how many of its tokens are there; None when all are busy."""
-        choice = self.slots.choose(prompt, self._can_cut, adapters)
+        choice = self.slots.choose(prompt, self._can_cut, adapters, can_copy=self._can_copy)
         if choice is None:
             return None
         least = choice.reused + MIN_COPIED_TOKENS
@@ -81,6 +81,9 @@ class Places:
 
     def _can_cut(self, slot: Slot, length: int) -> bool:
         return self._context.can_cut(slot.index, len(slot.tokens), length)
+
+    def _can_copy(self, slot: Slot, length: int) -> bool:
+        return self._context.can_copy(slot.index, len(slot.tokens), length)
 
     def _bring(self, choice: Choice) -> int:
         """Have the choice's prefix in its slot; returns its length."""

@@ -75,10 +75,20 @@ class Slots:
         self.all = [Slot(i) for i in range(count)]
         self._clock = 0
 
-    def choose(self, prompt: Sequence[int], can_cut: CanCut, adapters: Key = NONE) -> Choice | None:
+    def choose(
+        self,
+        prompt: Sequence[int],
+        can_cut: CanCut,
+        adapters: Key = NONE,
+        *,
+        can_copy: CanCut | None = None,
+    ) -> Choice | None:
         """The best slot for a prompt; None when all are busy. Changes nothing.
 
         One token of the prompt at least is left to compute: its logits are wanted.
+
+        Args:
+            can_copy: The same for a copy, where that is another question.
         """
         free = [slot for slot in self.all if not slot.busy]
         if not free:
@@ -95,8 +105,13 @@ class Slots:
         else:
             victim = self._victim(free)
             taken = Choice(victim, prefixes[victim.index], kept=bool(victim.tokens))
-        source = max(self.all, key=lambda s: prefixes[s.index])
-        longest = prefixes[source.index]
+        copied = {
+            s.index: length if length and (can_copy is None or can_copy(s, length)) else 0
+            for s in self.all
+            for length in [prefixes[s.index]]
+        }
+        source = max(self.all, key=lambda s: copied[s.index])
+        longest = copied[source.index]
         if source is not taken.slot and longest >= taken.reused + MIN_COPIED_TOKENS:
             victim = self._victim([s for s in free if s is not source])
             return Choice(victim, longest, source, kept=bool(victim.tokens))
