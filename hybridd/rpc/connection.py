@@ -320,9 +320,9 @@ class Connection:
         """
         if not self._sending:
             data = self._outbox.take()
-            sent = self._wire.send_now(data)
-            if sent < len(data):
+            if (sent := self._wire.send_now(data)) < len(data):
                 self._outbox.put_back(data[sent:])
+            if self._outbox.ready:  # also where it is more than one chunk
                 self.wake()
 
     async def _give_up(self, why: str) -> None:

@@ -435,6 +435,18 @@ async def test_streams_side_by_side_keep_their_own_text_and_numbers() -> None:
         assert all(found == list(range(len(found))) for found in seqs.values())
 
 
+async def test_a_step_that_brings_more_than_one_write_is_sent_whole() -> None:
+    async with connected() as client:
+        await trio.testing.wait_all_tasks_blocked()
+        flushes = [client.connection.sink(id)("x" * 30_000, 1, None) for id in range(4)]
+        assert len(set(flushes)) == 1
+        assert flushes[0] is not None
+        flushes[0]()
+        # Nothing else comes that would wake the writer: the next step may take a minute.
+        await trio.testing.wait_all_tasks_blocked()
+        assert (await client.wire.read()).count(b"\n") == 4
+
+
 async def test_the_numbers_begin_anew_with_a_new_request_of_the_same_id() -> None:
     async with connected() as client:
         for _ in range(2):
