@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 
 from hybridd.backends.gguf import engine as engine_module
 from hybridd.backends.gguf.context import Context
+from tests.make_gguf import ModelFile
+from tests.make_gguf import _llama as write_llama
 from tests.support_gguf import MIB, WORDS, Alone, Crowd, check_whole, forget, greedy, kv_spec, load
 from tests.support_models import ask
 
@@ -120,6 +123,24 @@ def test_a_pass_that_fails_leaves_every_slot_as_it_says(
     prompt = " ".join(WORDS)
     text = ask(engine, prompt=prompt, options=greedy(8)).text
     assert Alone(engine).said(prompt, 8, text)
+    engine.close()
+
+
+def test_no_token_ends_a_text_that_is_to_go_on(directory: Path, tmp_path: Path) -> None:
+    """Also one that the file alone makes an end: llama.cpp leaves it of an ordinary kind."""
+    engine = load(directory, "tiny-llama")
+    answer = ask(engine, prompt="the people", options={**greedy(20), "logprobs": 1})
+    engine.close()
+    path = tmp_path / "tiny-llama-F32.gguf"
+    model = ModelFile(path, "llama", "tiny-llama", zlib.crc32(b"tiny-llama"))
+    write_llama(model)
+    for name in ("eom", "fim_pad"):
+        model._writer.add_uint32(f"tokenizer.ggml.{name}_token_id", answer.logprobs[4]["id"])
+    model.close()
+    engine = load(tmp_path, "tiny-llama")
+    plain = ask(engine, prompt="the people", options={**greedy(20), "ignore_eos": False})
+    assert plain.tokens < 20
+    assert ask(engine, prompt="the people", options=greedy(20)).tokens == 20
     engine.close()
 
 

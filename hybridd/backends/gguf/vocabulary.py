@@ -16,8 +16,6 @@ _NAMED = {
     "pad_token": llama.llama_vocab_pad,
     "sep_token": llama.llama_vocab_sep,
 }
-# llama.cpp makes whatever ends a text a control token, but for those that the file names itself.
-_ENDS = (llama.llama_vocab_eos, llama.llama_vocab_eot)
 _NULL_TOKEN = -1
 _SPECIAL_ATTRIBUTES = llama.LLAMA_TOKEN_ATTR_CONTROL | llama.LLAMA_TOKEN_ATTR_UNKNOWN
 _PIECE_BYTES = 256
@@ -87,9 +85,11 @@ class Vocabulary:
 
     @cached_property
     def end_tokens(self) -> list[int]:
-        """Every token that does."""
-        named = {int(find(self._vocab)) for find in _ENDS} - {_NULL_TOKEN}
-        return [token for token in sorted({*self._special, *named}) if self.ends(token)]
+        """Every token that does. Looks through the vocabulary: one that the file names as an end
+        of messages or of a filled-in middle need not be of a special kind.
+        """
+        found = map(llama.llama_vocab_is_eog, repeat(self._vocab), range(self.vocab_size))
+        return [token for token, ends in enumerate(found) if ends]
 
     def special_strings(self) -> Iterable[str]:
         """See `prompts.Tokenizer`."""
