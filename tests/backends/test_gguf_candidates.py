@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 import numpy as np  # noqa: TID253 - a test of what runs in workers
 
+from hybridd.backends.failures import NotFinite
 from hybridd.backends.gguf.candidates import Drawer, likeliest
 from hybridd.backends.gguf.sampling import PENALTY_WINDOW, Sampler
 from hybridd.backends.options import GenerationOptions
@@ -84,6 +85,6 @@ def test_the_likeliest_are_all_there(seed: int, count: int, size: int) -> None:
     assert set(np.argsort(-logits)[:count].tolist()) <= found
 
 
-def test_logits_that_are_no_numbers_do_not_stop_it() -> None:
-    logits = np.full(SIZE, np.nan, np.float32)
-    assert len(likeliest(logits, 40)) >= 40
+def test_logits_that_are_no_numbers_are_refused() -> None:
+    with pytest.raises(NotFinite):
+        likeliest(np.full(SIZE, np.nan, np.float32), 40)
