@@ -9,6 +9,9 @@ from typing import Any, Self
 
 # What the samplers of llama.cpp take; a larger one from a client is folded.
 _SEED_RANGE = 2**32 - 1  # 2**32 - 1 itself means "random" to llama.cpp
+# Logits over a smaller temperature may be no numbers in single precision; of two tokens that differ
+# at all the likelier one is certain long before.
+_COLDEST = 1e-20
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ class GenerationOptions:
     @property
     def greedy(self) -> bool:
         """Whether the likeliest token is taken without a draw."""
-        return self.temperature <= 0
+        return self.temperature < _COLDEST
 
     @property
     def penalizes(self) -> bool:

@@ -74,6 +74,7 @@ def test_greedy_chat_is_the_same_text(gguf: Engine, huggingface: Engine, questio
         {"logit_bias": {"271": -100}},
         {"stop": ["hybridd"]},
         {"top_k": 1, "temperature": 1.0, "ignore_eos": True},
+        {"temperature": 1e-40, "ignore_eos": True},
     ],
 )
 def test_an_option_means_the_same(
