@@ -45,7 +45,11 @@ class KeptStates:
         return units.parse_size(self._setting("kv.host_cache"), self._main_bytes)
 
     def persist_bytes(self) -> int:
-        """The disk space that all models together may use; 0 keeps nothing."""
+        """The disk space that all models together may use; 0 keeps nothing.
+
+        Raises:
+            OSError: It is a share of a disk that cannot be asked for its size.
+        """
         budget = self._setting("kv.persist")
         # The disk is asked only where its size matters: it may be slow, and off is the default.
         share = isinstance(budget, str) and budget.rstrip().endswith("%")
@@ -58,21 +62,24 @@ class KeptStates:
             host_cache_bytes: What the plan reserved for it.
             persist: Whether it can.
         """
-        budget = self.persist_bytes() if persist else 0
-        directory = ""
-        if budget:
-            try:
+        budget, directory = 0, ""
+        try:
+            if persist and (budget := self.persist_bytes()):
                 directory = str(self._make_directory(model))
-            except OSError as exc:
-                log.error("the conversations of %s are not kept on disk: %s", model, exc)
-                budget = 0
+        except OSError as exc:
+            log.error("the conversations of %s are not kept on disk: %s", model, exc)
+            budget = 0
         return KVSpec(
             host_cache_bytes=host_cache_bytes, persist_bytes=budget, persist_dir=directory
         )
 
     def trim(self) -> None:
         """Remove the least recently used files until the rest is within the budget."""
-        budget = self.persist_bytes()
+        try:
+            budget = self.persist_bytes()
+        except OSError as exc:
+            log.error("the conversations on disk are left as they are: %s", exc)
+            return
         found = sorted(self._files(), reverse=True)
         for _, size, path in found:
             budget -= size
@@ -82,7 +89,10 @@ class KeptStates:
 
     def present(self) -> bool:
         """Whether there may be anything to trim."""
-        return self.root.is_dir()
+        try:
+            return self.root.is_dir()
+        except OSError:  # a directory above it that may not be entered
+            return False
 
     def _files(self) -> list[tuple[int, int, Path]]:
         """(time of last use, size, path) of every file; what cannot be read is left out."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import stat
 from pathlib import Path
 from typing import Any
@@ -116,6 +118,29 @@ def test_a_share_of_the_disk(tmp_path: Path) -> None:
 
 
 # By the real clock: one that jumps does not know of threads.
+def test_a_disk_that_cannot_be_asked_costs_the_states_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A load and the daemon go on: both are asked from where an exception would end more."""
+
+    def stale(_path: Path) -> Any:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    kept = keep(tmp_path, "m/1.state", 10, 1)
+    made = states(tmp_path, persist="10%")
+    monkeypatch.setattr(shutil, "disk_usage", stale)
+    spec = made.for_load("m", 7, persist=True)
+    assert (spec["persist_bytes"], spec["persist_dir"]) == (0, "")
+    made.trim()
+    assert kept.exists()
+
+    def forbidden(_path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_dir", forbidden)
+    assert not made.present()
+
+
 async def test_what_a_worker_may_keep_of_conversations(tmp_path: Path) -> None:
     size = 100 * 1024 * 1024
     async with running(tmp_path, room=10 * size) as (world, begin):
