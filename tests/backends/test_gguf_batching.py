@@ -225,6 +225,22 @@ def test_a_beginning_is_copied_only_with_all_that_its_window_sees(
     engine.close()
 
 
+@pytest.mark.parametrize("name", ["tiny-gemma3", "tiny-llama"])
+def test_a_state_that_cannot_be_cut_back_takes_nothing_away(directory: Path, name: str) -> None:
+    """What a sliding window has moved past is not in a saved state: it serves as a whole only."""
+    engine = load(directory, name, kv_spec(64 * MIB), context_length=512, parallel=1)
+    beginning = " ".join((WORDS * 9)[:80])
+    ask(engine, prompt=f"{beginning} {' '.join(WORDS * 3)}", options=greedy(20))
+    ask(engine, prompt="so seven other things", options=greedy(1))
+    shorter = " ".join((WORDS * 9)[:40])
+    ask(engine, prompt=shorter, options=greedy(1))
+    answer = ask(engine, prompt=f"{beginning} water", options=greedy(12))
+    assert answer.result["usage"]["cached_tokens"] > 50
+    assert Alone(engine).said(f"{beginning} water", 12, answer.text)
+    check_whole(engine)
+    engine.close()
+
+
 @pytest.mark.parametrize("kind", ["tiny-llama", "tiny-llama unified"])
 def test_five_thousand_requests_and_cancels_leave_nothing_behind(
     directory: Path, kind: str

@@ -164,6 +164,25 @@ def test_states_that_are_whole_are_not_used_in_part() -> None:
     assert found[1] == 40
 
 
+def test_a_state_that_a_window_moved_in_is_used_as_a_whole() -> None:
+    states = StateCache(10_000, whole=False, window=50)
+    states.add(state([1] * 40))
+    assert states.find([1] * 39 + [2] * 10, 0) is not None
+    states.add(state([1] * 80))
+    assert len(states) == 2, "the longer one does not serve as the shorter one"
+    found = states.find([1] * 70 + [2] * 10, 0)
+    assert found is not None
+    assert found[1] == 40
+    found = states.find([1] * 90, 0)
+    assert found is not None
+    assert found[1] == 80
+    found = states.find([1] * 80, 0)
+    assert found is not None
+    assert found[1] == 79, "one token at least is computed"
+    assert states.wants(array("i", [1] * 60))
+    assert not states.wants(array("i", [1] * 80))
+
+
 def test_without_a_budget_nothing_is_kept() -> None:
     states = StateCache(0, whole=False)
     assert not states.wants(array("i", [1] * 100))

@@ -52,6 +52,7 @@ class Context:
         cells: Of all sequences together, as llama.cpp rounds them.
         unified: Whether they share them.
         recurrent: A state stands for the past: sequences cannot be cut back.
+        window: Tokens that layers with a sliding window look back on; 0 without such layers.
         micro_batch: Most rows of one `decode`.
         batch: To be filled for `decode`.
         beyond_original: A model with rope factors for long contexts uses those.
@@ -82,7 +83,7 @@ class Context:
             )
         self.batch = Batch(self.micro_batch)
         self.recurrent = model.recurrent
-        self._window = model.sliding_window
+        self.window = model.sliding_window
         self._logits = ctypes.c_float * model.vocabulary.vocab_size
         self._shifted = False
         # One sequence's cells, as llama.cpp rounds them, decide which rope factors count.
@@ -164,10 +165,10 @@ class Context:
             return True
         if self.recurrent:
             return False
-        if not self._window:
+        if not self.window:
             return True
         first = int(llama.llama_memory_seq_pos_min(self._memory, sequence))
-        return first <= max(0, length - self._window + 1)
+        return first <= max(0, length - self.window + 1)
 
     def can_copy(self, sequence: int, held: int, length: int) -> bool:
         """Whether another sequence can get the first `length` tokens of one that holds `held`.
@@ -175,7 +176,7 @@ class Context:
         Between streams they go as a saved state, and llama.cpp saves nothing of what a sliding
         window has moved past: such a copy can be cut back no further than the window allows.
         """
-        if not self.unified and self._window and held > self._window and length != held:
+        if not self.unified and self.window and held > self.window and length != held:
             return False
         return self.can_cut(sequence, held, length)
 
@@ -215,7 +216,7 @@ class Context:
     @property
     def can_cut_anywhere(self) -> bool:
         """Whether any part at a sequence's end can be taken back without a trace."""
-        return not (self.recurrent or self._window)
+        return not (self.recurrent or self.window)
 
     # ------------------------------------------------------------------ states
 

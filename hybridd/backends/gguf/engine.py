@@ -261,6 +261,9 @@ def _places(context: Context, options: LoadOptions, spec: LoadSpec) -> Places:
         "unified": context.unified,
         "beyond_original": context.beyond_original,
     }
-    states = StateCache(kv["host_cache_bytes"], whole=whole)
-    persisted = PersistedStates(kv["persist_dir"], kv["persist_bytes"], owner, whole=whole)
+    window = context.window
+    states = StateCache(kv["host_cache_bytes"], whole=whole, window=window)
+    persisted = PersistedStates(
+        kv["persist_dir"], kv["persist_bytes"], owner, whole=whole, window=window
+    )
     return Places(context, states, persisted)

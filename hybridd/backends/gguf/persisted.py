@@ -50,17 +50,24 @@ class PersistedStates:
         directory: There already; "" keeps nothing.
         budget: Bytes that this model may use.
         owner: What a state has to have been made for: weights, options, engine.
-        whole: States can only be used as a whole.
+        whole, window: As `state_cache.can_cut` has them.
     """
 
     def __init__(
-        self, directory: str, budget: int, owner: Mapping[str, Any], *, whole: bool
+        self,
+        directory: str,
+        budget: int,
+        owner: Mapping[str, Any],
+        *,
+        whole: bool,
+        window: int = 0,
     ) -> None:
         self._directory = Path(directory) if directory and budget > 0 else None
         self._budget = budget
         text = json.dumps(dict(owner), sort_keys=True)
         self._owner = hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).hexdigest()
         self._whole = whole
+        self._window = window
         self._known: list[_Known] = self._read_headers() if self._directory else []
 
     def __len__(self) -> int:
@@ -70,7 +77,9 @@ class PersistedStates:
         self, prompt: Sequence[int], least: int, adapters: Key = NONE
     ) -> tuple[SavedState, int] | None:
         """`most_useful` of the states whose data can still be read."""
-        while best := most_useful(self._known, prompt, least, adapters, whole=self._whole):
+        while best := most_useful(
+            self._known, prompt, least, adapters, whole=self._whole, window=self._window
+        ):
             known, length = best
             if (data := self._read(known)) is not None:
                 return SavedState(known.tokens, data, adapters), length

@@ -2,7 +2,7 @@
 
 Within a budget of bytes, the least recently used leave first. A state is worth its memory when its
 tokens begin a later prompt; states of models that cannot be cut back have to be its beginning as a
-whole.
+whole, and so have those that a sliding window has moved in: what it left behind is not in them.
 """
 
 from __future__ import annotations
@@ -46,20 +46,40 @@ class _Kept(Protocol):
 K = TypeVar("K", bound=_Kept)
 
 
+def can_cut(held: int, length: int, *, whole: bool, window: int) -> bool:
+    """Whether a saved state of `held` tokens can serve as one of its first `length`.
+
+    Of what a window moved in, the last token alone can go: the one before it sees as far.
+
+    Args:
+        whole: States can only be used as a whole.
+        window: Tokens that a sliding window looks back on; 0 without one.
+    """
+    return length == held or not (whole or (window and held > window and length < held - 1))
+
+
 def most_useful(
-    states: Iterable[K], prompt: Sequence[int], least: int, adapters: Key, *, whole: bool
+    states: Iterable[K],
+    prompt: Sequence[int],
+    least: int,
+    adapters: Key,
+    *,
+    whole: bool,
+    window: int = 0,
 ) -> tuple[K, int] | None:
     """The state that spares most of a prompt, and how many tokens that is.
 
     Args:
         least: It has to be more than so many.
-        whole: States can only be used as a whole.
+        whole, window: As `can_cut` has them.
     """
     wanted = array("i", prompt)
     best: tuple[K, int] | None = None
     for state in states:
         length = min(common_prefix(state.tokens, wanted), len(wanted) - 1)
-        if state.adapters != adapters or (whole and length < len(state.tokens)):
+        if state.adapters != adapters:
+            continue
+        if not can_cut(len(state.tokens), length, whole=whole, window=window):
             continue
         if length > (best[1] if best else least):
             best = state, length
@@ -71,12 +91,13 @@ class StateCache:
 
     Args:
         budget: Bytes; 0 keeps nothing.
-        whole: States can only be used as a whole.
+        whole, window: As `can_cut` has them.
     """
 
-    def __init__(self, budget: int, *, whole: bool) -> None:
+    def __init__(self, budget: int, *, whole: bool, window: int = 0) -> None:
         self.budget = budget
         self._whole = whole
+        self._window = window
         self._states: list[SavedState] = []  # the least recently used first
 
     def __len__(self) -> int:
@@ -97,25 +118,27 @@ class StateCache:
         if not self.budget or len(tokens) < MIN_COPIED_TOKENS:
             return False
         return not any(
-            s.adapters == adapters and common_prefix(s.tokens, tokens) == len(tokens)
-            for s in self._states
+            s.adapters == adapters and self._serves(s.tokens, tokens) for s in self._states
+        )
+
+    def _serves(self, tokens: array[int], beginning: array[int]) -> bool:
+        """Whether a state of `tokens` makes one of `beginning` needless."""
+        return common_prefix(tokens, beginning) == len(beginning) and can_cut(
+            len(tokens), len(beginning), whole=self._whole, window=self._window
         )
 
     def add(self, state: SavedState) -> None:
         """Keep a state, if it fits into the budget; what it goes beyond of is not needed any more.
 
-        Of a model whose states are used as a whole, a shorter one stays: it may be what a later
-        prompt begins with.
+        A shorter one that it cannot be cut back to stays: a later prompt may begin with it.
         """
         if state.size > self.budget:
             return
-        if not self._whole:
-            self._states = [
-                s
-                for s in self._states
-                if s.adapters != state.adapters
-                or common_prefix(s.tokens, state.tokens) < len(s.tokens)
-            ]
+        self._states = [
+            s
+            for s in self._states
+            if s.adapters != state.adapters or not self._serves(state.tokens, s.tokens)
+        ]
         self._states.append(state)
         while self.size > self.budget:
             del self._states[0]
@@ -124,7 +147,9 @@ class StateCache:
         self, prompt: Sequence[int], least: int, adapters: Key = NONE
     ) -> tuple[SavedState, int] | None:
         """`most_useful` of the states, which is the most recently used then."""
-        best = most_useful(self._states, prompt, least, adapters, whole=self._whole)
+        best = most_useful(
+            self._states, prompt, least, adapters, whole=self._whole, window=self._window
+        )
         if best is not None:
             self._states = [s for s in self._states if s is not best[0]]
             self._states.append(best[0])
