@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 
 from hybridd.backends.gguf import engine as engine_module
+from hybridd.backends.gguf import persisted as persisted_module
 from hybridd.backends.gguf.context import Context
 from tests.make_gguf import ModelFile
 from tests.make_gguf import _llama as write_llama
@@ -89,6 +90,24 @@ def test_a_state_beyond_the_budget_is_not_even_made(
     monkeypatch.setattr(Context, "save", out_of_memory)
     for word in WORDS[:2]:
         ask(engine, prompt=f"{word} {TEXT}", options=greedy(2))
+    check_whole(engine)
+    engine.close()
+
+
+@pytest.mark.parametrize("kind", ["tiny-qwen2", "tiny-qwen2 unified"])
+def test_no_request_fails_for_want_of_memory_for_a_copy(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    engine = load(directory, kind, kv_spec(64 * MIB))
+    ask(engine, prompt=f"{TEXT} {TEXT}", options=greedy(2))
+    monkeypatch.setattr(Context, "save", out_of_memory)
+    # A beginning to be copied, then conversations that have to leave their slot or their cells.
+    prompts = [f"{TEXT} water", *(f"{word} {word} {TEXT} {TEXT}" for word in WORDS[:6])]
+    crowd = Crowd(engine)
+    for key, prompt in enumerate(prompts):
+        crowd.submit(key, prompt, **greedy(40))
+    crowd.run()
+    assert set(crowd.over) == set(range(len(prompts)))
     check_whole(engine)
     engine.close()
 
@@ -172,6 +191,22 @@ def test_nothing_on_disk_keeps_a_model_from_loading(
     again = ask(engine, prompt=TEXT, options=greedy(5))
     assert again.result["usage"]["cached_tokens"] == 0
     engine.retire()
+    engine.close()
+
+
+def test_a_state_for_which_there_is_no_memory_is_computed_instead(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kv = kv_spec(0, tmp_path, 64 * MIB)
+    engine = load(directory, "tiny-llama", kv)
+    first = ask(engine, prompt=TEXT, options=greedy(5))
+    engine.retire()
+    engine.close()
+    engine = load(directory, "tiny-llama", kv)
+    monkeypatch.setattr(persisted_module, "bytearray", out_of_memory, raising=False)
+    again = ask(engine, prompt=TEXT, options=greedy(5))
+    assert again.text == first.text
+    assert again.result["usage"]["cached_tokens"] == 0
     engine.close()
 
 

@@ -177,14 +177,14 @@ class PersistedStates:
             return None
 
     def _read(self, known: _Known) -> bytearray | None:
-        data = bytearray(known.size)
         try:
+            data = bytearray(known.size)
             with known.path.open("rb") as file:
                 file.seek(known.start)
                 if file.readinto(data) != known.size:
                     return None
             os.utime(known.path)
-        except OSError:
+        except (OSError, MemoryError):
             return None
         if _digest(_text(known.adapters), known.tokens.tobytes(), data) != known.digest:
             _remove(known.path)

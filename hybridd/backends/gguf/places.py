@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 
 from .context import Aborted, Context, NoRoom
@@ -94,16 +95,21 @@ class Places:
             self._context.share(source.index, slot.index)
             slot.shared = choice.reused
             source.shared = max(source.shared, choice.reused)
-        elif not self._context.restore(slot.index, self._context.save(source.index)):
-            return 0
-        return choice.reused
+            return choice.reused
+        try:
+            copied = self._context.restore(slot.index, self._context.save(source.index))
+        except MemoryError:
+            copied = False  # it is computed instead
+        return choice.reused if copied else 0
 
     def _keep(self, slot: Slot) -> None:
         """Save what a slot holds, before another takes it."""
         if not self.states.wants(slot.tokens, slot.adapters):
             return
         if self._context.state_bytes(slot.index) <= self.states.budget:
-            self.states.add(self._save(slot))
+            # Without memory for it the conversation is lost, and no request is.
+            with contextlib.suppress(MemoryError):
+                self.states.add(self._save(slot))
 
     def _save(self, slot: Slot) -> SavedState:
         # Its own tokens: the slot's change with the slot.
