@@ -194,12 +194,12 @@ class Supervisor:
             case "deltas":
                 self._relay(frame["items"])
             case "done":
-                if work := self._works.get(frame["id"]):
+                if work := self._own(frame["id"]):
                     work.finish(frame["result"])
                     self._learn_speed(work)
                 self._feed(RequestEnded(self.number, frame["id"]))
             case "error":
-                if work := self._works.get(frame["id"]):
+                if work := self._own(frame["id"]):
                     work.fail(errors.from_wire(frame["error"]))
                 self._feed(RequestEnded(self.number, frame["id"]))
             case "cancelled":
@@ -218,7 +218,7 @@ class Supervisor:
     def _relay(self, items: list[dict[str, Any]]) -> None:
         flushes: set[Flush] = set()
         for item in items:
-            if (work := self._works.get(item["id"])) is not None and (
+            if (work := self._own(item["id"])) is not None and (
                 flush := work.delta(
                     item.get("text", ""), item.get("tokens", 0), item.get("logprobs")
                 )
@@ -226,6 +226,11 @@ class Supervisor:
                 flushes.add(flush)
         for flush in flushes:
             flush()
+
+    def _own(self, key: int) -> Work | None:
+        """The request with this key, if it is one of this worker's: what it says is not trusted."""
+        work = self._works.get(key)
+        return work if work is not None and work.model == self.spec["model"] else None
 
     def _fail_request(self, key: int | None) -> None:
         if key is not None:
@@ -289,9 +294,12 @@ class Supervisor:
         ticks, since = worker.cpu_ticks(), trio.current_time()
         while True:
             self.send({"op": "ping", "n": 0})
+            asked = trio.current_time()
             await trio.sleep(PING_EVERY_S)
             now, used = trio.current_time(), worker.cpu_ticks()
-            if used != ticks and not worker.stopped():
+            # Where this process was stopped itself nobody listened: the count begins anew.
+            paused = now - asked > 2 * PING_EVERY_S
+            if paused or (used != ticks and not worker.stopped()):
                 ticks, since = used, now
             quiet_since = max(since, self._last_frame)
             if now - quiet_since >= HUNG_AFTER_S:

@@ -190,6 +190,25 @@ async def test_a_frame_of_tomorrow_is_ignored(frame: dict[str, Any]) -> None:
         scene.supervisor.stop()
 
 
+@pytest.mark.parametrize(
+    "frame",
+    [
+        {"op": "deltas", "items": [{"id": 1, "text": "x", "tokens": 1}]},
+        {"op": "done", "id": 1, "result": DONE},
+        {"op": "error", "id": 1, "error": errors.InternalError("x").to_wire()},
+    ],
+    ids=lambda frame: str(frame["op"]),
+)
+async def test_a_request_of_another_model_is_none_of_its_business(frame: dict[str, Any]) -> None:
+    async with supervised() as (scene, worker):
+        scene.works[1] = other = Work(1, "other", "generate", {}, None, trio.current_time())
+        worker.say(**frame)
+        await settled()
+        assert not other.over.is_set()
+        assert other.text == []
+        scene.supervisor.stop()
+
+
 async def test_an_error_frame_of_any_shape_is_an_error_of_the_request() -> None:
     async with supervised() as (scene, worker):
         work = scene.work(1)
@@ -304,6 +323,19 @@ async def test_one_that_works_in_silence_is_not() -> None:
 async def test_one_that_answers_without_working_is_not() -> None:
     async with supervised() as (scene, worker):
         await trio.sleep(600)
+        assert worker.status is None
+        scene.supervisor.stop()
+
+
+async def test_a_pause_of_the_daemon_itself_is_nobodys_silence(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with supervised() as (scene, worker):
+        worker.ready()
+        await settled()
+        await trio.sleep(PING_EVERY_S / 2)
+        autojump_clock.jump(600)  # Ctrl-Z, a frozen control group, a paused virtual machine
+        await trio.sleep(3 * PING_EVERY_S)
         assert worker.status is None
         scene.supervisor.stop()
 
