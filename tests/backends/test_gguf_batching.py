@@ -225,6 +225,21 @@ def test_a_beginning_is_copied_only_with_all_that_its_window_sees(
     engine.close()
 
 
+@pytest.mark.parametrize(("words", "copied"), [(300, True), (900, False)])
+def test_a_little_of_a_long_conversation_is_computed(
+    directory: Path, words: int, copied: bool
+) -> None:
+    """Between streams it would have to be copied with all the rest."""
+    engine = load(directory, "tiny-llama", context_length=1024, parallel=2)
+    ask(engine, prompt=" ".join((WORDS * 60)[:words]), options=greedy(1))
+    prompt = " ".join((WORDS * 60)[:42]) + " water"
+    answer = ask(engine, prompt=prompt, options=greedy(12))
+    assert (answer.result["usage"]["cached_tokens"] > 32) is copied
+    assert Alone(engine).said(prompt, 12, answer.text)
+    check_whole(engine)
+    engine.close()
+
+
 @pytest.mark.parametrize("name", ["tiny-gemma3", "tiny-llama"])
 def test_a_state_that_cannot_be_cut_back_takes_nothing_away(directory: Path, name: str) -> None:
     """What a sliding window has moved past is not in a saved state: it serves as a whole only."""

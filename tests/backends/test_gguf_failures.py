@@ -83,6 +83,33 @@ def test_the_newest_give_way_and_end_as_if_they_had_not(directory: Path, name: s
     alone._engine.close()
 
 
+@pytest.mark.parametrize("cells", ["for all", "for one"])
+def test_what_gave_way_goes_on_as_far_as_there_is_room(directory: Path, cells: str) -> None:
+    engine = load(directory, "tiny-qwen2 unified")
+    alone = Alone(load(directory, "tiny-qwen2", parallel=1))
+    crowd = Crowd(engine)
+    for key, word in enumerate(WORDS[:4]):
+        crowd.submit(key, word, **greedy(20))
+    for _ in range(6):
+        crowd.step()
+    assert engine._places is not None
+    assert engine._context is not None
+    one, *paused = engine._active[1:]
+    for sequence in paused:
+        sequence.paused = True
+        engine._places.forget(sequence.slot)
+    if cells == "for one":
+        engine._context.cells = len(one.tokens) + len(paused[0].tokens)
+    crowd.cancel(0)
+    assert [s.paused for s in paused] == [False, cells == "for one"]
+    crowd.run()
+    for key, word in list(enumerate(WORDS[:4]))[1:]:
+        assert alone.said(word, 20, crowd.texts[key])
+    check_whole(engine)
+    engine.close()
+    alone._engine.close()
+
+
 def test_a_state_beyond_the_budget_is_not_even_made(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -178,7 +178,16 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
         assert self._places is not None
         sequence.sampler.close()
         self._places.give_back(sequence.slot)
-        for waiting in [s for s in self._active if s.paused][:1]:
+        self._resume()
+
+    def _resume(self) -> None:
+        """Let those go on that gave their cells away: the first, and others that fit beside it."""
+        assert self._context is not None
+        room = self._context.cells - sum(len(s.tokens) for s in self._active if not s.paused)
+        for i, waiting in enumerate([s for s in self._active if s.paused]):
+            room -= len(waiting.tokens)
+            if i > 0 and room < 0:
+                return
             waiting.paused = False
 
     def _advance(self, active: Sequence[GGUFSequence]) -> list[Output]:
