@@ -14,11 +14,13 @@ from hybridd.wire.errors import ModelInvalid, Unsupported
 
 from .classes import AutoModelForSequenceClassification, reads_backwards_only, text_encoder
 from .estimate import ENCODER_TOKENS
+from .lengths import learned_length
 from .library import torch
 from .load_options import LoadOptions
 from .loading import Opened, open_model, trained_length
 from .pooling import after_pooling, pool
 from .sentence import Recipe, activation, read_recipe
+from .vocabulary import check_embedded, embedded
 
 _BATCH_INPUTS = 64
 # Tokenizers without a limit say 10**30.
@@ -43,6 +45,7 @@ class HuggingFaceEncoder:
     def __init__(self, opened: Opened, context_length: int | None) -> None:
         self.opened = opened
         self._tokenizer = opened.tokenizer
+        self._embedded = embedded(opened.model)
         self._padding = int(opened.tokenizer.pad_token_id or 0)
         self._takes_types = "token_type_ids" in inspect.signature(opened.model.forward).parameters
         limits = (context_length, self._longest())
@@ -55,7 +58,9 @@ class HuggingFaceEncoder:
     def _longest(self) -> int:
         """Tokens that the model can take at all."""
         tokenizer = int(min(getattr(self._tokenizer, "model_max_length", _NO_LIMIT), _NO_LIMIT))
-        return min(tokenizer, trained_length(self.opened.config) or _NO_LIMIT)
+        trained = trained_length(self.opened.config)
+        learned = learned_length(self.opened.model, trained)
+        return min(tokenizer, trained or _NO_LIMIT, learned or _NO_LIMIT)
 
     # ------------------------------------------------------------------ tokens
 
@@ -75,6 +80,8 @@ class HuggingFaceEncoder:
             return_attention_mask=False,
             verbose=False,
         )
+        field = "input" if len(texts) == 1 else "documents"
+        check_embedded(made["input_ids"], self._embedded, field)
         return Input(list(made["input_ids"]), list(made.get("token_type_ids") or ()))
 
     # ------------------------------------------------------------------ numbers

@@ -29,6 +29,7 @@ from .seq2seq import Seq2SeqSession
 from .session import Aborted, Session
 from .solo import SoloSession
 from .vision import PicturePrompts, TextPrompts, VisionSession
+from .vocabulary import check_embedded, embedded
 
 # Tokens of prompts in a step while others generate: a third of a second less of waiting for each
 # of their tokens, for prompts that take a little longer.
@@ -68,6 +69,7 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
         self._loaded: loading.LoadedModel | None = None
         self._session: Session | None = None
         self._chunk = 1
+        self._embedded: int | None = None
 
     # ------------------------------------------------------------------ loading
 
@@ -85,6 +87,7 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
         session = self._session = _open_session(loaded, options.parallel, cells, adapters)
         self._chunk = options.chunk if session.divisible else loaded.context_length
         context_length = min(loaded.context_length, cells)
+        self._embedded = embedded(loaded.model)
         prompts = _prompts(loaded)
         self._serve(prompts, context_length, session.parallel)
         return LoadedFacts(
@@ -121,6 +124,8 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
     def _begin(self, generation: Generation, prompt: list[int]) -> _Sequence | None:
         loaded, session = self._up()
         options = generation.options
+        pictures = loaded.pictures.placeholders if loaded.pictures else ()
+        check_embedded(prompt, self._embedded, "prompt", pictures)
         remaining = self._context_length - len(prompt)
         wanted = remaining if options.max_tokens is None else min(options.max_tokens, remaining)
         session.select(options.adapters)

@@ -20,6 +20,7 @@ from .devices import is_spread, max_memory
 from .estimate import estimate
 from .inspect import inspect as inspect_files
 from .inspect import is_permitted
+from .lengths import context_length
 from .library import AutoConfig, following, torch
 from .load_options import LoadOptions
 from .pictures import PictureReader, PictureVocabulary, load_processor
@@ -139,7 +140,7 @@ def load(
         dtype=opened.dtype,
         quantization=opened.quantization,
         vocabulary=vocabulary,
-        context_length=options.context_for(trained_length(text_config)),
+        context_length=context_length(options, opened.model, trained_length(text_config)),
         end_tokens=_end_tokens(opened.model, vocabulary),
         threads=opened.threads,
         weights_bytes=opened.weights_bytes,

@@ -8,15 +8,15 @@ would have to take back characters.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from hybridd.backends.generation import finite
-from hybridd.wire.errors import LoadFailed, ModelInvalid
+from hybridd.wire.errors import InvalidParams, LoadFailed, ModelInvalid
 
-from .library import AutoTokenizer
+from .library import AutoTokenizer, torch
 
 _NAMES = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token")
 # Tokens that end a turn in some model family, whatever its configuration says; llama.cpp takes
@@ -65,6 +65,42 @@ def load_tokenizer(path: Path, model: str, trust_remote_code: bool = False) -> A
         raise ModelInvalid(
             f"the tokenizer of {model} cannot be read", reason="bad tokenizer files"
         ) from exc
+
+
+def embedded(model: Any) -> int | None:
+    """How many tokens a model has a vector for; None where it keeps none of the usual kind."""
+    try:
+        table = model.get_input_embeddings()
+    except (AttributeError, NotImplementedError):
+        return None
+    return int(table.num_embeddings) if isinstance(table, torch.nn.Embedding) else None
+
+
+def check_embedded(
+    tokens: Sequence[int], count: int | None, field: str, but: Collection[int] = ()
+) -> None:
+    """Refuse what a tokenizer knows and its model does not, as of a token that was added to one.
+
+    Not left to the model: it would fail for all that share the pass, and on a GPU for good.
+
+    Args:
+        count: As `embedded` gives it.
+        field: Where the text came from.
+        but: Tokens that the model replaces before it looks them up.
+
+    Raises:
+        InvalidParams: With the token.
+    """
+    if count is None or max(tokens, default=0) < count:
+        return
+    for token in tokens:
+        if token >= count and token not in but:
+            raise InvalidParams(
+                f"the text makes token {token} of the tokenizer, but the model has only {count}; "
+                "its tokenizer does not fit it, and this text cannot be computed",
+                field=field,
+                reason="a token that the model does not have",
+            )
 
 
 class Vocabulary:

@@ -1,0 +1,107 @@
+"""Models of Hugging Face whose parts do not fit each other, and loads beyond what a model has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hybridd.backends.api import Engine, LoadedFacts
+from hybridd.wire.errors import InvalidParams
+from tests.support_models import ask, collect, ignore_progress, make_engine, spec_for
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+tiny = pytest.importorskip("tests.make_huggingface")
+
+GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 8, "ignore_eos": True}
+
+
+def opened(path: Path, **options: Any) -> tuple[Engine, LoadedFacts]:
+    engine = make_engine("huggingface")
+    facts = engine.load(spec_for(path, "huggingface", **options), ignore_progress)
+    return engine, facts
+
+
+def generate(number: int, prompt: str, **options: Any) -> Any:
+    more = {**GREEDY, **options}
+    return {"id": number, "kind": "generate", "prompt": prompt, "options": more}
+
+
+def add_a_token(path: Path) -> None:
+    """As some fine-tunes have it: to the tokenizer, and not to the model."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+    tokenizer.add_tokens(["<tool>"])
+    tokenizer.save_pretrained(path)
+
+
+def test_a_token_that_the_model_does_not_have_fails_its_request_alone(tmp_path: Path) -> None:
+    words = tiny.byte_level(tmp_path / "m", eos_token="<eos>")
+    model = transformers.LlamaForCausalLM(tiny.llama_config(words))
+    path = tiny._save(model, tmp_path / "m")
+    add_a_token(path)
+    engine, _ = opened(path, parallel=2)
+    alone = ask(engine, prompt="the model", options=GREEDY)
+    engine.submit(generate(1, "the model"))
+    engine.submit(generate(2, "what <tool>"))
+    assert collect(engine, 1).text == alone.text
+    error = ask(engine, prompt="what <tool>", options=GREEDY).error
+    assert error["data"]["reason"] == "a token that the model does not have"
+
+
+def test_a_text_with_a_token_that_the_encoder_does_not_have_fails_alone(tmp_path: Path) -> None:
+    path = tiny.bert(tmp_path / "m")
+    add_a_token(path)
+    engine, _ = opened(path)
+    for number, text in ((1, "the model"), (2, "what <tool>")):
+        request: Any = {"id": number, "kind": "embed", "input": [text]}
+        engine.submit(request)
+    assert collect(engine, 1).result["dimensions"] == tiny.HIDDEN
+    error = ask(engine, "embed", input=["what <tool>"]).error
+    assert error["data"]["kind"] == "invalid_params"
+
+
+def gpt2(path: Path) -> Path:
+    words = tiny.byte_level(path, eos_token="<eos>")
+    config = transformers.GPT2Config(
+        vocab_size=words, n_positions=32, n_embd=tiny.HIDDEN, n_layer=2, n_head=4,
+        bos_token_id=None, eos_token_id=0,
+    )  # fmt: skip
+    return Path(tiny._save(transformers.GPT2LMHeadModel(config), path))
+
+
+def test_a_context_beyond_learned_positions_is_refused(tmp_path: Path) -> None:
+    path = gpt2(tmp_path / "m")
+    with pytest.raises(InvalidParams, match="at most 32") as raised:
+        opened(path, context_length=33)
+    assert raised.value.data["field"] == "load_options.context_length"
+    engine, facts = opened(path)
+    assert facts["context_length"] == 32
+    assert ask(engine, prompt="the", options={**GREEDY, "max_tokens": 99}).tokens == 31
+
+
+@pytest.mark.parametrize("family", ["bart", "t5"])
+def test_all_of_the_context_of_an_encoder_decoder_can_be_used(tmp_path: Path, family: str) -> None:
+    path = getattr(tiny, family)(tmp_path / "m")
+    engine, facts = opened(path, context_length=128)
+    assert facts["context_length"] == 128
+    answer = ask(engine, prompt="the", options={**GREEDY, "max_tokens": 200})
+    assert answer.result["usage"]["completion_tokens"] >= 120
+    long = ask(engine, prompt=" the" * 125, options=GREEDY)
+    assert long.result["usage"]["completion_tokens"] >= 1
+
+
+def test_an_encoder_takes_what_it_has_positions_for(tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    words = tiny.byte_level(path, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+    config = transformers.RobertaConfig(
+        vocab_size=words, hidden_size=tiny.HIDDEN, num_hidden_layers=1, num_attention_heads=4,
+        intermediate_size=64, max_position_embeddings=34, pad_token_id=1,
+    )  # fmt: skip
+    tiny._save(transformers.RobertaModel(config), path)
+    engine, facts = opened(path)
+    # Two of the 34 are for padding.
+    assert facts["context_length"] == 32
+    assert ask(engine, "embed", input=[" the" * 32]).result["usage"]["prompt_tokens"] == 32
+    assert ask(engine, "embed", input=[" the" * 33]).error["data"]["kind"] == "context_exceeded"
