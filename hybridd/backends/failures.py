@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 import traceback
 
@@ -16,6 +17,8 @@ from hybridd.wire.errors import HybriddError, InternalError, LoadFailed
 
 # A library's message may quote what it was given: enough to understand it, not to carry a prompt.
 _MESSAGE_LIMIT = 300
+# How torch says that malloc or mmap failed.
+_NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|Cannot allocate memory")
 
 
 def log_traceback(what: str) -> None:
@@ -35,6 +38,8 @@ def is_out_of_memory(exc: BaseException) -> bool:
         return True
     if name == "AcceleratorError":
         return "out of memory" in str(exc)
+    if isinstance(exc, RuntimeError) and _NO_MEMORY.search(str(exc)):
+        return True  # torch has no class of its own for the host's memory
     return isinstance(exc, OSError) and exc.errno == errno.ENOMEM
 
 

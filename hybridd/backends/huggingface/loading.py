@@ -11,6 +11,7 @@ from typing import Any
 
 from hybridd.backends.api import LoadCancelled, LoadSpec, Report
 from hybridd.backends.cpu import threads_for
+from hybridd.backends.failures import is_out_of_memory
 from hybridd.core.model import Facts
 from hybridd.wire.errors import HybriddError, LoadFailed, ModelInvalid, Unsupported
 
@@ -350,7 +351,7 @@ def _end_tokens(model: Any, vocabulary: Vocabulary) -> frozenset[int]:
 
 
 def _failure(exc: Exception, spec: LoadSpec) -> HybriddError:
-    if type(exc).__name__ == "OutOfMemoryError" or "not enough memory" in str(exc):
+    if is_out_of_memory(exc):
         return LoadFailed(
             f"there was not enough memory to load {spec['model']}; unload another model or take "
             "a smaller dtype",
