@@ -237,3 +237,11 @@ def test_a_real_model_says_what_transformers_says() -> None:
     lowest = min(cosine(*pair) for pair in PARAPHRASES)
     highest = max(cosine(*pair) for pair in UNRELATED)
     assert lowest > 0.5 > 0.2 > highest
+
+
+def test_an_encoder_computes_with_the_threads_that_it_is_told(tmp_path: Path) -> None:
+    engine = opened(tiny.bert(tmp_path / "m"), threads=2)
+    assert torch.get_num_threads() == 2
+    engine.set_threads(1)
+    assert torch.get_num_threads() == 1
+    assert len(embed(engine, TEXTS)) == len(TEXTS)

@@ -12,7 +12,7 @@ from hybridd.core.model import Facts
 from hybridd.wire.errors import Unsupported
 
 from .encoder import load_encoder
-from .library import version
+from .library import torch, version
 from .load_options import LoadOptions
 from .loading import in_force
 from .vocabulary import Vocabulary
@@ -51,6 +51,10 @@ class EncoderEngine(ServingEngine[ActiveSequence]):
             memory={"weights_bytes": opened.weights_bytes},
             capabilities=list(encoder.capabilities),
         )
+
+    def set_threads(self, count: int) -> None:
+        """See `api.Engine`."""
+        torch.set_num_threads(count)
 
     def close(self) -> None:
         """Let go of everything; the process ends soon after."""
