@@ -103,3 +103,36 @@ def test_common_prefixes() -> None:
     assert common_prefix([1, 2, 3], [1, 2, 3, 4], 9) == 3
     assert common_prefix([1, 2, 3], [1, 2, 3], 2) == 2
     assert common_prefix([], [1], 1) == 0
+
+
+def test_rows_are_lost_rather_than_mixed_up_when_memory_runs_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cache = KVCache(SHAPES, 2, 2048)
+    gone, row = cache.take([1] * 20, 400), cache.take([2] * 20, 400)
+    assert gone is not None
+    assert row is not None
+    fill(cache, gone, [1] * 20)
+    fill(cache, row, [2] * 20)
+    cache.give_back(gone)
+    zeros, left = torch.zeros, [1]
+
+    def failing(*arguments: Any, **named: Any) -> Any:
+        if not left:
+            raise MemoryError
+        left.pop()
+        return zeros(*arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "zeros", failing)
+        with pytest.raises(MemoryError):
+            cache.ensure(1000)
+    # Some layers are of the new size and order, the others are not.
+    with pytest.raises(MemoryError):
+        cache.ensure(21)
+    cache.give_back(row)
+    anew = cache.take([2] * 30, 400)
+    assert anew is not None
+    assert anew.length == 0
+    fill(cache, anew, [2] * 300)
+    check(cache, anew)

@@ -81,6 +81,7 @@ class KVCache:
         self.cells = 0
         self.keys: list[Any] = []
         self.values: list[Any] = []
+        self._torn = False
         self._rebuild(1, min(_STEP, cells))
 
     # ------------------------------------------------------------------ rows
@@ -99,6 +100,7 @@ class KVCache:
         Returns:
             None when there is no room beside the rows that run.
         """
+        self._mend()
         most = max([reserved, *(row.reserved for row in self._running)])
         running = len(self._running) + 1
         if running > self._parallel or running * most > self._limit:
@@ -140,7 +142,11 @@ class KVCache:
         """Let every row that runs have `cells` cells, no more than each reserved.
 
         Kept rows go for it, those first that were not used for the longest time.
+
+        Raises:
+            MemoryError: The rows that run have lost what they had.
         """
+        self._mend()
         if cells <= self.cells:
             return
         wanted = max(2 * self.cells, _rounded(cells))
@@ -156,8 +162,9 @@ class KVCache:
 
         Cells with NaN would spoil the next row there: what a mask hides is multiplied by zero.
         """
-        for tensor in [*self.keys, *self.values]:
-            tensor[row.slot].zero_()
+        if not self._torn:
+            for tensor in [*self.keys, *self.values]:
+                tensor[row.slot].zero_()
         row.tokens.clear()
         self.give_back(row)
 
@@ -206,10 +213,25 @@ class KVCache:
         others = (row for row in self._kept if row is not but)
         self._kept.remove(min(others, key=lambda row: row.used_at))
 
+    def _mend(self) -> None:
+        """Begin anew after a `_rebuild` that failed, once no row runs that needs what was there.
+
+        Raises:
+            MemoryError: One does: it has to end.
+        """
+        if not self._torn:
+            return
+        self._kept.clear()
+        if self._running:
+            raise MemoryError("the rows were lost as the cache grew")
+        self.keys, self.values = [], []
+        self._rebuild(1, min(_STEP, self._limit))
+
     def _rebuild(self, slots: int, cells: int) -> None:
         """Make tensors of a new size and bring all rows into them, one layer at a time."""
         rows = self._rows()
         slots = max(slots, len(rows), 1)
+        self._torn = True  # until all layers are of the new size; without memory none may be
         for tensors, dims in (
             (self.keys, [shape.key_dim for shape in self._shapes]),
             (self.values, [shape.value_dim for shape in self._shapes]),
@@ -223,6 +245,7 @@ class KVCache:
         for i, row in enumerate(rows):
             row.slot = i
         self.slots, self.cells = slots, cells
+        self._torn = False
 
 
 def _rounded(cells: int) -> int:
