@@ -245,3 +245,25 @@ def test_an_encoder_computes_with_the_threads_that_it_is_told(tmp_path: Path) ->
     engine.set_threads(1)
     assert torch.get_num_threads() == 1
     assert len(embed(engine, TEXTS)) == len(TEXTS)
+
+
+@pytest.mark.parametrize("padding", [None, 5])
+def test_a_decoder_that_scores_looks_at_the_last_token_of_each_text(
+    tmp_path: Path, padding: int | None
+) -> None:
+    path = tmp_path / "m"
+    # Its tokenizer has no padding, and its token 0 is one of texts.
+    words = tiny.byte_level(path, eos_token="<eos>")
+    config = tiny.llama_config(words)
+    config.pad_token_id, config.num_labels = padding, 1
+    torch.manual_seed(1)
+    model = transformers.LlamaForSequenceClassification(config).eval()
+    tiny._save(model, path)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+    documents = ["it is", "it is" + tokenizer.decode([0]), "it is long", "it is a long way down"]
+    results = ask(opened(path), "rerank", query="what", documents=documents).result["results"]
+    for result in results:
+        pair = tokenizer("what", documents[result["index"]], return_tensors="pt")
+        with torch.inference_mode():
+            logits = model(input_ids=pair["input_ids"]).logits[0, 0]
+        assert result["score"] == pytest.approx(float(torch.sigmoid(logits)), abs=1e-5)

@@ -170,13 +170,19 @@ class _CrossEncoder(HuggingFaceEncoder):
                 capability="reranking",
                 format="huggingface",
             )
-        if opened.model.config.pad_token_id is None:
-            # A decoder finds a text's last token by what pads it.
-            opened.model.config.pad_token_id = self._padding
+        # A decoder finds a text's last token by what pads it: by the configuration's token, and
+        # without one by any that is in none of a batch's texts.
+        self._text_config = opened.model.config.get_text_config()
+        said = self._text_config.pad_token_id
+        self._any_padding = said is None
+        self._padding = self._padding if said is None else int(said)
         self._activate = getattr(torch.nn, _score_activation(config))()
 
     def scores(self, batch: Sequence[Input], abort: Callable[[], bool]) -> list[float]:
         """See `embedding.Encoder`; with the activation function that the model asks for."""
+        if self._any_padding:
+            self._padding = _unused(batch, self._embedded or 1)
+            self._text_config.pad_token_id = self._padding
         with torch.inference_mode():
             logits = self._run(batch, abort)[0].logits[:, 0].float()
             made: list[float] = self._activate(logits).tolist()
@@ -212,6 +218,12 @@ def load_encoder(
 def _default_pooling(config: Any) -> tuple[str, ...]:
     """As sentence-transformers does without its files: a decoder's last token has seen them all."""
     return ("lasttoken",) if reads_backwards_only(config) else ("mean",)
+
+
+def _unused(batch: Sequence[Input], words: int) -> int:
+    """The smallest of so many tokens that is in none of these; 0 if all of them are."""
+    used = {token for one in batch for token in one.tokens}
+    return next((token for token in range(words) if token not in used), 0)
 
 
 def _score_activation(config: Any) -> str:
