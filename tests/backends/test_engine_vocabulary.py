@@ -39,7 +39,7 @@ def byte_level() -> Vocabulary:
 def sentencepiece_like() -> Vocabulary:
     """As Llama 2 and Mistral have it: ▁ for a space, bytes for what has no token."""
     names = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    names += ["▁", "h", "i", "▁h", "▁hi"]
+    names += ["▁", "h", "i", "▁h", "▁hi", "<0xZZ>"]
     made = tokenizers.Tokenizer(
         tokenizers.models.BPE(
             {name: i for i, name in enumerate(names)},
@@ -109,6 +109,8 @@ def test_a_sentencepiece_scheme() -> None:
     assert list(vocabulary.prefix) == [1]
     assert vocabulary.piece(2) == b""
     assert vocabulary.known_end_tokens == {2}
+    # The last one only looks like a byte.
+    assert vocabulary.piece(vocabulary.vocab_size - 1) == b"<0xZZ>"
 
 
 def test_text_that_is_no_utf8_is_replaced_not_refused(

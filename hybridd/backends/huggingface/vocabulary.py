@@ -8,6 +8,7 @@ would have to take back characters.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -246,7 +247,10 @@ def _from_byte_level(name: str) -> bytes:
         return name.encode()
 
 
+_BYTE_NAME = re.compile("<0x([0-9A-Fa-f]{2})>")
+
+
 def _from_sentencepiece(name: str) -> bytes:
-    if len(name) == 6 and name.startswith("<0x") and name.endswith(">"):
-        return bytes([int(name[3:5], 16)])
+    if found := _BYTE_NAME.fullmatch(name):
+        return bytes.fromhex(found[1])
     return name.replace("\u2581", " ").encode()
