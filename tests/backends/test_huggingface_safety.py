@@ -167,3 +167,31 @@ def test_loading_and_answering_try_no_connection(tmp_path: Path) -> None:
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     ran = subprocess.run(script, capture_output=True, text=True, env=environment)
     assert ran.stdout.strip().endswith("nothing tried"), ran.stderr[-2000:]
+
+
+def test_a_pickle_of_before_archives_is_loaded_too(copy: Path) -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    expected = answer(copy)
+    pickled(copy, "best.pt")
+    weights = torch.load(copy / "best.pt", weights_only=True)
+    torch.save(weights, copy / "best.pt", _use_new_zipfile_serialization=False)
+    assert answer(copy, "allow_pickle") == expected
+
+
+@pytest.mark.parametrize(
+    ("said", "refused"),
+    [
+        ({"_attn_implementation": {"text_config": "someone/kernel"}}, True),
+        ({"text_config": {"attn_implementation": {"": "someone/kernel"}}}, True),
+        ({"_attn_implementation": {"": "sdpa"}}, False),
+        ({"_attn_implementation_autoset": True}, False),
+        ({"attn_implementation": None}, False),
+    ],
+)
+def test_attention_code_of_each_part_of_a_model(
+    copy: Path, said: dict[str, Any], refused: bool
+) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, **said}))
+    reason = inspect(copy).reason
+    assert (reason is not None and "attention code from elsewhere" in reason) is refused

@@ -251,7 +251,11 @@ def _reads_text(config: Mapping[str, Any]) -> bool:
 
 
 def _private_attention(key: str, value: Any) -> bool:
-    return "attn_implementation" in key and isinstance(value, str) and value not in _ATTENTION
+    if "attn_implementation" not in key:
+        return False
+    # A model of several parts may say it of each. There are flags of such names too.
+    named = value.values() if isinstance(value, Mapping) else [value]
+    return any(isinstance(one, str) and one not in _ATTENTION for one in named)
 
 
 def _reason(config: Mapping[str, Any], names: set[str], facts: Facts) -> str | None:

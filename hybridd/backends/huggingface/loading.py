@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 from hybridd.backends.api import LoadCancelled, LoadSpec, Report
 from hybridd.backends.cpu import threads_for
@@ -278,7 +279,9 @@ def _weights_in(spec: LoadSpec, facts: Facts) -> dict[str, Any]:
         )
     if first.name.startswith("pytorch_model"):
         return {"use_safetensors": False, "weights_only": True}
-    weights = torch.load(first, map_location="cpu", weights_only=True, mmap=True)
+    # Files of before torch 1.6 are no archives, and cannot be mapped.
+    mapped = is_zipfile(first)
+    weights = torch.load(first, map_location="cpu", weights_only=True, mmap=mapped)
     for key in ("state_dict", "model", "module"):
         weights = weights.get(key, weights) if isinstance(weights, dict) else weights
     if not isinstance(weights, dict):
