@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hybridd.backends.api import Engine
-from hybridd.wire.errors import HybriddError
+from hybridd.wire.errors import HybriddError, Unsupported
 from tests.support_models import (
     DEMO_HUGGINGFACE,
     ask,
@@ -133,3 +134,24 @@ def test_an_adapter_of_another_model_or_without_safetensors(tmp_path: Path) -> N
     (path / "adapter_model.safetensors").write_bytes(b"x" * 100)
     with pytest.raises(HybriddError, match="does not fit"):
         opened(path)
+
+
+def test_an_adapter_that_would_change_the_base_model_is_refused(tmp_path: Path) -> None:
+    one = adapter(tmp_path / "one", 1)
+    said = json.loads((one / "adapter_config.json").read_text())
+    (one / "adapter_config.json").write_text(json.dumps({**said, "bias": "lora_only"}))
+    with pytest.raises(Unsupported, match="biases of its own"):
+        opened(one)
+
+
+def test_of_two_adapters_that_replace_modules_a_request_has_one(tmp_path: Path) -> None:
+    one = adapter(tmp_path / "one", 1, modules_to_save=["norm"])
+    two = adapter(tmp_path / "two", 2, modules_to_save=["norm"])
+    engine = opened(one, two)
+    plain = ask(engine, prompt=PROMPT, options=GREEDY)
+    both = [{"name": "one"}, {"name": "two"}]
+    engine.submit({"id": 2, "kind": "generate", "prompt": PROMPT, "options": GREEDY})
+    error = ask(engine, prompt=PROMPT, options={**GREEDY, "adapters": both}).error
+    assert error["data"]["field"] == "options.adapters"
+    assert said(engine, ("one", 1.0)) == expected(one)
+    assert ask(engine, prompt=PROMPT, options=GREEDY).text == plain.text

@@ -38,6 +38,9 @@ class AdapterSession(SoloSession):
     ) -> None:
         self._names = tuple(adapters)
         self._peft = _load(loaded.model, adapters)
+        # Those that bring whole modules in place of the model's own.
+        known = self._peft.peft_config
+        self._replacing = {name for name in known if known[name].modules_to_save}
         self._in_force: Chosen = ()
         self._wanted: Chosen = ()
         self._of_row: dict[int, Chosen] = {}
@@ -52,6 +55,14 @@ class AdapterSession(SoloSession):
                 f"no adapter {unknown[0]} was loaded; there is {', '.join(self._names)}",
                 field="options.adapters",
                 reason="unknown",
+            )
+        replacing = [name for name, _ in adapters if name in self._replacing]
+        if len(replacing) > 1:
+            raise InvalidParams(
+                f"the adapters {' and '.join(replacing)} replace whole parts of the model, which "
+                "only one can at a time; name one of them",
+                field="options.adapters",
+                reason="both replace modules",
             )
         self._wanted = adapters
 
@@ -112,12 +123,19 @@ def _load(model: Any, adapters: Mapping[str, Path]) -> Any:
 
 def _check(name: str, path: Path) -> None:
     try:
-        kind = read_json(path / CONFIG, MAX_CONFIG_BYTES).get("peft_type")
+        config = read_json(path / CONFIG, MAX_CONFIG_BYTES)
         has_weights = (path / WEIGHTS).is_file()
     except OSError as exc:
         raise ModelInvalid(f"the adapter {name} cannot be read", reason="unreadable") from exc
+    kind = config.get("peft_type")
     if kind != "LORA":
         raise _unsupported(f"the adapter {name} is of the kind {str(kind)[:40]}; LORA is known")
+    if config.get("bias") not in (None, "none"):
+        # peft writes them into the base model, for requests with other adapters or none too.
+        raise _unsupported(
+            f"the adapter {name} has biases of its own, which cannot be chosen by request; train "
+            "it with bias='none', or merge it into a copy of the model"
+        )
     if not has_weights:
         raise ModelInvalid(
             f"the adapter {name} has no {WEIGHTS}; other files are pickles, which are unsafe",
