@@ -105,3 +105,49 @@ def test_an_encoder_takes_what_it_has_positions_for(tmp_path: Path) -> None:
     assert facts["context_length"] == 32
     assert ask(engine, "embed", input=[" the" * 32]).result["usage"]["prompt_tokens"] == 32
     assert ask(engine, "embed", input=[" the" * 33]).error["data"]["kind"] == "context_exceeded"
+
+
+def test_a_pass_that_fails_for_one_that_takes_its_turn_fails_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, _ = opened(tiny.t5(tmp_path / "m"), parallel=2)
+    alone = ask(engine, prompt="the model", options=GREEDY)
+    session: Any = engine._engine._session  # type: ignore[attr-defined]
+    begin = session._begin
+
+    def failing(row: Any, tokens: list[int]) -> Any:
+        if len(tokens) > 20:
+            raise RuntimeError("no kernel for this shape")
+        return begin(row, tokens)
+
+    monkeypatch.setattr(session, "_begin", failing)
+    engine.submit(generate(1, "the model"))
+    engine.submit(generate(2, "what is it " * 10))
+    assert collect(engine, 1).text == alone.text
+    error = ask(engine, prompt="what is it " * 10, options=GREEDY).error
+    assert error["data"]["reason"] == "engine_error"
+
+
+def test_a_prompt_that_spoils_its_cells_spoils_no_other_request(tmp_path: Path) -> None:
+    words = tiny.byte_level(tmp_path / "m", eos_token="<eos>")
+    path = tiny._save(transformers.LlamaForCausalLM(tiny.llama_config(words)), tmp_path / "m")
+    # As many cells as two rows have to share one tensor with those of the row before them.
+    engine, _ = opened(path, parallel=2, context_length=256, kv_cells=512)
+    prompts = ("the model is loaded " * 3, "it is")
+    before = [ask(engine, prompt=prompt, options=GREEDY).text for prompt in prompts]
+    table = engine._engine._loaded.model.get_input_embeddings()  # type: ignore[attr-defined]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+    bad = "QQ ZZ" * 4
+    with torch.inference_mode():
+        table.weight.data = table.weight.data.clone()
+        table.weight.data[tokenizer.encode("Q")] = torch.nan
+    error = ask(engine, prompt=bad, options={**GREEDY, "max_tokens": 0}).error
+    assert error["data"]["reason"] == "not_finite"
+    for number, prompt in enumerate(prompts, 1):
+        engine.submit(generate(number, prompt))
+    texts = {1: "", 2: ""}
+    while engine.busy:
+        for output in engine.step():
+            assert "error" not in output
+            texts[output["id"]] += output.get("text", "")
+    assert list(texts.values()) == before

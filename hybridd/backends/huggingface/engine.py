@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridd.backends.api import LoadedFacts, LoadSpec, Output, Report
-from hybridd.backends.failures import NotFinite
+from hybridd.backends.failures import NotFinite, work_failure
 from hybridd.backends.generation import Generation
 from hybridd.backends.prompts import Prompts
 from hybridd.backends.serving import ActiveSequence, ServingEngine
@@ -150,7 +150,15 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
         _, session = self._up()
         if session.reason is None:
             return self._pass(active)
-        return [output for sequence in active for output in self._pass([sequence])]
+        return [output for sequence in active for output in self._alone(sequence)]
+
+    def _alone(self, sequence: _Sequence) -> list[Output]:
+        """A pass of one sequence, which concerns no other whatever comes of it."""
+        try:
+            return self._pass([sequence])
+        except Exception as exc:
+            sequence.spoiled = True
+            return [sequence.generation.fail(work_failure(exc))]
 
     def _pass(self, active: Sequence[_Sequence]) -> list[Output]:
         """One forward pass for these; all get further, or none when it is interrupted."""
@@ -174,7 +182,11 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
             if sequence.in_prompt:
                 continue
             ended = sequence.generation.prefilled()
-            if ended is not None:
+            if ended is not None and not bool(logits[i].max().isfinite()):
+                # No token comes of it, but whoever goes on from these cells would find out.
+                sequence.spoiled = True
+                outputs.append(sequence.generation.fail(NotFinite()))
+            elif ended is not None:
                 outputs.append(ended)
             else:
                 ready.append((i, sequence))
