@@ -136,11 +136,22 @@ def test_an_adapter_of_another_model_or_without_safetensors(tmp_path: Path) -> N
         opened(path)
 
 
-def test_an_adapter_that_would_change_the_base_model_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"bias": "lora_only"}, "biases of its own"),
+        ({"init_lora_weights": "pissa_niter_4"}, "begun by taking a part"),
+        ({"init_lora_weights": "olora"}, "begun by taking a part"),
+        ({"layer_replication": [[0, 4], [2, 6]]}, "repeats layers"),
+    ],
+)
+def test_an_adapter_that_would_change_the_base_model_is_refused(
+    tmp_path: Path, more: dict[str, Any], reason: str
+) -> None:
     one = adapter(tmp_path / "one", 1)
     said = json.loads((one / "adapter_config.json").read_text())
-    (one / "adapter_config.json").write_text(json.dumps({**said, "bias": "lora_only"}))
-    with pytest.raises(Unsupported, match="biases of its own"):
+    (one / "adapter_config.json").write_text(json.dumps({**said, **more}))
+    with pytest.raises(Unsupported, match=reason):
         opened(one)
 
 

@@ -20,6 +20,8 @@ from .session import Chosen
 from .solo import SoloSession
 
 _REASON = "requests may want different adapters"
+# Of peft's `init_lora_weights`: what the adapter begins with is subtracted from the base model.
+_TAKEN_OUT = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 class AdapterSession(SoloSession):
@@ -130,17 +132,26 @@ def _check(name: str, path: Path) -> None:
     kind = config.get("peft_type")
     if kind != "LORA":
         raise _unsupported(f"the adapter {name} is of the kind {str(kind)[:40]}; LORA is known")
-    if config.get("bias") not in (None, "none"):
-        # peft writes them into the base model, for requests with other adapters or none too.
+    if what := _changes_base(config):
         raise _unsupported(
-            f"the adapter {name} has biases of its own, which cannot be chosen by request; train "
-            "it with bias='none', or merge it into a copy of the model"
+            f"the adapter {name} {what}, which counts for requests without it too; convert it to a "
+            "plain LoRA, or merge it into a copy of the model"
         )
     if not has_weights:
         raise ModelInvalid(
             f"the adapter {name} has no {WEIGHTS}; other files are pickles, which are unsafe",
             reason="no safetensors",
         )
+
+
+def _changes_base(config: Mapping[str, Any]) -> str | None:
+    """What peft would do to the base model itself as it loads an adapter; None for nothing."""
+    if config.get("bias") not in (None, "none"):
+        return "has biases of its own"
+    begins = config.get("init_lora_weights")
+    if isinstance(begins, str) and begins.startswith(_TAKEN_OUT):
+        return f"was begun by taking a part out of the model's weights ({begins[:40]})"
+    return "repeats layers of the model" if config.get("layer_replication") else None
 
 
 def _unsupported(message: str) -> Unsupported:
