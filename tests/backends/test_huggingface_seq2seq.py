@@ -79,3 +79,26 @@ def test_an_aborted_encoder_is_run_again(tmp_path: Path) -> None:
     asked = iter([True])
     engine.set_interrupted(lambda _id: next(asked, False))
     assert ask(engine, prompt=PROMPTS[1], options=options).text == alone
+
+
+def test_an_answer_does_not_begin_with_the_space_before_a_word(tmp_path: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers", reason="tokenizers is not installed")
+    path = tiny.t5(tmp_path / "m")
+    for file in path.glob("*token*"):
+        file.unlink()
+    words = [f"▁{word}" for word in dict.fromkeys(tiny.WORDS)]
+    made = tokenizers.Tokenizer(
+        tokenizers.models.Unigram(
+            [(token, 0.0) for token in ("<pad>", "</s>", "<unk>")] + [(w, -2.0) for w in words], 2
+        )
+    )
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+    made.decoder = tokenizers.decoders.Metaspace()
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=made, eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
+    )
+    tokenizer.save_pretrained(path)
+    water = tokenizer.convert_tokens_to_ids("▁water")
+    options = {"temperature": 0, "max_tokens": 3, "logit_bias": {str(water): 1000}}
+    answer = ask(opened(path), prompt="the water", options=options)
+    assert answer.text == tokenizer.decode([water] * 3) == "water water water"

@@ -220,13 +220,15 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
                 sequence.spoiled = True
                 outputs.append(sequence.generation.fail(NotFinite()))
                 continue
-            sequence.pending = token
+            sequence.pending, generation = token, sequence.generation
             if token in loaded.end_tokens:
-                outputs.append(sequence.generation.end_of_text())
+                outputs.append(generation.end_of_text())
                 continue
             logprobs = sequence.sampler.logprobs(logits[i], token)
-            piece = loaded.vocabulary.piece(token)
-            outputs.append(sequence.generation.accept(piece, logprobs))
+            begins = loaded.model.config.is_encoder_decoder and not generation.completion_tokens
+            words = loaded.vocabulary
+            piece = words.first_piece(token) if begins else words.piece(token)
+            outputs.append(generation.accept(piece, logprobs))
         return outputs
 
     def _up(self) -> tuple[loading.LoadedModel, Session]:

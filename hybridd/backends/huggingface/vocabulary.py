@@ -160,6 +160,14 @@ class Vocabulary:
         name = self._tokenizer.convert_ids_to_tokens(token)
         return b"" if name is None else self._to_bytes(name)
 
+    def first_piece(self, token: int) -> bytes:
+        """The bytes of a token that begins a text of its own: without the space before a word.
+
+        A text that goes on with a prompt has that space, and begins with `piece`.
+        """
+        piece = self.piece(token)
+        return piece.removeprefix(b" ") if self._to_bytes is _from_sentencepiece else piece
+
     def entry(self, token: int, logprob: float) -> dict[str, Any]:
         """A token in a list of log probabilities."""
         piece = self.piece(token)
