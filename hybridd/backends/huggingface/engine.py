@@ -23,6 +23,7 @@ from .batch import BatchSession, NotBatchable
 from .kv_cache import Row
 from .library import torch, version
 from .load_options import LoadOptions
+from .pace import Pace
 from .pictures import PictureVocabulary
 from .sampling import NOT_FINITE, Sampler, choose
 from .seq2seq import Seq2SeqSession
@@ -30,10 +31,6 @@ from .session import Aborted, Session
 from .solo import SoloSession
 from .vision import PicturePrompts, TextPrompts, VisionSession
 from .vocabulary import check_embedded, embedded
-
-# Tokens of prompts in a step while others generate: a third of a second less of waiting for each
-# of their tokens, for prompts that take a little longer.
-_SHARED_CHUNK = 128
 
 
 class _Sequence(ActiveSequence):
@@ -69,6 +66,7 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
         self._loaded: loading.LoadedModel | None = None
         self._session: Session | None = None
         self._chunk = 1
+        self._pace = Pace()
         self._embedded: int | None = None
 
     # ------------------------------------------------------------------ loading
@@ -169,9 +167,10 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
         works += [(sequence.row, tokens) for sequence, tokens in chunks]
         prefilling = [sequence.id for sequence, _ in chunks]
         try:
-            logits = session.forward(
-                works, (lambda: any(map(self._interrupted, prefilling))) if prefilling else None
-            )
+            with self._pace.measured(sum(len(tokens) for _, tokens in chunks)):
+                logits = session.forward(
+                    works, (lambda: any(map(self._interrupted, prefilling))) if prefilling else None
+                )
         except Aborted:
             # The cancel itself is in the loop's queue and comes before the next step.
             return []
@@ -196,7 +195,7 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
         self, waiting: Sequence[_Sequence], shared: bool
     ) -> list[tuple[_Sequence, list[int]]]:
         """What of the prompts goes into one step; the first in line goes first."""
-        left = min(self._chunk, _SHARED_CHUNK) if shared else self._chunk
+        left = min(self._chunk, self._pace.chunk) if shared else self._chunk
         chunks = []
         for sequence in waiting:
             room = len(sequence.prompt) if sequence.row.whole else left
