@@ -39,7 +39,7 @@ class Context:
 def whole(sampler: Sampler, logits: Any) -> int:
     """The chain on everything."""
     values = logits.copy()
-    values[sampler._biased] += sampler._biases
+    sampler._change(values)
     return Drawer().draw(sampler._chain, values, np.arange(SIZE))
 
 
@@ -69,7 +69,7 @@ def test_the_draw_is_that_of_the_whole_vocabulary(
         token = one.sample(context, 0)  # type: ignore[arg-type]
         if other._chain is None:
             biased = before.copy()
-            biased[other._biased] += other._biases
+            other._change(biased)
             assert token == biased.argmax()
         else:
             assert token == whole(other, before)

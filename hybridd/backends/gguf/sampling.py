@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np  # noqa: TID253 - worker side, where it may be imported
@@ -18,7 +18,7 @@ from hybridd.backends.failures import NotFinite
 from hybridd.backends.generation import finite
 from hybridd.backends.options import GenerationOptions
 
-from .candidates import Drawer, Logits, every, likeliest
+from .candidates import Drawer, Ids, Logits, every, likeliest
 from .context import Context
 from .library import llama
 from .vocabulary import Vocabulary
@@ -43,9 +43,7 @@ class Sampler:
         self._logprobs = options.logprobs
         self._chain: Any = None
         self._seen: deque[int] = deque(maxlen=PENALTY_WINDOW if options.penalizes else 0)
-        bias = _bias(vocabulary, options)
-        self._biased = np.fromiter(bias, np.intp)
-        self._biases = np.fromiter(bias.values(), np.float32)
+        self._changed, self._biases = _bias(vocabulary, options)
         # A token that was seen may rise or fall: neither costs another its place among the first.
         self._first = 1 if options.greedy else options.top_k
         if options.penalizes:
@@ -67,14 +65,20 @@ class Sampler:
             NotFinite: They are no numbers that a token could be chosen by.
         """
         logits = context.logits(row)
-        if not len(self._biased):
+        if not len(self._changed):
             return self._choose(logits)
-        plain = logits[self._biased]
-        with np.errstate(invalid="ignore"):  # of two infinities; `_choose` refuses what comes of it
-            logits[self._biased] += self._biases
+        plain = self._change(logits)
         token = self._choose(logits)
-        logits[self._biased] = plain  # log probabilities are the model's own
+        logits[self._changed] = plain  # log probabilities are the model's own
         return token
+
+    def _change(self, logits: Logits) -> Logits:
+        """Add the biases; returns what the changed ones were."""
+        plain, biased = logits[self._changed], len(self._biases)
+        if biased:
+            logits[self._changed[:biased]] += self._biases
+        logits[self._changed[biased:]] = -math.inf
+        return plain
 
     def _choose(self, logits: Logits) -> int:
         if self._chain is None:
@@ -147,9 +151,9 @@ def _samplers(vocabulary: Vocabulary, options: GenerationOptions) -> list[Any]:
     return [*chosen, llama.llama_sampler_init_dist(options.seed)]
 
 
-def _bias(vocabulary: Vocabulary, options: GenerationOptions) -> Mapping[int, float]:
-    """The biases to apply; a token that ends the text has none but -inf under ignore_eos."""
-    bias = {t: b for t, b in options.logit_bias.items() if 0 <= t < vocabulary.vocab_size}
-    if options.ignore_eos:
-        bias.update(dict.fromkeys(vocabulary.end_tokens, -math.inf))
-    return bias
+def _bias(vocabulary: Vocabulary, options: GenerationOptions) -> tuple[Ids, Logits]:
+    """Tokens whose logits change, and the biases of the first of them; the others never come."""
+    never = vocabulary.end_tokens if options.ignore_eos else []
+    known = range(vocabulary.vocab_size)
+    bias = {t: b for t, b in options.logit_bias.items() if t in known and t not in never}
+    return np.array([*bias, *never], np.intp), np.array([*bias.values()], np.float32)
