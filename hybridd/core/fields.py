@@ -264,10 +264,13 @@ class ListOf(Field):
     min_length: int = 0
     max_length: int = 200_000
     separator: str = ","  # between the elements of a text
+    distinct: str | None = None  # the key that no two elements, which are objects, have in common
 
     @property
     def takes(self) -> str:  # type: ignore[override]
-        return f"a list of {self.min_length} to {self.max_length} elements, each {self.item.takes}"
+        what = f"a list of {self.min_length} to {self.max_length} elements"
+        what += f" with different values of {self.distinct}" if self.distinct else ""
+        return f"{what}, each {self.item.takes}"
 
     def check(self, value: Any) -> list[Any]:
         if not isinstance(value, list) or not self.min_length <= len(value) <= self.max_length:
@@ -278,6 +281,8 @@ class ListOf(Field):
                 made.append(self.item.check(element))
             except FieldError as exc:
                 raise exc.inside(str(index)) from None
+        if self.distinct is not None and len({one[self.distinct] for one in made}) < len(made):
+            raise FieldError(self.takes, value)
         return made
 
     def parse(self, text: str) -> list[Any]:

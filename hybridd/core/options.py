@@ -35,7 +35,7 @@ SAMPLING: Mapping[str, Field] = {
     "logprobs": Int(0, 20),
     "ignore_eos": Bool(),
     "context_shift": Bool(),
-    "adapters": ListOf(_ADAPTER_SCALE, max_length=16),
+    "adapters": ListOf(_ADAPTER_SCALE, max_length=16, distinct="name"),
 }
 
 # The end of PROTOCOL's precedence: request, models.configure, the model's own, then these.

@@ -75,6 +75,7 @@ REFUSALS: list[tuple[Field, list[Any], str]] = [
     (Choice(("a", 1)), ["b", True, 1.0, None, [], {}], 'takes one of "a", 1'),
     (OneOf((Int(1), Choice(("auto",)))), [0, "x", True], 'an integer of at least 1, or one of "au'),
     (ListOf(Int(), max_length=2), [1, {}, "ab", [1, 2, 3]], "takes a list of 0 to 2 elements"),
+    (ListOf(POINT, distinct="x"), [[{"x": 1}, {"x": 1}]], "with different values of x, each"),
     (Duration(), ["x", None, True, math.nan, HUGE], "takes a number of seconds"),
     (Size(), ["x", 1.5, -1, True, "120%"], "takes bytes"),
     (POINT, [1, [], None], "takes a point"),
