@@ -140,7 +140,12 @@ class ServingEngine(ABC, Generic[S]):
         if self._encoding is not None:
             outputs.extend(self._encoding.step())
         if self._active:
-            outputs.extend(self._advance(self._active))
+            try:
+                outputs.extend(self._advance(self._active))
+            except Exception as exc:
+                # Whose fault it was cannot be said; those that wait had no part in it.
+                error = work_failure(exc)
+                outputs.extend(s.generation.fail(error) for s in self._active)
             for sequence in [s for s in self._active if s.generation.finished]:
                 self._active.remove(sequence)
                 self._release(sequence)

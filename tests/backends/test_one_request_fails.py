@@ -151,3 +151,32 @@ def test_a_request_that_cannot_begin_fails_alone(
     assert good.text == before.text
     again, recovered = both(engine, GREEDY)
     assert (again.text, recovered.text) == (before.text, was.text)
+
+
+def test_a_step_that_fails_ends_those_that_were_in_it(
+    engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, _ = both(engine, GREEDY)
+    inner = getattr(engine, "_engine", engine)
+    advance, steps = inner._advance, []
+
+    def third_fails(active: Any) -> Any:
+        steps.append(len(active))
+        outputs = advance(active)
+        if len(steps) == 3:
+            raise RuntimeError("no kernel for this shape")
+        return outputs
+
+    errors, texts = {}, dict.fromkeys(range(6), "")
+    with monkeypatch.context() as patch:
+        patch.setattr(inner, "_advance", third_fails)
+        for key in range(6):
+            engine.submit({"id": key, "kind": "generate", "prompt": PROMPT, "options": GREEDY})
+        while engine.busy:
+            for output in engine.step():
+                assert output["id"] not in errors
+                texts[output["id"]] += output.get("text", "")
+                if "error" in output:
+                    errors[output["id"]] = output["error"]["data"]["reason"]
+    assert errors == dict.fromkeys(range(4), "engine_error")
+    assert texts[4] == texts[5] == before.text
