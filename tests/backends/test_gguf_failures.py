@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,28 @@ def test_what_gave_way_goes_on_as_far_as_there_is_room(directory: Path, cells: s
     check_whole(engine)
     engine.close()
     alone._engine.close()
+
+
+def test_a_prompt_that_computes_no_numbers_is_not_kept(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = load(directory, "tiny-qwen2", parallel=1)
+    logits = Context.logits
+
+    def spoiled(context: Context, row: int) -> Any:
+        found = logits(context, row)
+        found[:] = math.nan
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Context, "logits", spoiled)
+        error = ask(engine, prompt=TEXT, options=greedy(0)).error
+    assert error["data"]["reason"] == "not_finite"
+    again = ask(engine, prompt=f"{TEXT} and", options=greedy(5))
+    assert again.result["usage"]["cached_tokens"] == 0
+    assert Alone(engine).said(f"{TEXT} and", 5, again.text)
+    check_whole(engine)
+    engine.close()
 
 
 def test_a_state_beyond_the_budget_is_not_even_made(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +75,17 @@ def test_packing_is_up_to_the_mmap_option(path: Path) -> None:
         del engine
 
 
-@pytest.mark.parametrize("harm", ["none", "replaced", "gone", "not a file"])
+@pytest.mark.parametrize("harm", ["none", "written", "short", "replaced", "gone", "no"])
 def test_a_tensor_gets_a_mapping_of_its_own(tmp_path: Path, harm: str) -> None:
     numbers = torch.arange(6000, dtype=torch.float32).bfloat16().view(60, 100)
     file = tmp_path / "model.safetensors"
     save_file({"a": torch.ones(77, dtype=torch.bfloat16), "b": numbers}, file)
-    tensor = numbers if harm == "not a file" else load_file(file)["b"]
+    tensor = numbers if harm == "no" else load_file(file)["b"]
     match harm:
+        case "written":
+            tensor[0] = 7
+        case "short":
+            os.truncate(file, 4096)
         case "replaced":
             other = tmp_path / "other"
             other.write_bytes(bytes(file.stat().st_size))

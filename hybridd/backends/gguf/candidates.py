@@ -27,14 +27,23 @@ Logits = np.ndarray[Any, np.dtype[np.float32]]
 Ids = np.ndarray[Any, np.dtype[np.intp]]
 
 
+def check_finite(logits: Logits) -> None:
+    """Refuse logits that no token could be chosen by.
+
+    Raises:
+        NotFinite: The largest one is NaN or infinite.
+    """
+    if not math.isfinite(logits.max()):
+        raise NotFinite
+
+
 def every(logits: Logits) -> Ids:
     """All ids.
 
     Raises:
-        NotFinite: The largest logit is none that could be sampled from.
+        NotFinite: As `check_finite`.
     """
-    if not math.isfinite(logits.max()):
-        raise NotFinite
+    check_finite(logits)
     return np.arange(len(logits))
 
 

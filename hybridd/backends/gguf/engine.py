@@ -21,6 +21,7 @@ from hybridd.backends.serving import ServingEngine
 from hybridd.wire.errors import Unsupported
 
 from .adapters import Adapters
+from .candidates import check_finite
 from .context import Aborted, Context
 from .encoder import GGUFEncoder
 from .library import start, version
@@ -232,19 +233,23 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
             sequence = row.sequence
             if sequence.todo:
                 continue
-            if not sequence.started:
-                sequence.started = True
-                ended = sequence.generation.prefilled()
-                if ended is not None:
-                    outputs.append(ended)
-                    continue
             try:
-                outputs.append(self._next(context, sequence, index))
+                ended = None if sequence.started else self._start(context, sequence, index)
+                outputs.append(ended or self._next(context, sequence, index))
             except Exception as exc:
                 # Numbers that are none are in the cells too, for whoever would go on from them.
                 places.forget(sequence.slot)
                 outputs.append(sequence.generation.fail(work_failure(exc)))
         return outputs
+
+    def _start(self, context: Context, sequence: GGUFSequence, index: int) -> Output | None:
+        """Its prompt is done. An output when that is all that was asked for."""
+        sequence.started = True
+        ended = sequence.generation.prefilled()
+        if ended is not None:
+            # No token comes of them, but whoever goes on from these cells would find out.
+            check_finite(context.logits(index))
+        return ended
 
     def _next(self, context: Context, sequence: GGUFSequence, index: int) -> Output:
         """Sample from the logits of a row of the last batch."""

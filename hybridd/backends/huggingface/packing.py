@@ -61,7 +61,7 @@ def mapped_alone(tensor: Any) -> Any | None:
     """The same numbers out of the same file, in a mapping that holds nothing else.
 
     Returns:
-        None when they are not in a mapped file, or that file is gone.
+        None when they are not in a mapped file, were changed since, or that file is gone.
     """
     found = _place(tensor.data_ptr())
     if found is None or not tensor.is_contiguous():
@@ -83,6 +83,8 @@ def mapped_alone(tensor: Any) -> Any | None:
             prot=mmap.PROT_READ | mmap.PROT_WRITE,
             offset=begin,
         )
+    except (OSError, ValueError):  # no room, or the file is shorter now
+        return None
     finally:
         os.close(descriptor)
     numbers = torch.frombuffer(
@@ -92,15 +94,24 @@ def mapped_alone(tensor: Any) -> Any | None:
 
 
 def _place(address: int) -> tuple[str, int, int] | None:
-    """The mapped file at an address: its path and inode, and the address's offset in it."""
-    with open("/proc/self/maps") as maps:
+    """The mapped file at an address: its path and inode, and the address's offset in it.
+
+    None also where pages of the mapping are copies that were written to.
+    """
+    found = None
+    with open("/proc/self/smaps") as maps:
         for line in maps:
-            span, _, offset, _, inode, *path = line.rstrip("\n").split(maxsplit=5)
-            start, end = (int(part, 16) for part in span.split("-"))
+            name, *rest = line.split(maxsplit=5)
+            if name == "Anonymous:" and found is not None:
+                return found if rest[0] == "0" else None
+            if name.endswith(":"):
+                continue
+            start, end = (int(part, 16) for part in name.split("-"))
             if start <= address < end:
+                _, offset, _, inode, *path = rest
                 if not path or not path[0].startswith("/"):
                     return None
-                return path[0], int(inode), int(offset, 16) + address - start
+                found = path[0].rstrip("\n"), int(inode), int(offset, 16) + address - start
     return None
 
 
