@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import importlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -87,6 +88,25 @@ def spoil(engine: Any, patch: pytest.MonkeyPatch, number: float, after: int) -> 
         patch.setattr(engine, "_next", changed)
 
 
+Harm = Callable[[pytest.MonkeyPatch], None]
+
+
+def harmed(
+    engine: Any, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], harm: Harm
+) -> Answer:
+    """What the bad request gets; the good one beside it, and both afterwards, feel nothing."""
+    before = both(engine, options)
+    with monkeypatch.context() as patch:
+        harm(patch)
+        good, bad = both(engine, options)
+    assert good.text == before[0].text
+    assert good.tokens == 12
+    # Nothing of it is gone on from: the same prompt is computed anew, and rightly.
+    assert [each.text for each in both(engine, options)] == [each.text for each in before]
+    assert not bad.result
+    return bad
+
+
 @pytest.mark.parametrize("options", [GREEDY, SAMPLED, WITHOUT_TOP_K], ids=["greedy", "k", "all"])
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
 @pytest.mark.parametrize("after", [0, 5])
@@ -97,23 +117,14 @@ def test_a_model_that_computes_no_numbers_says_so(
     number: float,
     after: int,
 ) -> None:
-    before, was = both(engine, options)
-    with monkeypatch.context() as patch:
-        spoil(engine, patch, number, after)
-        good, bad = both(engine, options)
+    bad = harmed(engine, monkeypatch, options, lambda patch: spoil(engine, patch, number, after))
     assert bad.error["data"]["reason"] == "not_finite"
     assert bad.tokens == after
-    assert not bad.result
-    assert (good.text, good.tokens) == (before.text, 12)
-    # Nothing of it is gone on from: the same prompt is computed anew, and rightly.
-    again, recovered = both(engine, options)
-    assert (again.text, recovered.text) == (before.text, was.text)
 
 
 def test_a_prompt_that_cannot_be_tokenized_fails_alone(
     engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, _ = both(engine, GREEDY)
     tokens = Prompts.tokens
 
     def failing(prompts: Prompts, request: Any) -> list[int]:
@@ -121,21 +132,17 @@ def test_a_prompt_that_cannot_be_tokenized_fails_alone(
             raise LookupError(BAD_PROMPT)
         return tokens(prompts, request)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Prompts, "tokens", failing)
-        good, bad = both(engine, GREEDY)
+    bad = harmed(
+        engine, monkeypatch, GREEDY, lambda patch: patch.setattr(Prompts, "tokens", failing)
+    )
     assert bad.error["data"]["reason"] == "engine_error"
     assert BAD_PROMPT not in bad.error["message"]
-    assert good.text == before.text
 
 
 def test_a_request_that_cannot_begin_fails_alone(
     engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, was = both(engine, GREEDY)
-
-    inner = getattr(engine, "_engine", engine)
-    module = __import__(type(inner).__module__, fromlist=["Sampler"])
+    module = importlib.import_module(type(getattr(engine, "_engine", engine)).__module__)
     sampler, made = module.Sampler, []
 
     def second_fails(*arguments: Any) -> Any:
@@ -144,13 +151,10 @@ def test_a_request_that_cannot_begin_fails_alone(
             raise MemoryError
         return sampler(*arguments)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "Sampler", second_fails)
-        good, bad = both(engine, GREEDY)
+    bad = harmed(
+        engine, monkeypatch, GREEDY, lambda patch: patch.setattr(module, "Sampler", second_fails)
+    )
     assert bad.error["data"]["reason"] == "out_of_memory"
-    assert good.text == before.text
-    again, recovered = both(engine, GREEDY)
-    assert (again.text, recovered.text) == (before.text, was.text)
 
 
 def test_a_step_that_fails_ends_those_that_were_in_it(
