@@ -51,6 +51,20 @@ def cpu_ticks(pid: int) -> int:
     return int(fields[_STAT_UTIME]) + int(fields[_STAT_STIME]) if fields else 0
 
 
+def bytes_read(pid: int) -> int:
+    """Bytes that it asked for by reading, and bytes that came from disks, mapped files included."""
+    found = 0
+    try:
+        with open(f"/proc/{pid}/io") as file:
+            for line in file:
+                name, _, value = line.partition(":")
+                if name in ("rchar", "read_bytes"):
+                    found += int(value)
+    except OSError:
+        pass  # gone, or a kernel without such accounts
+    return found
+
+
 def memory(pid: int) -> dict[str, int]:
     """Bytes resident that this process alone maps: what a worker costs.
 

@@ -257,9 +257,11 @@ class WorkerProcess:
         """
         return procfs.memory(self.pid) if self._status is None else procfs.memory(-1)
 
-    def cpu_ticks(self) -> int:
-        """Clock ticks of processor time used; 0 when gone."""
-        return procfs.cpu_ticks(self.pid) if self._status is None else 0
+    def work_done(self) -> tuple[int, int]:
+        """Clock ticks of processor time used, and bytes read; zeros when gone."""
+        if self._status is not None:
+            return 0, 0
+        return procfs.cpu_ticks(self.pid), procfs.bytes_read(self.pid)
 
     def stopped(self) -> bool:
         """Whether it is in state T: stopped by a signal or a debugger."""

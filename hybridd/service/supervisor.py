@@ -24,7 +24,7 @@ from hybridd.service.requests import Flush, Work
 from hybridd.wire import errors
 
 PING_EVERY_S = 5.0
-# DESIGN: hung is no frame for 10 s and no processor time gained, or stopped (state T).
+# DESIGN: hung is no frame for 10 s and neither processor time nor I/O gained, or stopped (state T).
 HUNG_AFTER_S = 10.0
 TERM_GRACE_S = 2.0
 FORCED_GRACE_S = 1.0
@@ -290,17 +290,18 @@ class Supervisor:
 
     async def _watch(self, worker: WorkerProcess) -> None:
         """Kill a worker that says nothing and does nothing: a port may answer while a loop hangs,
-        and one prefill of a big model takes a minute, so silence alone is no proof."""
-        ticks, since = worker.cpu_ticks(), trio.current_time()
+        and one prefill of a big model or one tensor on a slow disk takes a minute, so silence alone
+        is no proof."""
+        done, since = worker.work_done(), trio.current_time()
         while True:
             self.send({"op": "ping", "n": 0})
             asked = trio.current_time()
             await trio.sleep(PING_EVERY_S)
-            now, used = trio.current_time(), worker.cpu_ticks()
+            now, did = trio.current_time(), worker.work_done()
             # Where this process was stopped itself nobody listened: the count begins anew.
             paused = now - asked > 2 * PING_EVERY_S
-            if paused or (used != ticks and not worker.stopped()):
-                ticks, since = used, now
+            if paused or (did != done and not worker.stopped()):
+                done, since = did, now
             quiet_since = max(since, self._last_frame)
             if now - quiet_since >= HUNG_AFTER_S:
                 self._kill(worker, f"made no progress for {HUNG_AFTER_S:.0f} s and was killed")

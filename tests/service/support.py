@@ -61,7 +61,7 @@ class FakeWorker:
         self.frames: list[dict[str, Any]] = []
         self.signals: list[int] = []
         self.obeys: set[Any] = {"stop", signal.SIGTERM, signal.SIGKILL}
-        self.busy = False
+        self.busy = self.reading = False
         self.is_stopped = False
         self.answers_pings = True
         self.log: list[str] = []
@@ -107,8 +107,9 @@ class FakeWorker:
     def memory(self) -> dict[str, int]:
         return {"private_bytes": 1000, "file_bytes": 500}
 
-    def cpu_ticks(self) -> int:
-        return int(trio.current_time() * 100) if self.busy else 7
+    def work_done(self) -> tuple[int, int]:
+        now = int(trio.current_time() * 100)
+        return now if self.busy else 7, now if self.reading else 7
 
     def stopped(self) -> bool:
         return self.is_stopped

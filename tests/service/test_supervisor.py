@@ -311,10 +311,11 @@ async def test_a_worker_that_says_and_does_nothing_is_hung() -> None:
     assert "made no progress for 10 s" in scene.died().message
 
 
-async def test_one_that_works_in_silence_is_not() -> None:
+@pytest.mark.parametrize("what", ["busy", "reading"])
+async def test_one_that_works_in_silence_is_not(what: str) -> None:
     async with supervised() as (scene, worker):
         worker.answers_pings = False
-        worker.busy = True
+        setattr(worker, what, True)
         await trio.sleep(600)
         assert worker.status is None
         scene.supervisor.stop()
