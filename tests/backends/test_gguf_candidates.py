@@ -85,6 +85,22 @@ def test_the_likeliest_are_all_there(seed: int, count: int, size: int) -> None:
     assert set(np.argsort(-logits)[:count].tolist()) <= found
 
 
-def test_logits_that_are_no_numbers_are_refused() -> None:
+@pytest.mark.parametrize("count", [40, SIZE])
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+@pytest.mark.parametrize("where", [0, 777, SIZE - 1, slice(None)])
+def test_logits_that_are_no_numbers_are_refused(where: Any, number: float, count: int) -> None:
+    """Also where there are as many others: the samplers would make arbitrary chances of them."""
+    logits = Context(1).values
+    logits[where] = number
     with pytest.raises(NotFinite):
-        likeliest(np.full(SIZE, np.nan, np.float32), 40)
+        likeliest(logits, count)
+
+
+@pytest.mark.parametrize("count", [40, SIZE])
+def test_tokens_that_never_come_are_no_harm(count: int) -> None:
+    logits = Context(1).values
+    logits[SIZE // 2 :] = -np.inf
+    assert logits.argmax() in likeliest(logits, count)
+    logits[:] = -np.inf
+    with pytest.raises(NotFinite):
+        likeliest(logits, count)

@@ -51,17 +51,18 @@ def likeliest(logits: Logits, count: int) -> Ids:
     """Ids of at least the `count` largest logits, in the order of ids; some more as it comes.
 
     Raises:
-        NotFinite: There are not so many logits that are numbers.
+        NotFinite: As `check_finite`.
     """
     blocks = len(logits) // _BLOCK
     if blocks <= count:
         return every(logits)
     maxima = logits[: blocks * _BLOCK].reshape(_BLOCK, blocks).max(axis=0)
+    rest = logits[blocks * _BLOCK :].max(initial=-math.inf)
+    if not math.isfinite(np.maximum(maxima.max(), rest)):  # of both, Python's max may miss NaN
+        raise NotFinite
     maxima.partition(blocks - count)
     # As many blocks have an element that reaches it.
     found: Ids = (logits >= maxima[blocks - count]).nonzero()[0]
-    if len(found) < count:
-        raise NotFinite  # nothing is as large as NaN
     return found
 
 
