@@ -81,6 +81,35 @@ def test_a_context_beyond_learned_positions_is_refused(tmp_path: Path) -> None:
     assert ask(engine, prompt="the", options={**GREEDY, "max_tokens": 99}).tokens == 31
 
 
+def test_positions_of_the_first_gpt_are_learned(tmp_path: Path) -> None:
+    words = tiny.byte_level(tmp_path / "m", eos_token="</s>")
+    config = transformers.OpenAIGPTConfig(
+        vocab_size=words, n_positions=32, n_embd=tiny.HIDDEN, n_layer=1, n_head=4
+    )
+    path = tiny._save(transformers.OpenAIGPTLMHeadModel(config), tmp_path / "m")
+    with pytest.raises(InvalidParams, match="at most 32"):
+        opened(path, context_length=33)
+
+
+@pytest.mark.parametrize("context_length", [None, 4096])
+def test_a_model_that_says_its_length_in_its_own_words_has_what_it_learned(
+    tmp_path: Path, context_length: int | None
+) -> None:
+    """The daemon asks for a usual length then; it cannot know better."""
+    words = tiny.byte_level(tmp_path / "m", eos_token="</s>", pad_token="<pad>")
+    config = transformers.LEDConfig(
+        vocab_size=words, d_model=tiny.HIDDEN, encoder_layers=1, decoder_layers=1,
+        encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=32,
+        decoder_ffn_dim=32, max_encoder_position_embeddings=128,
+        max_decoder_position_embeddings=64, attention_window=16,
+    )  # fmt: skip
+    path = tiny._save(transformers.LEDForConditionalGeneration(config), tmp_path / "m")
+    engine, facts = opened(path, context_length=context_length)
+    assert facts["context_length"] == 64
+    answer = ask(engine, prompt="the", options={**GREEDY, "max_tokens": 99})
+    assert answer.result["finish_reason"] == "length"
+
+
 @pytest.mark.parametrize("family", ["bart", "t5"])
 def test_all_of_the_context_of_an_encoder_decoder_can_be_used(tmp_path: Path, family: str) -> None:
     path = getattr(tiny, family)(tmp_path / "m")

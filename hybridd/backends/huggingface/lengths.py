@@ -12,7 +12,7 @@ from .load_options import LoadOptions
 
 # Tables of learned positions in texts, as transformers' families name them.
 _POSITIONS = re.compile(
-    r"^(?!.*(vision|visual|image)).*\b(wpe|embed_positions|position_embeddings?)$"
+    r"^(?!.*(vision|visual|image)).*\b(wpe|embed_positions|positions_embed|position_embeddings?)$"
 )
 
 
@@ -37,13 +37,16 @@ def learned_length(model: Any, trained: int | None) -> int | None:
 def context_length(options: LoadOptions, model: Any, trained: int | None) -> int:
     """The context length in force.
 
+    Args:
+        trained: As `trained_length` says it. Without it nobody could ask for what there is.
+
     Raises:
         InvalidParams: The model has no positions for what was asked for.
     """
     wanted, learned = options.context_for(trained), learned_length(model, trained)
     if learned is None or wanted <= learned:
         return wanted
-    if trained is None or wanted > trained:
+    if trained is not None and wanted > trained:
         raise InvalidParams(
             f"context_length is {wanted}, but the model has learned {learned} positions and can "
             f"compute no more; load it with a context_length of at most {learned}",
