@@ -247,7 +247,7 @@ def test_an_encoder_computes_with_the_threads_that_it_is_told(tmp_path: Path) ->
     assert len(embed(engine, TEXTS)) == len(TEXTS)
 
 
-@pytest.mark.parametrize("padding", [None, 5])
+@pytest.mark.parametrize("padding", [None, 5, -1])
 def test_a_decoder_that_scores_looks_at_the_last_token_of_each_text(
     tmp_path: Path, padding: int | None
 ) -> None:

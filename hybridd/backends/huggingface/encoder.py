@@ -171,11 +171,11 @@ class _CrossEncoder(HuggingFaceEncoder):
                 format="huggingface",
             )
         # A decoder finds a text's last token by what pads it: by the configuration's token, and
-        # without one by any that is in none of a batch's texts.
+        # without one (some say -1) by any that is in none of a batch's texts.
         self._text_config = opened.model.config.get_text_config()
         said = self._text_config.pad_token_id
-        self._any_padding = said is None
-        self._padding = self._padding if said is None else int(said)
+        self._any_padding = said is None or said < 0
+        self._padding = self._padding if self._any_padding else int(said)
         self._activate = getattr(torch.nn, _score_activation(config))()
 
     def scores(self, batch: Sequence[Input], abort: Callable[[], bool]) -> list[float]:
