@@ -141,7 +141,7 @@ def test_an_adapter_of_another_model_or_without_safetensors(tmp_path: Path) -> N
     [
         ({"bias": "lora_only"}, "biases of its own"),
         ({"init_lora_weights": "pissa_niter_4"}, "begun by taking a part"),
-        ({"init_lora_weights": "olora"}, "begun by taking a part"),
+        ({"init_lora_weights": "OLoRA"}, "begun by taking a part"),
         ({"layer_replication": [[0, 4], [2, 6]]}, "repeats layers"),
     ],
 )

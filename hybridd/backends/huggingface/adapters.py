@@ -149,7 +149,7 @@ def _changes_base(config: Mapping[str, Any]) -> str | None:
     if config.get("bias") not in (None, "none"):
         return "has biases of its own"
     begins = config.get("init_lora_weights")
-    if isinstance(begins, str) and begins.startswith(_TAKEN_OUT):
+    if isinstance(begins, str) and begins.lower().startswith(_TAKEN_OUT):
         return f"was begun by taking a part out of the model's weights ({begins[:40]})"
     return "repeats layers of the model" if config.get("layer_replication") else None
 
