@@ -133,6 +133,41 @@ def test_a_prompt_that_computes_no_numbers_is_not_kept(
     engine.close()
 
 
+@pytest.mark.parametrize("kind", ["tiny-llama", "tiny-llama unified", "tiny-jamba", "tiny-mamba"])
+def test_cells_without_numbers_spoil_no_later_request(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """One token of the model is NaN, and so is what it leaves in the cells."""
+    whole = load(directory, kind, parallel=2, flash_attention=False)
+    (spoiled,) = whole._model.vocabulary.encode(" water", special=False)
+    words = [word for word in WORDS if word != "water"]
+    prompts = [" ".join(words[n:]) for n in range(4)]
+    expected = [ask(whole, prompt=prompt, options=greedy(5)).text for prompt in prompts]
+    whole.close()
+    write = ModelFile.tensor
+
+    def damaged(model: ModelFile, name: str, values: Any) -> None:
+        if name == "token_embd.weight":
+            values = values.copy()
+            values[spoiled] = math.nan
+        write(model, name, values)
+
+    monkeypatch.setattr(ModelFile, "tensor", damaged)
+    engine = load(tmp_path, kind, parallel=2, flash_attention=False)
+    for prompt, text in zip(prompts, expected, strict=True):
+        bad = ask(engine, prompt=f"{prompt} and {prompt} water", options=greedy(5))
+        assert bad.error["data"]["reason"] == "not_finite"
+        assert ask(engine, prompt=prompt, options=greedy(5)).text == text
+    # One that runs meanwhile keeps its cells until it is done.
+    engine.submit({"id": 2, "kind": "generate", "prompt": prompts[0], "options": greedy(30)})
+    engine.step()
+    bad = ask(engine, prompt=f"{prompts[2]} water", options=greedy(5))
+    assert bad.error["data"]["reason"] == "not_finite"
+    assert ask(engine, prompt=prompts[1], options=greedy(5)).text == expected[1]
+    check_whole(engine)
+    engine.close()
+
+
 def test_a_state_beyond_the_budget_is_not_even_made(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

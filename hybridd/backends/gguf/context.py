@@ -191,6 +191,10 @@ class Context:
         """Forget all but the first `length` tokens, which `can_cut` has to allow."""
         llama.llama_memory_seq_rm(self._memory, sequence, length if length else -1, -1)
 
+    def clear(self) -> None:
+        """Forget every sequence, and the numbers in the cells with them."""
+        llama.llama_memory_clear(self._memory, True)
+
     def share(self, source: int, target: int) -> None:
         """Make `target` hold the cells of `source`, which have to be unified.
 

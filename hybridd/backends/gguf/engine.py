@@ -14,7 +14,7 @@ from typing import Any
 
 from hybridd.backends.api import LoadedFacts, LoadSpec, Output, Report
 from hybridd.backends.cpu import threads_for
-from hybridd.backends.failures import work_failure
+from hybridd.backends.failures import NotFinite, work_failure
 from hybridd.backends.generation import Generation
 from hybridd.backends.prompts import Prompts
 from hybridd.backends.serving import ServingEngine
@@ -238,7 +238,8 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
                 outputs.append(ended or self._next(context, sequence, index))
             except Exception as exc:
                 # Numbers that are none are in the cells too, for whoever would go on from them.
-                places.forget(sequence.slot)
+                empty = places.spoil if isinstance(exc, NotFinite) else places.forget
+                empty(sequence.slot)
                 outputs.append(sequence.generation.fail(work_failure(exc)))
         return outputs
 

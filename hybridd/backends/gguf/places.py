@@ -30,11 +30,14 @@ class Places:
         self.slots = Slots(context.parallel)
         self.states = states
         self._persisted = persisted
+        self._spoiled = False
 
     # ------------------------------------------------------------------ coming and going
 
     def take(self, prompt: Sequence[int], adapters: Key = NONE) -> tuple[Slot, int] | None:
-        """A slot for a prompt, and how many of its tokens are there; None when all are busy."""
+        """A slot for a prompt, and how many of its tokens are there; None when it has to wait."""
+        if self._spoiled and not self._clear():
+            return None
         choice = self.slots.choose(prompt, self._can_cut, adapters, can_copy=self._can_copy)
         if choice is None:
             return None
@@ -79,6 +82,26 @@ class Places:
         self._context.cut(slot.index, 0)
         del slot.tokens[:]
         slot.shared, slot.exact = 0, None
+
+    def spoil(self, slot: Slot) -> None:
+        """Empty a slot whose cells hold NaN or infinity.
+
+        Forgetting them leaves the numbers where they are. What a mask hides is multiplied by zero,
+        and so is the state that a recurrent model begins with: NaN outlives both, in every request
+        that gets those cells. So `take` gives none until they are cleared.
+        """
+        self.forget(slot)
+        self._spoiled = True
+
+    def _clear(self) -> bool:
+        """Empty all slots and set the cells to zero, once nobody is at work in them."""
+        if any(slot.busy for slot in self.slots.all):
+            return False
+        for slot in self.slots.all:
+            self.forget(slot)
+        self._context.clear()
+        self._spoiled = False
+        return True
 
     def _can_cut(self, slot: Slot, length: int) -> bool:
         return self._context.can_cut(slot.index, len(slot.tokens), length)
