@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+import gguf
 
 from hybridd.backends.gguf import engine as engine_module
 from hybridd.backends.gguf import persisted as persisted_module
 from hybridd.backends.gguf.context import Context
 from tests.make_gguf import ModelFile
+from tests.make_gguf import _lfm2 as write_lfm2
 from tests.make_gguf import _llama as write_llama
 from tests.support_gguf import MIB, WORDS, Alone, Crowd, check_whole, forget, greedy, kv_spec, load
 from tests.support_models import ask
@@ -133,6 +135,19 @@ def test_a_prompt_that_computes_no_numbers_is_not_kept(
     engine.close()
 
 
+def damage(patch: pytest.MonkeyPatch, token: int) -> None:
+    """Have models written whose vector of one token is NaN."""
+    write = ModelFile.tensor
+
+    def tensor(model: ModelFile, name: str, values: Any) -> None:
+        if name == "token_embd.weight":
+            values = values.copy()
+            values[token] = math.nan
+        write(model, name, values)
+
+    patch.setattr(ModelFile, "tensor", tensor)
+
+
 @pytest.mark.parametrize("kind", ["tiny-llama", "tiny-llama unified", "tiny-jamba", "tiny-mamba"])
 def test_cells_without_numbers_spoil_no_later_request(
     directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
@@ -144,15 +159,7 @@ def test_cells_without_numbers_spoil_no_later_request(
     prompts = [" ".join(words[n:]) for n in range(4)]
     expected = [ask(whole, prompt=prompt, options=greedy(5)).text for prompt in prompts]
     whole.close()
-    write = ModelFile.tensor
-
-    def damaged(model: ModelFile, name: str, values: Any) -> None:
-        if name == "token_embd.weight":
-            values = values.copy()
-            values[spoiled] = math.nan
-        write(model, name, values)
-
-    monkeypatch.setattr(ModelFile, "tensor", damaged)
+    damage(monkeypatch, spoiled)
     engine = load(tmp_path, kind, parallel=2, flash_attention=False)
     for prompt, text in zip(prompts, expected, strict=True):
         bad = ask(engine, prompt=f"{prompt} and {prompt} water", options=greedy(5))
@@ -165,6 +172,25 @@ def test_cells_without_numbers_spoil_no_later_request(
     assert bad.error["data"]["reason"] == "not_finite"
     assert ask(engine, prompt=prompts[1], options=greedy(5)).text == expected[1]
     check_whole(engine)
+    engine.close()
+
+
+def test_a_text_without_a_vector_spoils_no_later_one(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = load(directory, "tiny-lfm2")
+    (spoiled,) = whole._model.vocabulary.encode(" water", special=False)
+    whole.close()
+    damage(monkeypatch, spoiled)
+    model = ModelFile(tmp_path / "tiny-lfm2-F32.gguf", "lfm2", "tiny-lfm2", zlib.crc32(b"tiny"))
+    write_lfm2(model)
+    model.facts(pooling_type=int(gguf.PoolingType.LAST))
+    model.close()
+    engine = load(tmp_path, "tiny-lfm2")
+    before = ask(engine, "embed", input=["the people"]).result["embeddings"]
+    error = ask(engine, "embed", input=["the water"]).error
+    assert error["data"]["reason"] == "not_finite"
+    assert ask(engine, "embed", input=["the people"]).result["embeddings"] == before
     engine.close()
 
 

@@ -7,7 +7,8 @@ between two batches.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from hybridd.backends.embedding import Aborted, Input
@@ -71,6 +72,7 @@ class GGUFEncoder:
         self.dimensions = 0 if ranks else int(llama.llama_model_n_embd_out(model))
         self._run = _runner(model)
         self._memory = llama.llama_get_memory(self._context)  # none where nothing is remembered
+        self._spoiled = False  # NaN is in it: see `Places.spoil`
         self._batch = Batch(self.batch_tokens)
         self._abort: Callable[[], bool] | None = None
         # ctypes keeps no reference to a callback: it has to live as long as the context.
@@ -163,23 +165,28 @@ class GGUFEncoder:
         self._compute(batch, abort)
         size = self.dimensions
         if self.pooling != "none":
-            return [
-                llama.llama_get_embeddings_seq(self._context, number)[:size]
-                for number in range(len(batch))
-            ]
-        made, first = [], 0
-        for one in batch:
-            made.append(self._mean(first, len(one.tokens)))
-            first += len(one.tokens)
+            found = llama.llama_get_embeddings_seq
+            made = [found(self._context, number)[:size] for number in range(len(batch))]
+        else:
+            made, first = [], 0
+            for one in batch:
+                made.append(self._mean(first, len(one.tokens)))
+                first += len(one.tokens)
+        self._note(map(sum, made))
         return made
 
     def scores(self, batch: Sequence[Input], abort: Callable[[], bool]) -> list[float]:
         """See `embedding.Encoder`: the first of the classifier's outputs."""
         self._compute(batch, abort)
-        return [
+        made = [
             float(llama.llama_get_embeddings_seq(self._context, number)[0])
             for number in range(len(batch))
         ]
+        self._note(made)
+        return made
+
+    def _note(self, numbers: Iterable[float]) -> None:
+        self._spoiled = not all(map(math.isfinite, numbers))
 
     def _mean(self, first: int, count: int) -> list[float]:
         size = self.dimensions
@@ -195,7 +202,7 @@ class GGUFEncoder:
         for number, made in enumerate(inputs):
             batch.add(number, made.tokens, 0, logits=True, every=True)
         if self._memory:
-            llama.llama_memory_clear(self._memory, False)
+            llama.llama_memory_clear(self._memory, self._spoiled)
         self._abort = abort
         try:
             result = self._run(self._context, batch.native)
