@@ -184,6 +184,7 @@ def test_a_pickle_of_before_archives_is_loaded_too(copy: Path) -> None:
         ({"_attn_implementation": {"text_config": "someone/kernel"}}, True),
         ({"text_config": {"attn_implementation": {"": "someone/kernel"}}}, True),
         ({"_attn_implementation": {"": "sdpa"}}, False),
+        ({"_attn_implementation": "flash_attention_4"}, False),
         ({"_attn_implementation_autoset": True}, False),
         ({"attn_implementation": None}, False),
     ],

@@ -55,7 +55,8 @@ TOKENIZERS = (
     "tiktoken.model",
 )
 # Attention code that is part of transformers; other values name code from elsewhere.
-_ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
+_FLASH = ("flash_attention_2", "flash_attention_3", "flash_attention_4")
+_ATTENTION = ("eager", "sdpa", "flex_attention", *_FLASH)
 
 _SAMPLING = {
     "temperature": "temperature",
