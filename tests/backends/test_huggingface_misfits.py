@@ -91,6 +91,27 @@ def test_positions_of_the_first_gpt_are_learned(tmp_path: Path) -> None:
         opened(path, context_length=33)
 
 
+def test_a_model_without_a_memory_sees_the_whole_row_for_each_token(tmp_path: Path) -> None:
+    words = tiny.byte_level(tmp_path / "m", eos_token="</s>")
+    config = transformers.OpenAIGPTConfig(
+        vocab_size=words, n_positions=64, n_embd=tiny.HIDDEN, n_layer=3, n_head=4,
+        initializer_range=0.3,
+    )  # fmt: skip
+    torch.manual_seed(1)
+    model = transformers.OpenAIGPTLMHeadModel(config).eval()
+    path = tiny._save(model, tmp_path / "m")
+    engine, _ = opened(path, parallel=2)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+    for prompt in ("the model is", "the model is loaded"):
+        row = tokenizer.encode(prompt, add_special_tokens=False)
+        begins = len(row)
+        for _ in range(12):
+            with torch.inference_mode():
+                row.append(int(model(torch.tensor([row])).logits[0, -1].argmax()))
+        answer = ask(engine, prompt=prompt, options={**GREEDY, "max_tokens": 12, "logprobs": 1})
+        assert [each["id"] for each in answer.logprobs] == row[begins:]
+
+
 @pytest.mark.parametrize("context_length", [None, 4096])
 def test_a_model_that_says_its_length_in_its_own_words_has_what_it_learned(
     tmp_path: Path, context_length: int | None

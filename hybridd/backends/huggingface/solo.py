@@ -3,7 +3,8 @@
 Any cache that transformers makes for a model will do, recurrent states included. It cannot be cut
 to a length, so that what a finished row computed is of use only to a prompt that begins with all
 of it: to the next turn of the same conversation. Some models cannot even go on with several
-tokens at a time; whether one can is tried when it is loaded.
+tokens at a time, and some, the first GPT for one, have no memory at all: they compute the whole row
+for each of its tokens. Which is so is tried when a model is loaded.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 from .kv_cache import Row, common_prefix
 from .library import DynamicCache, torch
 from .loading import LoadedModel
-from .session import Session, close, probe_tokens
+from .session import PROBE_TOKENS, Session, close, probe_tokens
 
 
 @dataclass(eq=False, slots=True)
@@ -50,7 +51,9 @@ class SoloSession(Session):
         accepted = inspect.signature(self._model.forward).parameters
         # Recurrent models call theirs otherwise.
         self._cache_name = "cache_params" if "cache_params" in accepted else "past_key_values"
-        self.divisible = self._is_divisible()
+        # Where its code fails at a probe, whole prompts are the careful way.
+        self._remembers = self._goes_on(PROBE_TOKENS - 1, unknown=True)
+        self.divisible = self._remembers and self._goes_on(PROBE_TOKENS // 2, unknown=False)
         self._limit = cells
         self._running: list[SoloRow] = []
         self._kept: list[SoloRow] = []  # the longest unused first
@@ -87,7 +90,8 @@ class SoloSession(Session):
         ((row, tokens),) = works
         assert isinstance(row, SoloRow)
         row.broken = True  # until all layers have seen the tokens
-        logits = self._run(row.cache, tokens, abort)
+        seen = tokens if self._remembers else [*row.tokens, *tokens]
+        logits = self._run(row.cache, seen, abort)
         row.tokens += tokens
         row.broken = False
         return logits[None]
@@ -110,14 +114,18 @@ class SoloSession(Session):
     def _new_cache(self) -> Any:
         return DynamicCache(config=self._model.config)
 
-    def _is_divisible(self) -> bool:
+    def _goes_on(self, at: int, *, unknown: bool) -> bool:
+        """Whether a row in two passes, the second from token `at` on, gives what one gives.
+
+        Args:
+            unknown: The answer where the model's own code, as of others, fails at it.
+        """
         tokens = probe_tokens(self._model.config.get_text_config(decoder=True))
-        half = len(tokens) // 2
         cache = self._new_cache()
         try:
             whole = self._run(self._new_cache(), tokens, None)
-            self._run(cache, tokens[:half], None)
-            return close(self._run(cache, tokens[half:], None), whole)
+            self._run(cache, tokens[:at], None)
+            return close(self._run(cache, tokens[at:], None), whole)
         except Exception:
-            # Unknown code: what it makes of a probe says nothing of whole prompts.
-            return False
+            # What unknown code makes of a probe says nothing of whole prompts.
+            return unknown
