@@ -13,8 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hybridd.wire import units
-
 
 class FieldError(ValueError):
     """A value does not suit its field; the text says what the field takes.
@@ -292,56 +290,6 @@ class ListOf(Field):
 
     def schema(self) -> dict[str, Any]:
         return {"type": "array", "items": self.item.schema(), "maxItems": self.max_length}
-
-
-@dataclass(frozen=True, slots=True)
-class Duration(Field):
-    """Seconds as a float; for ever is `math.inf` inside and -1 outside."""
-
-    @property
-    def takes(self) -> str:  # type: ignore[override]
-        return units.DURATION_TAKES
-
-    def check(self, value: Any) -> float:
-        try:
-            return units.parse_duration(value)
-        except ValueError:
-            raise FieldError(self.takes, value) from None
-
-    def parse(self, text: str) -> float:
-        return self.check(text)
-
-    def schema(self) -> dict[str, Any]:
-        return {"type": ["number", "string"]}
-
-    def toml(self, value: Any) -> str:
-        if value == math.inf:
-            return "-1"
-        return str(int(value)) if value == int(value) else repr(value)
-
-
-@dataclass(frozen=True, slots=True)
-class Size(Field):
-    """A limit: bytes, "8GiB", or "80%" of a total that the user of the value knows."""
-
-    @property
-    def takes(self) -> str:  # type: ignore[override]
-        return units.SIZE_TAKES
-
-    def check(self, value: Any) -> int | str:
-        try:
-            units.parse_size(value, total=1)
-        except ValueError:
-            raise FieldError(self.takes, value) from None
-        return value if isinstance(value, int) else str(value)
-
-    def parse(self, text: str) -> int | str:
-        plain = text.strip()
-        # 64-bit numbers have 19 digits; Python refuses to read some thousands of them.
-        return self.check(int(plain) if plain.isdecimal() and len(plain) < 32 else text)
-
-    def schema(self) -> dict[str, Any]:
-        return {"type": ["integer", "string"]}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hybridd.core.fields import Bool, Choice, Duration, Field, Float, Int, ListOf, OneOf, Size, Text
+from hybridd.core.fields import Bool, Choice, Field, Float, Int, ListOf, OneOf, Text
+from hybridd.core.unit_fields import Duration, Size
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hybridd.core.fields import Duration, FieldError, short, unknown_name
+from hybridd.core.fields import FieldError, short, unknown_name
 from hybridd.core.keys import KEYS, Key
+from hybridd.core.unit_fields import Duration
 
 __all__ = [
     "KEYS", "SOURCES", "Key", "Layer", "Settings", "dump_runtime", "on_wire", "read_environment",

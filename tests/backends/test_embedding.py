@@ -98,7 +98,9 @@ def test_what_json_cannot_carry_is_no_vector() -> None:
 
 
 @pytest.mark.parametrize("kind", ["embed", "rerank"])
-def test_numbers_that_are_none_fail_the_request_that_they_are_of(world: World, kind: str) -> None:
+def test_numbers_that_are_none_fail_the_request_that_they_are_of(
+    world: World, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     plain, ended = world.encoder.vectors, {}
 
     def vectors(batch: Sequence[Input], abort: Callable[[], bool]) -> Sequence[Sequence[float]]:
@@ -107,7 +109,7 @@ def test_numbers_that_are_none_fail_the_request_that_they_are_of(world: World, k
             for one, vector in zip(batch, plain(batch, abort), strict=True)
         ]
 
-    world.encoder.vectors = vectors  # type: ignore[method-assign]
+    monkeypatch.setattr(world.encoder, "vectors", vectors)
     for id, texts in enumerate((["aa", "b"], ["ab", "!!", "ba"], ["bb"])):
         texts_of = {"embed": {"input": texts}, "rerank": {"query": "", "documents": texts}}
         world.ask(id, kind, **texts_of[kind])
@@ -120,7 +122,9 @@ def test_numbers_that_are_none_fail_the_request_that_they_are_of(world: World, k
     assert "done" in ended[2]
 
 
-def test_a_batch_that_fails_takes_only_its_own_requests_along(world: World) -> None:
+def test_a_batch_that_fails_takes_only_its_own_requests_along(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plain, ended = world.encoder.vectors, {}
 
     def vectors(batch: Sequence[Input], abort: Callable[[], bool]) -> Sequence[Sequence[float]]:
@@ -128,7 +132,7 @@ def test_a_batch_that_fails_takes_only_its_own_requests_along(world: World) -> N
             raise MemoryError
         return plain(batch, abort)
 
-    world.encoder.vectors = vectors  # type: ignore[method-assign]
+    monkeypatch.setattr(world.encoder, "vectors", vectors)
     world.ask(1, input=["a" * 10])
     world.ask(2, input=["a"])
     while world.queue.busy:

@@ -16,12 +16,13 @@ from hybridd.core.spread import shares
 from hybridd.wire.errors import LoadFailed, Unsupported
 from tests.support_models import ignore_progress, make_engine, spec_for
 
-torch = pytest.importorskip("torch", reason="torch is not installed")
-transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-transformers.utils.logging.disable_progress_bar()  # its monitor is a thread that stays
+pytest.importorskip("torch", reason="torch is not installed")
+pytest.importorskip("transformers", reason="transformers is not installed")
 pytest.importorskip("accelerate", reason="accelerate is not installed")
-from hybridd.backends.huggingface import BACKEND, devices  # noqa: E402 - behind what it needs
-from tests.make_transformers import make  # noqa: E402 - the same
+
+from hybridd.backends.huggingface import BACKEND, devices
+from hybridd.backends.huggingface.library import AutoConfig, AutoModelForCausalLM, torch
+from tests.make_transformers import make
 
 MODEL = Estimate(400, 400, 7, 5, 0, 1, spread=Spread(10, 1.0))
 
@@ -51,9 +52,7 @@ def test_what_accelerate_makes_of_a_plan_stays_in_it(
     estimate = replace(full, overhead_bytes=1000, compute_bytes=3000)
     assert estimate.spread is not None
     with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(
-            transformers.AutoConfig.from_pretrained(path)
-        )
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(path))
     model.tie_weights()
     infer = importlib.import_module("transformers.integrations.accelerate").infer_auto_device_map
     whole = estimate.reserved_bytes

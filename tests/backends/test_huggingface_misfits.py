@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hybridd.backends.api import Engine, LoadedFacts
+from hybridd.backends.api import LoadedFacts
 from hybridd.wire.errors import InvalidParams
 from tests.support_models import ask, collect, ignore_progress, make_engine, spec_for
 
@@ -18,7 +18,7 @@ tiny = pytest.importorskip("tests.make_huggingface")
 GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 8, "ignore_eos": True}
 
 
-def opened(path: Path, **options: Any) -> tuple[Engine, LoadedFacts]:
+def opened(path: Path, **options: Any) -> tuple[Any, LoadedFacts]:
     engine = make_engine("huggingface")
     facts = engine.load(spec_for(path, "huggingface", **options), ignore_progress)
     return engine, facts
@@ -162,7 +162,7 @@ def test_a_pass_that_fails_for_one_that_takes_its_turn_fails_alone(
 ) -> None:
     engine, _ = opened(tiny.t5(tmp_path / "m"), parallel=2)
     alone = ask(engine, prompt="the model", options=GREEDY)
-    session: Any = engine._engine._session  # type: ignore[attr-defined]
+    session: Any = engine._engine._session
     begin = session._begin
 
     def failing(row: Any, tokens: list[int]) -> Any:
@@ -185,7 +185,7 @@ def test_a_prompt_that_spoils_its_cells_spoils_no_other_request(tmp_path: Path) 
     engine, _ = opened(path, parallel=2, context_length=256, kv_cells=512)
     prompts = ("the model is loaded " * 3, "it is")
     before = [ask(engine, prompt=prompt, options=GREEDY).text for prompt in prompts]
-    table = engine._engine._loaded.model.get_input_embeddings()  # type: ignore[attr-defined]
+    table = engine._engine._loaded.model.get_input_embeddings()
     tokenizer = transformers.AutoTokenizer.from_pretrained(path)
     bad = "QQ ZZ" * 4
     with torch.inference_mode():

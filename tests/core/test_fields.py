@@ -14,7 +14,6 @@ from hypothesis import strategies as some
 from hybridd.core.fields import (
     Bool,
     Choice,
-    Duration,
     Field,
     FieldError,
     Float,
@@ -22,12 +21,12 @@ from hybridd.core.fields import (
     ListOf,
     MapOf,
     OneOf,
-    Size,
     Struct,
     Text,
     shown,
     unknown_name,
 )
+from hybridd.core.unit_fields import Duration, Size
 
 HUGE = 10**5000
 POINT = Struct({"x": Int(), "y": Int()}, required=("x",), what="a point")

@@ -66,10 +66,11 @@ def test_every_byte_has_a_place(
     assert list(made) == [device for device in available if device in made], "in the driver's order"
     assert sum(made.values()) >= weights
     most = budgets(estimate, made)
+    assert estimate.spread is not None
     # Filled part by part, in order, each device up to a part (the first: two) below its budget.
     left = weights
     for i, (gpu, budget) in enumerate(most.items()):
-        taken = min(left, budget - (2 if i == 0 else 1) * estimate.spread.largest_bytes)  # type: ignore[union-attr]
+        taken = min(left, budget - (2 if i == 0 else 1) * estimate.spread.largest_bytes)
         assert taken >= 0
         needed = taken + fixed + (taken * rate if CPU not in made or i else cache)
         assert needed <= made[gpu] + 1

@@ -27,9 +27,6 @@ from .model import Model
 # llama_decode's answers
 _NO_ROOM = 1
 _ABORTED = 2
-# Between streams a copy takes all of its source along. One of less than this part of it costs more
-# memory than the time is worth that computing it takes.
-_COPIED_PART = 16
 
 
 class Aborted(Exception):
@@ -177,14 +174,10 @@ class Context:
         """Whether another sequence can get the first `length` tokens of one that holds `held`.
 
         Between streams they go as a saved state, and llama.cpp saves nothing of what a sliding
-        window has moved past: such a copy can be cut back no further than the window allows. It
-        is of all that the source holds, which takes as much memory again for a moment.
+        window has moved past: such a copy can be cut back no further than the window allows.
         """
-        if not self.unified:
-            if self.window and held > self.window and length != held:
-                return False
-            if length * _COPIED_PART < held:
-                return False
+        if not self.unified and self.window and held > self.window and length != held:
+            return False
         return self.can_cut(sequence, held, length)
 
     def cut(self, sequence: int, length: int) -> None:

@@ -14,6 +14,9 @@ from .state_cache import SavedState, StateCache
 
 # A context shift keeps at most this part of the context of a prompt's beginning.
 _KEPT_PART = 4
+# Between streams a copy takes all of its source along, and as much memory again for a moment: one
+# of less than this part of it costs more than computing it does.
+_COPIED_PART = 16
 
 
 class Places:
@@ -107,7 +110,10 @@ class Places:
         return self._context.can_cut(slot.index, len(slot.tokens), length)
 
     def _can_copy(self, slot: Slot, length: int) -> bool:
-        return self._context.can_copy(slot.index, len(slot.tokens), length)
+        held = len(slot.tokens)
+        if not self._context.unified and length * _COPIED_PART < held:
+            return False
+        return self._context.can_copy(slot.index, held, length)
 
     def _bring(self, choice: Choice) -> int:
         """Have the choice's prefix in its slot; returns its length."""

@@ -88,7 +88,7 @@ class Slots:
         One token of the prompt at least is left to compute: its logits are wanted.
 
         Args:
-            can_copy: The same for a copy, where that is another question.
+            can_copy: Whether they can be had as a copy, and are worth it; as `can_cut` if None.
         """
         free = [slot for slot in self.all if not slot.busy]
         if not free:

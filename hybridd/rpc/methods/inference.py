@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any
 
-from hybridd.core.fields import Bool, Duration, Field, Int, ListOf, MapOf, OneOf, Text
+from hybridd.core.fields import Bool, Field, Int, ListOf, MapOf, OneOf, Text
 from hybridd.core.options import LOAD_FIELD, MESSAGES, SAMPLING_FIELD, TOOLS
+from hybridd.core.unit_fields import Duration
 from hybridd.rpc.call import Call
 from hybridd.rpc.encoded import EncodedList, as_numbers
 from hybridd.rpc.methods.models import MODEL

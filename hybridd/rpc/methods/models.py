@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import trio
 
-from hybridd.core.fields import Bool, Duration, Field, Int, OneOf, Text
+from hybridd.core.fields import Bool, Field, Int, OneOf, Text
 from hybridd.core.model import ModelRecord
 from hybridd.core.options import LOAD_FIELD, NULL, SAMPLING_FIELD
+from hybridd.core.unit_fields import Duration
 from hybridd.rpc.call import Call
 from hybridd.rpc.encoded import EncodedList
 from hybridd.rpc.registry import method
