@@ -125,7 +125,9 @@ class App:
         self._all_backends = load_backends()
         self.formats = {name: availability(b) for name, b in self._all_backends.items()}
         self.host = ProcessHost(
-            configuration["workers.templates"], configuration["workers.template_keepalive"]
+            configuration["workers.templates"],
+            configuration["workers.template_keepalive"],
+            configuration["workers.kept_vocabularies"],
         )
         self.library = Library(
             self._enabled_backends(),
@@ -146,7 +148,11 @@ class App:
             self._all_backends,
             self.host,
             lambda workers: MemoryMeter(
-                self.gpus, configuration.__getitem__, workers, self.host.template_memory
+                self.gpus,
+                configuration.__getitem__,
+                workers,
+                self.host.template_memory,
+                self.host.templates.spare_bytes,
             ),
             events,
             self.jobs,
@@ -253,7 +259,7 @@ class App:
         for name, backend in self._enabled_backends().items():
             if self.formats[name].available and backend.preload:
                 try:
-                    await self.host.warm(backend)
+                    await self.host.templates.warm(backend)
                 except HybriddError as exc:
                     log.error("the template of %s cannot start: %s", name, exc.message)
 

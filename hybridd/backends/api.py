@@ -57,6 +57,9 @@ class Backend(Protocol):
     distributions: tuple[str, ...]  # packages whose presence makes the engine available
     engine_factory: str  # "package.module:callable", imported in a worker only; "": none yet
     preload: tuple[str, ...]  # heavy modules that a template imports before it forks
+    # "package.module:callable", called with a model's path in a template of that model alone, to
+    # ready what its workers share; "": nothing. Not called where `uses_gpu`.
+    prepare: str
     suffixes: tuple[str, ...]  # a file that ends so (lower case, with the dot) is a candidate
     tagged: bool  # whether ids name the quantization, as in `publisher/repo:Q4_K_M`
     splits_layers: bool  # whether some layers may be on a GPU and the others on the CPU

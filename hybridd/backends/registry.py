@@ -24,7 +24,7 @@ from .installed import version_of
 GROUP = "hybridd.backends"
 
 _log = logging.getLogger(__name__)
-_TEXTS = ("name", "engine", "engine_factory")
+_TEXTS = ("name", "engine", "engine_factory", "prepare")
 _TUPLES = ("distributions", "preload", "suffixes")
 
 

@@ -1,7 +1,7 @@
 """One template as the daemon sees it: started once, asked for forks, left alone at its end.
 
-`ProcessHost` decides when one starts and how long it stays. A template is a child of this
-process's main thread, because the signal that ends it with its parent goes by that thread.
+`Templates` decides when one starts and how long it stays. A template is a child of this process's
+main thread, because the signal that ends it with its parent goes by that thread.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import trio
 
@@ -25,7 +25,7 @@ from hybridd.wire.errors import HybriddError, LoadFailed, from_wire
 from hybridd.wire.framing import LineDecoder, decode_line, encode_line
 
 from . import procfs
-from .worker_process import LogPipe
+from .ends import Ends
 
 _LOG = logging.getLogger(__name__)
 _RECEIVE_BYTES = 64 * 1024
@@ -97,38 +97,75 @@ class ForkRefused(Exception):
     """The template lives but must not fork; start the worker without it."""
 
 
+class Preparation(NamedTuple):
+    """What a template of one model readies, beside the imports, for all workers of that model.
+
+    Attributes:
+        model: Its id, for people.
+        factory: `package.module:callable`, called with `path` in the template.
+        path: Where the model lies.
+        state: Tells this state of its files from any other.
+    """
+
+    model: str
+    factory: str
+    path: str
+    state: str
+
+
 class TemplateProcess:
-    """A template and the conversation with it.
+    """A template and the conversation with it; made by `start` or by another template's `prepare`.
 
     Args:
         name: The backend's.
-        modules: What it imports before it forks.
-        extra: The optional dependency group that brings them, for the message when one is missing.
+        pid: A child of this process.
+        ends: Its channel and log, taken over.
+        model: Whose template it is; None for a backend's.
+        extra: The optional dependency group that brings what it imports, for the message when
+            something is missing.
     """
 
-    def __init__(self, name: str, modules: Sequence[str], extra: str | None) -> None:
+    def __init__(
+        self, name: str, pid: int, ends: Ends, *, model: str | None = None, extra: str | None = None
+    ) -> None:
         self.name = name
+        self.pid = pid
+        self.model = model
         self._extra = extra
         self._decoder = LineDecoder()
         self._turn = trio.Lock()
         self._forks = 0
         self._gone = trio.Event()
         self.forking = False
-        ours, theirs = socket.socketpair()
-        reading, writing = os.pipe()
-        self._log = LogPipe(reading)
-        try:
-            arguments = ("--name", name, "--preload", ",".join(modules))
-            self.pid = spawn("hybridd.worker.template", theirs, writing, *arguments)
-        except BaseException:
-            ours.close()
-            self._log.finish()
-            raise
-        finally:
-            theirs.close()
-            os.close(writing)
-        self._pidfd = os.pidfd_open(self.pid)
+        self._own_bytes = 0
+        self._pidfd = os.pidfd_open(pid)
+        ours, self._log = ends.take()
         self._sock = trio.socket.from_stdlib_socket(ours)
+
+    @classmethod
+    def start(cls, name: str, modules: Sequence[str], extra: str | None) -> TemplateProcess:
+        """Start a backend's template, which imports `modules` before it forks."""
+        arguments = ("--name", name, "--preload", ",".join(modules))
+        with Ends() as ends:
+            pid = spawn("hybridd.worker.template", ends.theirs, ends.writing, *arguments)
+            return cls(name, pid, ends, extra=extra)
+
+    async def prepare(self, preparation: Preparation) -> TemplateProcess:
+        """Have it fork a template of one model, which has yet to get ready.
+
+        Raises:
+            As `fork`.
+        """
+        asked = preparation._asdict()
+        del asked["state"]
+        with Ends() as ends:
+            pid = await self.fork(ends, asked)
+            return TemplateProcess(self.name, pid, ends, model=preparation.model)
+
+    @property
+    def label(self) -> str:
+        """What people know it by: the backend, and the model where it is one's."""
+        return self.name if self.model is None else f"{self.name}:{self.model}"
 
     async def until_ready(self) -> None:
         """Wait for the imports.
@@ -142,6 +179,8 @@ class TemplateProcess:
             except TemplateGone:
                 raise self._failure() from None
             if frame.get("op") == "ready":
+                # What it has beyond the template that it was forked from; workers come to share it.
+                self._own_bytes = procfs.memory(self.pid)["private_bytes"]
                 return
             error = from_wire(frame.get("error"))
             missing = error.data.get("module")
@@ -155,8 +194,11 @@ class TemplateProcess:
         self.kill()
         raise self._failure()
 
-    async def fork(self, descriptors: Sequence[int]) -> int:
-        """Have it fork a worker that gets the two descriptors; returns the pid, our child.
+    async def fork(self, ends: Ends, prepare: Mapping[str, str] | None = None) -> int:
+        """Have it fork a worker that gets its ends; returns the pid, our child.
+
+        Args:
+            prepare: Make it a template of one model, as `worker.template` says.
 
         Raises:
             TemplateGone: It ended or hangs.
@@ -164,8 +206,8 @@ class TemplateProcess:
         """
         async with self._turn:
             self._forks += 1
-            frame = {"op": "fork", "n": self._forks}
-            rights = array.array("i", descriptors).tobytes()
+            frame = {"op": "fork", "n": self._forks, "prepare": prepare}
+            rights = array.array("i", [ends.theirs.fileno(), ends.writing]).tobytes()
             # Shielded: half a conversation would leave a worker that nobody knows.
             with trio.CancelScope(shield=True), trio.move_on_after(_FORK_TIMEOUT_S):
                 self.forking = True
@@ -231,7 +273,12 @@ class TemplateProcess:
         return self._log.tail.last(count)
 
     def memory(self) -> dict[str, int]:
-        """`private_bytes` and `file_bytes`, as `procfs.shared_memory` says; zeros when gone."""
+        """`private_bytes` and `file_bytes`, as `procfs.shared_memory` says; zeros when gone.
+
+        Of a model's template only what it has beyond the backend's, which is charged already.
+        """
+        if self.model is not None and self.alive:
+            return {"private_bytes": self._own_bytes, "file_bytes": 0}
         return procfs.shared_memory(self.pid if self.alive else -1)
 
     async def _receive(self) -> dict[str, Any]:

@@ -30,7 +30,8 @@ class MemoryMeter:
     Args:
         limit: `limits.ram_max` or `limits.vram_max` by name.
         workers: The workers alive now.
-        templates: What the templates hold, by backend.
+        templates: What the templates hold, by their labels.
+        spare: Bytes of theirs that are given back where memory is needed; they count as free.
     """
 
     def __init__(
@@ -39,19 +40,26 @@ class MemoryMeter:
         limit: Callable[[str], Any],
         workers: Callable[[], list[WorkerProcess]],
         templates: Callable[[], Mapping[str, dict[str, int]]],
+        spare: Callable[[], int],
     ) -> None:
         self._gpus = gpus
         self._limit = limit
         self._workers = workers
         self._templates = templates
+        self._spare = spare
         self._cpu_name = host_memory.cpu_name()
 
     async def read(self) -> Reading:
         """Read everything now."""
-        return await trio.to_thread.run_sync(self._read, self._workers(), self._templates())
+        return await trio.to_thread.run_sync(
+            self._read, self._workers(), self._templates(), self._spare()
+        )
 
     def _read(
-        self, workers: list[WorkerProcess], templates: Mapping[str, Mapping[str, int]]
+        self,
+        workers: list[WorkerProcess],
+        templates: Mapping[str, Mapping[str, int]],
+        spare: int,
     ) -> Reading:
         held = {w.pid: w.memory() for w in workers}
         total, free = host_memory.main_memory()
@@ -61,7 +69,7 @@ class MemoryMeter:
                 "cpu",
                 self._cpu_name,
                 total,
-                free,
+                min(total, free + spare),
                 units.parse_size(self._limit("limits.ram_max"), total),
                 sum(m["private_bytes"] for m in held.values()),
                 sum(m["private_bytes"] for m in templates.values()),

@@ -18,7 +18,7 @@ import trio
 
 from hybridd.backends.api import Backend, LoadSpec
 from hybridd.core.work import Event, RequestEnded, WorkerGone, WorkerReady, WorkerRefused, WorkerUp
-from hybridd.host.processes import ProcessHost
+from hybridd.host.processes import Preparation, ProcessHost
 from hybridd.host.worker_process import ExitStatus, WorkerProcess
 from hybridd.service.requests import Flush, Work
 from hybridd.wire import errors
@@ -117,7 +117,7 @@ class Supervisor:
         counts = True
         try:
             with self._starting:
-                self.worker = await self._host.start_worker(self.backend)
+                self.worker = await self._host.start_worker(self.backend, self._preparation())
             if self.worker is not None:
                 status = await self._serve(self.worker)
                 if (waiting := memory_back(self.worker.pid)) is not None:
@@ -135,6 +135,13 @@ class Supervisor:
                 await self.worker.wait()
             error = errors.InternalError(f"{model} was lost to a bug of hybridd; see its log")
         self._feed(WorkerGone(self.number, error, counts))
+
+    def _preparation(self) -> Preparation | None:
+        """What workers of this model can share. A GPU's context would not survive the fork."""
+        backend, spec = self.backend, self.spec
+        if not backend.prepare or backend.uses_gpu():
+            return None
+        return Preparation(spec["model"], backend.prepare, spec["path"], spec["identity"])
 
     async def _serve(self, worker: WorkerProcess) -> ExitStatus:
         self._last_frame = trio.current_time()

@@ -81,12 +81,12 @@ def loaded(
     return made
 
 
-def template(name: str, pid: int | None, held: Mapping[str, int]) -> dict[str, Any]:
+def template(label: str, pid: int | None, held: Mapping[str, int]) -> dict[str, Any]:
     """A template process among the `Loaded`: it holds memory, but no model."""
     size = held["private_bytes"] + held["file_bytes"]
     return {
-        "id": f"template:{name}",
-        "format": name,
+        "id": f"template:{label}",
+        "format": label.partition(":")[0],
         "status": "template",
         "pid": pid,
         "devices": [{"device": CPU, "bytes": size}],

@@ -39,15 +39,20 @@ EXIT_ENDED = 0
 EXIT_LOAD_FAILED = 1
 
 
+def named(factory: str) -> Any:
+    """Import what is called `package.module:name`."""
+    module, _, name = factory.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
 def make_engine(factory: str, extra: str | None) -> Engine:
     """Import an engine by its name, `package.module:callable`, and make it.
 
     Raises:
         LoadFailed: It cannot be imported; says which extra to install.
     """
-    module, _, name = factory.partition(":")
     try:
-        return cast(Engine, getattr(importlib.import_module(module), name)())
+        return cast(Engine, named(factory)())
     except (ImportError, AttributeError, OSError) as exc:
         if not isinstance(exc, ModuleNotFoundError):
             log_traceback(f"importing {factory} failed")

@@ -3,11 +3,15 @@
     python -m hybridd.worker.template --fd N --daemon PID --name gguf --preload mod,mod
 
 It says `ready {threads}` or `failed {error}` once, then answers each `fork` frame, which brings
-the descriptors of the worker's channel and log, with `forked {pid}` or `refused {reason}`. It
+the descriptors of the child's channel and log, with `forked {pid}` or `refused {reason}`. It
 ends when its channel closes. It never touches a GPU: a CUDA context does not survive a fork.
 
-A worker outlives its template: it is forked twice, so that the daemon, a subreaper, adopts and
-reaps it.
+The child is a worker, or, where the frame has `prepare {model, factory, path}`, a template again:
+it calls the factory, which readies what all workers of this one model can share, and goes on as
+any template does.
+
+Either outlives the template that forked it: it is forked twice, so that the daemon, a subreaper,
+adopts and reaps it.
 """
 
 from __future__ import annotations
@@ -20,12 +24,12 @@ import os
 import sys
 from typing import Any, NoReturn
 
-from hybridd.backends.failures import import_failure, log_traceback
+from hybridd.backends.failures import import_failure, load_failure, log_traceback
 from hybridd.wire.errors import HybriddError
 
 from . import process
 from .channel import Channel, close_all
-from .loop import EXIT_ENDED, run_worker
+from .loop import EXIT_ENDED, named, run_worker
 
 _EXIT_BUG = 70  # EX_SOFTWARE: an exception that nobody expected; the log has it
 
@@ -50,7 +54,7 @@ class Template:
             except (EOFError, OSError, HybriddError):
                 return
             try:
-                reply = self._fork(descriptors)
+                reply = self._fork(descriptors, frame.get("prepare"))
             except OSError as exc:
                 reply = {"op": "refused", "reason": os.strerror(exc.errno or 0)}
             finally:
@@ -60,7 +64,7 @@ class Template:
             except OSError:
                 return
 
-    def _fork(self, descriptors: list[int]) -> dict[str, Any]:
+    def _fork(self, descriptors: list[int], prepare: dict[str, Any] | None) -> dict[str, Any]:
         if len(descriptors) != 2:
             return {"op": "refused", "reason": f"{len(descriptors)} descriptors came, not 2"}
         if (threads := process.thread_count()) != 1:
@@ -70,7 +74,7 @@ class Template:
         middle = os.fork()
         if middle == 0:
             os.close(reading)
-            self._in_middle(writing, *descriptors)
+            self._in_middle(writing, descriptors, prepare)
         os.close(writing)
         with open(reading, "rb") as pipe:
             pid = pipe.read(32)
@@ -79,18 +83,23 @@ class Template:
             return {"op": "refused", "reason": "the second fork failed"}
         return {"op": "forked", "pid": int(pid)}
 
-    def _in_middle(self, writing: int, channel_fd: int, log_fd: int) -> NoReturn:
+    def _in_middle(
+        self, writing: int, descriptors: list[int], prepare: dict[str, Any] | None
+    ) -> NoReturn:
         middle = os.getpid()
         try:
             pid = os.fork()
             if pid == 0:
                 os.close(writing)
-                self._in_worker(middle, channel_fd, log_fd)
+                channel_fd, log_fd = descriptors
+                self._in_child(middle, channel_fd, log_fd, prepare)
             os.write(writing, b"%d" % pid)
         finally:
             os._exit(EXIT_ENDED)
 
-    def _in_worker(self, middle: int, channel_fd: int, log_fd: int) -> NoReturn:
+    def _in_child(
+        self, middle: int, channel_fd: int, log_fd: int, prepare: dict[str, Any] | None
+    ) -> NoReturn:
         code = _EXIT_BUG
         try:
             self._channel.close()
@@ -99,16 +108,34 @@ class Template:
             process.log_to(log_fd)
             os.close(log_fd)
             process.raise_oom_score()
-            process.set_name("hybridd-worker")
-            gc.enable()
             code = EXIT_ENDED
             if process.wait_for_adoption(middle, self._daemon) and process.die_with(self._daemon):
-                code = run_worker(Channel.from_fd(channel_fd))
+                channel = Channel.from_fd(channel_fd)
+                if prepare is None:
+                    process.set_name("hybridd-worker")
+                    gc.enable()
+                    code = run_worker(channel)
+                else:
+                    self._as_template(channel, prepare)
         except BaseException:
             code = _EXIT_BUG
             log_traceback("the worker failed")
         finally:
             os._exit(code)
+
+    def _as_template(self, channel: Channel, prepare: dict[str, Any]) -> None:
+        """Ready what one model's workers share, then serve: the collector stays off."""
+        process.set_title(f"hybridd template: {prepare['model']}")
+        with contextlib.suppress(OSError):
+            try:
+                named(prepare["factory"])(prepare["path"])
+            except Exception as exc:
+                error = load_failure(exc, prepare["model"])
+                channel.send({"op": "failed", "error": error.to_wire()})
+                return
+            gc.freeze()
+            channel.send({"op": "ready", "threads": process.thread_count()})
+            Template(channel, self._daemon).serve()
 
 
 def preload(modules: list[str]) -> HybriddError | None:

@@ -140,13 +140,40 @@ def test_minus_nine_leaves_nobody(make_daemon: Callable):
         assert client.chat(GGUF, MESSAGES, temperature=0).text
 
 
-def test_workers_outlive_their_template(daemon):
+def templates(client) -> dict[str, int]:
+    """The pids of the templates, by their ids."""
+    shown = client.call("models.loaded", all=True)["models"]
+    return {one["id"]: one["pid"] for one in shown if one["status"] == "template"}
+
+
+def test_a_gguf_model_comes_back_by_a_template_of_its_own(daemon):
+    """Its vocabulary stays for a while; where it cannot, the model comes back all the same."""
+    own = f"template:gguf:{GGUF}"
+    with daemon.client() as client:
+        said = client.chat(GGUF, MESSAGES, temperature=0).text
+        first = templates(client)
+        assert set(first) == {"template:gguf", own}
+        client.unload(GGUF)
+        assert client.chat(GGUF, MESSAGES, temperature=0).text == said
+        assert templates(client) == first
+        client.unload(GGUF)
+        os.kill(first[own], signal.SIGKILL)
+        assert client.chat(GGUF, MESSAGES, temperature=0).text == said
+        assert templates(client)[own] != first[own]
+
+
+def test_no_vocabulary_is_kept_where_none_is_wanted(make_daemon: Callable):
+    daemon = make_daemon(HYBRIDD_WORKERS_KEPT_VOCABULARIES="0")
+    with daemon.client() as client:
+        assert client.chat(GGUF, MESSAGES, temperature=0).text
+        assert set(templates(client)) == {"template:gguf"}
+
+
+def test_workers_outlive_their_templates(daemon):
     with daemon.client() as client:
         client.load(GGUF)
-        template = next(
-            m for m in client.call("models.loaded", all=True)["models"] if m["status"] == "template"
-        )
-        os.kill(template["pid"], signal.SIGKILL)
+        for pid in templates(client).values():
+            os.kill(pid, signal.SIGKILL)
         assert client.chat(GGUF, MESSAGES, temperature=0).text
         client.unload(GGUF)
         assert client.chat(GGUF, MESSAGES, temperature=0).text, "a new template forks a new worker"

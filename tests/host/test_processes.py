@@ -246,7 +246,7 @@ async def test_a_stopped_template_is_given_up(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("hybridd.host.template_process._FORK_TIMEOUT_S", 0.05)
 
     async with running() as host:
-        await host.warm(ECHO)
+        await host.templates.warm(ECHO)
         os.kill(host.template_pids()["echo"], signal.SIGSTOP)
         monkeypatch.setattr("hybridd.host.template_process._FORK_TIMEOUT_S", 0.2)
         worker = await host.start_worker(ECHO)
@@ -266,14 +266,14 @@ async def test_it_leaves_when_it_has_been_idle_and_comes_again(tmp_path: Path) -
 
 async def test_settings_are_followed_at_once() -> None:
     async with running("always", keepalive_s=0) as host:
-        await host.warm(ECHO)
+        await host.templates.warm(ECHO)
         await trio.testing.wait_all_tasks_blocked(0.01)
         assert len(host.template_pids()) == 1
         assert host.template_memory()["echo"]["private_bytes"] > 1024 * 1024
-        host.configure("never", 0)
+        host.templates.configure("never", 0)
         while host.template_pids():
             await trio.testing.wait_all_tasks_blocked(0.01)
-        await host.warm(ECHO)
+        await host.templates.warm(ECHO)
         assert not host.template_pids()
 
 

@@ -155,15 +155,17 @@ class FakeHost:
     Attributes:
         error: What starting a worker fails with.
         gate: What it waits for.
+        wanted: The bytes that each load was to have free.
     """
 
     def __init__(self) -> None:
         self.workers: list[FakeWorker] = []
+        self.wanted: list[int] = []
         self.error: errors.HybriddError | None = None
         self.gate: trio.Event | None = None
         self._made = trio.Event()
 
-    async def start_worker(self, backend: Any) -> FakeWorker:
+    async def start_worker(self, backend: Any, preparation: Any = None) -> FakeWorker:
         await trio.lowlevel.checkpoint()
         if self.gate is not None:
             await self.gate.wait()
@@ -182,6 +184,9 @@ class FakeHost:
         await self.workers[number].heard("load")
         return self.workers[number]
 
+    def make_room(self, wanted: int) -> None:
+        self.wanted.append(wanted)
+
     def template_pids(self) -> dict[str, int]:
         return {"fake": 4711}
 
@@ -195,6 +200,7 @@ class FakeBackend:
     name = engine = "fake"
     extra = None
     engine_factory = "fake:Engine"
+    prepare = ""
     splits_layers = False
     keeps_states = True
 

@@ -22,6 +22,7 @@ class EchoBackend:
     distributions: tuple[str, ...] = ()
     engine_factory = "hybridd.backends.echo.engine:EchoEngine"
     preload: tuple[str, ...] = ()
+    prepare = ""
     suffixes: tuple[str, ...] = (".echo",)
     splits_layers = False
     keeps_states = False

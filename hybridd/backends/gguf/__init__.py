@@ -27,6 +27,7 @@ class GGUFBackend:
     distributions: tuple[str, ...] = ("llama-cpp-python", "jinja2")
     engine_factory = "hybridd.backends.gguf.engine:GGUFEngine"
     preload: tuple[str, ...] = ("llama_cpp.llama_cpp", "jinja2")
+    prepare = "hybridd.backends.gguf.kept_vocabulary:keep"
     suffixes: tuple[str, ...] = (".gguf",)
     splits_layers = True
     keeps_states = True

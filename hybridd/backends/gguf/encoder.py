@@ -56,7 +56,6 @@ class GGUFEncoder:
         ubatch_size: int | None = None,
     ) -> None:
         self._model = model
-        self._vocab = llama.llama_model_get_vocab(model)
         self._vocabulary = vocabulary
         trained = int(llama.llama_model_n_ctx_train(model))
         self.context_length = min(context_length or _AUTO_CONTEXT, trained)
@@ -117,7 +116,7 @@ class GGUFEncoder:
         plain, whole = self._vocabulary.encode("a", False), self._with_specials(b"a")
         at = next((i for i in range(len(whole)) if whole[i : i + len(plain)] == plain), len(whole))
         before, after = whole[:at], whole[at + len(plain) :]
-        vocab = self._vocab
+        vocab = self._vocabulary.native
         eos, sep = int(llama.llama_vocab_eos(vocab)), int(llama.llama_vocab_sep(vocab))
         if int(llama.llama_vocab_type(vocab)) == llama.LLAMA_VOCAB_TYPE_WPM:
             # BERT was trained on one separator after each text; the server forgets the last one.
@@ -130,7 +129,9 @@ class GGUFEncoder:
 
     def _with_specials(self, text: bytes) -> list[int]:
         tokens = (llama.llama_token * (len(text) + 8))()
-        count = llama.llama_tokenize(self._vocab, text, len(text), tokens, len(tokens), True, False)
+        count = llama.llama_tokenize(
+            self._vocabulary.native, text, len(text), tokens, len(tokens), True, False
+        )
         return list(tokens[:count])
 
     def tokenize(self, text: str) -> Input:

@@ -10,6 +10,7 @@ from typing import Any
 from hybridd.backends.api import LoadSpec, Report
 from hybridd.wire.errors import HybriddError, LoadFailed, ModelInvalid
 
+from .kept_vocabulary import KeptVocabulary, kept_of
 from .library import Log, llama
 from .load_options import LoadOptions
 from .types import ENCODERS
@@ -60,7 +61,8 @@ class Model:
             return True
 
         callback = llama.llama_progress_callback(progress)
-        params, _kept = _params(options, path)
+        kept = kept_of(spec["path"])
+        params, _alive = _params(options, path, kept)
         params.progress_callback = callback
         self.native = llama.llama_model_load_from_file(os.fsencode(path), params)
         if stopped:
@@ -69,7 +71,8 @@ class Model:
         if not self.native:
             self.native = None
             raise self.failure(spec, "the file could not be loaded")
-        self.vocabulary = Vocabulary(llama.llama_model_get_vocab(self.native))
+        with_words = self.native if kept is None else kept.native
+        self.vocabulary = Vocabulary(llama.llama_model_get_vocab(with_words))
 
     def failure(self, spec: LoadSpec, otherwise: str) -> HybriddError:
         """What llama.cpp's last error lines mean. The file's path stays out of it."""
@@ -143,6 +146,8 @@ class Model:
 
     def chat_template(self) -> str | None:
         """The template in the file, if there is one."""
+        if not self._value("tokenizer.chat_template"):
+            return None  # llama.cpp might answer with the name of one that it knows
         text = llama.llama_model_chat_template(self.native, None)
         return text.decode("utf-8", "replace") if text else None
 
@@ -153,7 +158,9 @@ class Model:
         self.native = None
 
 
-def _params(options: LoadOptions, path: Path) -> tuple[Any, Any]:
+def _params(
+    options: LoadOptions, path: Path, kept: KeptVocabulary | None = None
+) -> tuple[Any, Any]:
     """llama.cpp's parameters, and what has to live as long as they are used."""
     params = llama.llama_model_default_params()
     params.load_mode = options.load_mode
@@ -168,7 +175,10 @@ def _params(options: LoadOptions, path: Path) -> tuple[Any, Any]:
         count = int(llama.llama_max_devices())
         shares = (ctypes.c_float * count)(*options.tensor_split[:count])
         params.tensor_split = shares
-    return params, shares
+    overrides = None
+    if kept is not None:
+        params.kv_overrides = overrides = kept.overrides()
+    return params, (shares, overrides)
 
 
 def locked_bytes() -> int:

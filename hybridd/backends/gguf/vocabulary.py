@@ -27,10 +27,13 @@ class Vocabulary:
 
     Args:
         vocab: llama.cpp's pointer, which lives as long as the model.
+
+    Attributes:
+        native: The same.
     """
 
     def __init__(self, vocab: Any) -> None:
-        self._vocab = vocab
+        self.native = vocab
         self.vocab_size = int(llama.llama_vocab_n_tokens(vocab))
         bos = int(llama.llama_vocab_bos(vocab))
         wanted = llama.llama_vocab_get_add_bos(vocab) and bos != _NULL_TOKEN
@@ -43,11 +46,11 @@ class Vocabulary:
         # A token is at least a byte, but a tokenizer may put a space before the text.
         room = len(data) + 8
         tokens = (llama.llama_token * room)()
-        count = llama.llama_tokenize(self._vocab, data, len(data), tokens, room, False, special)
+        count = llama.llama_tokenize(self.native, data, len(data), tokens, room, False, special)
         if count < 0:
             tokens = (llama.llama_token * -count)()
             count = llama.llama_tokenize(
-                self._vocab, data, len(data), tokens, -count, False, special
+                self.native, data, len(data), tokens, -count, False, special
             )
         return list(tokens[:count])
 
@@ -58,7 +61,7 @@ class Vocabulary:
         while True:
             buffer = ctypes.create_string_buffer(room)
             size = llama.llama_detokenize(
-                self._vocab, array, len(tokens), buffer, room, False, True
+                self.native, array, len(tokens), buffer, room, False, True
             )
             if size >= 0:
                 return buffer.raw[:size].decode("utf-8", "replace")
@@ -67,7 +70,7 @@ class Vocabulary:
     def piece(self, token: int) -> bytes:
         """The bytes that a generated token adds to the text; none for a control token."""
         size = llama.llama_token_to_piece(
-            self._vocab, token, self._buffer, len(self._buffer), 0, False
+            self.native, token, self._buffer, len(self._buffer), 0, False
         )
         if size >= 0:
             return self._buffer.raw[:size]
@@ -76,19 +79,19 @@ class Vocabulary:
 
     def name(self, token: int) -> str:
         """A token's string in the vocabulary, by which special tokens are known."""
-        text = llama.llama_vocab_get_text(self._vocab, token)
+        text = llama.llama_vocab_get_text(self.native, token)
         return text.decode("utf-8", "replace") if text else ""
 
     def ends(self, token: int) -> bool:
         """Whether the token says that the generation is over."""
-        return bool(llama.llama_vocab_is_eog(self._vocab, token))
+        return bool(llama.llama_vocab_is_eog(self.native, token))
 
     @cached_property
     def end_tokens(self) -> list[int]:
         """Every token that does. Looks through the vocabulary: one that the file names as an end
         of messages or of a filled-in middle need not be of a special kind.
         """
-        found = map(llama.llama_vocab_is_eog, repeat(self._vocab), range(self.vocab_size))
+        found = map(llama.llama_vocab_is_eog, repeat(self.native), range(self.vocab_size))
         return [token for token, ends in enumerate(found) if ends]
 
     def special_strings(self) -> Iterable[str]:
@@ -108,10 +111,10 @@ class Vocabulary:
     @cached_property
     def _special(self) -> list[int]:
         """Tokens that are no text. Looks through the vocabulary: 40 ms for 152k tokens."""
-        attributes = map(llama.llama_vocab_get_attr, repeat(self._vocab), range(self.vocab_size))
+        attributes = map(llama.llama_vocab_get_attr, repeat(self.native), range(self.vocab_size))
         return [token for token, found in enumerate(attributes) if found & _SPECIAL_ATTRIBUTES]
 
     def token_names(self) -> Mapping[str, str]:
         """See `prompts.Tokenizer`."""
-        named = {name: int(find(self._vocab)) for name, find in _NAMED.items()}
+        named = {name: int(find(self.native)) for name, find in _NAMED.items()}
         return {name: self.name(token) for name, token in named.items() if token != _NULL_TOKEN}

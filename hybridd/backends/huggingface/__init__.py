@@ -25,6 +25,7 @@ class HuggingFaceBackend:
     distributions: tuple[str, ...] = ("torch", "transformers", "safetensors", "jinja2")
     engine_factory = "hybridd.backends.huggingface.any_engine:AnyEngine"
     preload: tuple[str, ...] = ("torch", "transformers", "safetensors", "jinja2")
+    prepare = ""
     suffixes: tuple[str, ...] = ()
     splits_layers = False
     keeps_states = False

@@ -20,6 +20,7 @@ class ONNXBackend:
     distributions: tuple[str, ...] = ()
     engine_factory = ""
     preload: tuple[str, ...] = ()
+    prepare = ""
     suffixes: tuple[str, ...] = ()
     splits_layers = False
     keeps_states = False

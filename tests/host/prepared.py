@@ -1,0 +1,45 @@
+"""An echo engine that says what its template had ready for its model."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+from hybridd.backends.api import LoadedFacts, LoadSpec, Report
+from hybridd.backends.echo.engine import EchoEngine
+from hybridd.wire.errors import LoadFailed
+
+KEPT_BYTES = 8 * 1024 * 1024
+_kept: dict[str, bytearray] = {}
+
+
+class KeepingEngine(EchoEngine):
+    """Its name is what was kept."""
+
+    def load(self, spec: LoadSpec, report: Report) -> LoadedFacts:
+        """As the echo engine does."""
+        facts = super().load(spec, report)
+        facts["engine"] = " ".join(_kept) or "nothing"
+        return facts
+
+
+def keep(path: str) -> None:
+    """Keep the model's name, and `KEPT_BYTES` that can be seen."""
+    _kept[Path(path).stem] = bytearray(b"x" * KEPT_BYTES)
+
+
+def fail(path: str) -> None:
+    """There is nothing to keep."""
+    raise LoadFailed("nothing to keep", reason="no_vocabulary")
+
+
+def crash(path: str) -> None:
+    """As native code does over a hostile file."""
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def start_thread(path: str) -> None:
+    """After which no process may be forked."""
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
