@@ -29,12 +29,10 @@ def kv_spec(host: int = 0, directory: Path | None = None, disk: int = 0) -> KVSp
 def load(directory: Path, kind: str, kv: KVSpec | None = None, **options: Any) -> GGUFEngine:
     """A tiny model in the engine; "unified" shares too few cells.
 
-    `adapters` among the options are names and paths.
+    `adapters` among the options are names and paths, `draft_model` is the name of a tiny model.
     """
     name, _, unified = kind.partition(" ")
-    path = directory / f"{name}-F32.gguf"
-    if not path.exists():
-        write_tiny(name, directory)
+    path = _tiny(directory, name)
     given_options = {"context_length": 256, "threads": 1, "parallel": 4, **options}
     if unified:
         given_options["kv_cells"] = UNIFIED_CELLS
@@ -42,11 +40,18 @@ def load(directory: Path, kind: str, kv: KVSpec | None = None, **options: Any) -
     given_options["adapters"] = [{"name": a["name"], "path_or_id": a["name"]} for a in placed]
     spec = spec_for(path, "gguf", **given_options)
     spec["adapters"] = placed
+    if draft := options.get("draft_model"):
+        spec["draft"] = {"model": draft, "path": str(_tiny(directory, draft))}
     if kv is not None:
         spec["kv"] = kv
     engine = GGUFEngine()
     engine.load(spec, ignore_progress)
     return engine
+
+
+def _tiny(directory: Path, name: str) -> Path:
+    path = directory / f"{name}-F32.gguf"
+    return path if path.exists() else write_tiny(name, directory)
 
 
 class Alone:
@@ -98,6 +103,9 @@ def check_whole(engine: GGUFEngine) -> None:
     for slot in places.slots.all:
         assert not slot.busy
         assert context.held(slot.index) == len(slot.tokens)
+    if (drafter := engine._drafter) is not None:
+        for index, held in enumerate(drafter.held):
+            assert drafter._context.held(index) == len(held)
 
 
 class Crowd:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any, NamedTuple, NotRequired, Protocol, TypedDict
+from typing import Any, NamedTuple, NotRequired, Protocol, TypedDict, runtime_checkable
 
 from hybridd.core.model import Estimate, Facts
 
 __all__ = [
     "Backend",
+    "Drafting",
     "Engine",
     "Estimate",
     "Facts",
@@ -103,6 +104,15 @@ class Backend(Protocol):
         ...
 
 
+@runtime_checkable
+class Drafting(Protocol):
+    """What a backend has besides if its engine takes the load option `draft_model`."""
+
+    def draft_estimate(self, facts: Facts, load_options: Mapping[str, Any]) -> Estimate:
+        """What a draft model adds to what a load with these options needs, by formula."""
+        ...
+
+
 # ---------------------------------------------------------------- the worker's half
 
 
@@ -128,6 +138,7 @@ class LoadSpec(TypedDict):
     kv: KVSpec
     placement: NotRequired[dict[str, int]]  # device -> bytes, as it was planned
     adapters: NotRequired[list[dict[str, str]]]  # name and path of those in load_options
+    draft: NotRequired[dict[str, str]]  # id (`model`) and path of load_options' draft_model
     permissions: NotRequired[list[str]]  # settings of this model: allow_pickle, trust_remote_code
 
 
@@ -168,9 +179,10 @@ class Output(TypedDict):
     """What one step brought for one request. `done` or `error` ends it; `text` may come along.
 
     A generation's `done` is `{finish_reason, usage:{prompt_tokens, completion_tokens,
-    cached_tokens}, timings:{prompt_s, first_token_s, generation_s}}`; the text itself went out in
-    the deltas before. Other kinds' `done` is the wire's result object without `model`; each vector
-    of an `embed` is the JSON text of its numbers, which the daemon passes on unread.
+    cached_tokens}, timings:{prompt_s, first_token_s, generation_s}}`, with a draft model also
+    draft_tokens and draft_accepted_tokens in `timings`; the text itself went out in the deltas
+    before. Other kinds' `done` is the wire's result object without `model`; each vector of an
+    `embed` is the JSON text of its numbers, which the daemon passes on unread.
     """
 
     id: int

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from hybridd.wire.errors import ContextExceeded, HybriddError, Unsupported
@@ -58,6 +58,20 @@ def refuse_context_shift(options: GenerationOptions, format_name: str) -> None:
         )
 
 
+def joined(outputs: Sequence[Output]) -> Output:
+    """What several tokens of one step brought for one request; one output at least."""
+    made = Output(
+        id=outputs[0]["id"],
+        text="".join(each.get("text", "") for each in outputs),
+        tokens=sum(each.get("tokens", 0) for each in outputs),
+    )
+    if logprobs := [entry for each in outputs for entry in each.get("logprobs", ())]:
+        made["logprobs"] = logprobs
+    if "done" in outputs[-1]:
+        made["done"] = outputs[-1]["done"]
+    return made
+
+
 class Generation:
     """The bookkeeping of one request, from its prompt to its `done`.
 
@@ -72,6 +86,8 @@ class Generation:
         id: The request's id.
         finished: `done` or an error went out.
         cached_tokens: How many of the prompt's tokens the engine did not have to compute.
+        draft_tokens: How many tokens a draft model proposed; None without one.
+        draft_accepted_tokens: How many of them were right.
     """
 
     def __init__(
@@ -86,6 +102,8 @@ class Generation:
         self.options = options
         self.finished = False
         self.cached_tokens = 0
+        self.draft_tokens: int | None = None
+        self.draft_accepted_tokens = 0
         self._prompt_tokens = prompt_tokens
         shifts, remaining = options.context_shift, context_length - prompt_tokens
         default = context_length * _SHIFTED_CONTEXTS if shifts else remaining
@@ -102,6 +120,11 @@ class Generation:
     def completion_tokens(self) -> int:
         """How many tokens were generated so far."""
         return self._completion_tokens
+
+    @property
+    def remaining_tokens(self) -> int:
+        """How many may still come."""
+        return self._limit - self._completion_tokens
 
     def begin(self) -> None:
         """The request has its slot: its times count from now, what it waited is the queue's."""
@@ -142,6 +165,10 @@ class Generation:
         self.finished = True
         total_s = self._clock() - self._began
         first_s = self._first_token_s if self._first_token_s is not None else total_s
+        drafts = {
+            "draft_tokens": self.draft_tokens,
+            "draft_accepted_tokens": self.draft_accepted_tokens,
+        }
         done = {
             "finish_reason": reason,
             "usage": {
@@ -153,6 +180,7 @@ class Generation:
                 "prompt_s": round(self._prompt_s, 6),
                 "first_token_s": round(first_s, 6),
                 "generation_s": round(total_s - self._prompt_s, 6),
+                **({} if self.draft_tokens is None else drafts),
             },
         }
         return Output(id=self.id, text=text, tokens=tokens, done=done)

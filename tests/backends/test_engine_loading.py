@@ -93,10 +93,15 @@ def test_what_is_in_force_is_said(format_name: str) -> None:
 
 
 @BOTH
-@pytest.mark.parametrize("option", [{"draft_model": "x"}, {"kv_cache_type": "nonsense"}])
-def test_an_option_that_is_not_there_is_refused(format_name: str, option: dict[str, Any]) -> None:
-    error = failure(source(format_name), format_name, **option)
+def test_an_option_that_is_not_there_is_refused(format_name: str) -> None:
+    error = failure(source(format_name), format_name, kv_cache_type="nonsense")
     assert isinstance(error, Unsupported | InvalidParams)
+
+
+def test_no_model_drafts_in_the_huggingface_engine() -> None:
+    error = failure(source("huggingface"), "huggingface", draft_model="x")
+    assert isinstance(error, Unsupported)
+    assert error.data["capability"] == "draft_model"
 
 
 @BOTH

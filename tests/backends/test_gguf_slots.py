@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -197,11 +198,18 @@ class Work:
     todo: int
     generating: bool
     adapters: Key = NONE
+    draft: Sequence[int] = ()
 
 
 WORKS = st.lists(st.tuples(st.booleans(), st.integers(1, 50)), min_size=1, max_size=8).map(
     lambda made: [Work(i, 1 if gen else todo, gen) for i, (gen, todo) in enumerate(made)]
 )
+
+
+def test_drafts_take_rows_that_prompts_would_have() -> None:
+    works = [Work(0, 1, True, draft=(1, 2, 3)), Work(1, 1, True, draft=(4,)), Work(2, 50, False)]
+    (only,) = compose(works, 16, unified=True)
+    assert [row.count for row in only.rows] == [1, 1, 16 - 4 - 2]
 
 
 @given(WORKS, st.integers(8, 64), st.booleans())

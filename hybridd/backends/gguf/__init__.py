@@ -8,7 +8,7 @@ from hybridd.core.model import Facts
 
 from .. import installed
 from ..api import Backend, Parallel
-from .estimate import estimate
+from .estimate import draft_estimate, estimate
 from .inspect import FORMAT, inspect
 from .projector import companions
 
@@ -34,6 +34,7 @@ class GGUFBackend:
     tagged = True
     inspect = staticmethod(inspect)
     estimate = staticmethod(estimate)
+    draft_estimate = staticmethod(draft_estimate)
     companions = staticmethod(companions)
 
     def uses_gpu(self) -> bool:

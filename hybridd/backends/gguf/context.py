@@ -44,6 +44,8 @@ class Context:
         model: Loaded.
         options: Settled, but for what only the model knows.
         threads: For everything that the processor computes.
+        draft_rows: Of one batch, rows with logits beside one of each sequence.
+        unified: Whether the sequences share their cells; None leaves it to their number.
 
     Attributes:
         native: llama.cpp's pointer, for samplers.
@@ -58,19 +60,30 @@ class Context:
         beyond_original: A model with rope factors for long contexts uses those.
     """
 
-    def __init__(self, model: Model, options: LoadOptions, threads: int, spec: LoadSpec) -> None:
+    def __init__(
+        self,
+        model: Model,
+        options: LoadOptions,
+        threads: int,
+        spec: LoadSpec,
+        *,
+        draft_rows: int = 0,
+        unified: bool | None = None,
+    ) -> None:
         self._model = model
         self.length = options.context_for(model.trained_context)
         self.parallel = options.parallel
         self.cells = max(options.kv_cells or self.length * self.parallel, self.length)
-        self.unified = self.cells < self.length * self.parallel or self.parallel == 1
+        fewer = self.cells < self.length * self.parallel or self.parallel == 1
+        self.unified = fewer if unified is None else unified
         self.micro_batch = min(options.ubatch_size, options.batch_size, self.length)
         self.micro_batch = max(self.micro_batch, self.parallel)
         self._abort: Callable[[], bool] | None = None
         # ctypes keeps no reference to a callback: these have to live as long as the context.
         self._abort_callback = llama.ggml_abort_callback(self._asked_to_abort)
         self._no_callback = llama.ggml_abort_callback()
-        self.native = llama.llama_init_from_model(model.native, self._params(options, threads))
+        params = self._params(options, threads, draft_rows)
+        self.native = llama.llama_init_from_model(model.native, params)
         if not self.native:
             raise model.failure(spec, "its context could not be made")
         self._memory = llama.llama_get_memory(self.native)
@@ -90,15 +103,15 @@ class Context:
         self.beyond_original = int(llama.llama_n_ctx_seq(self.native)) > model.original_context
         self.cells = int(llama.llama_n_ctx(self.native))
 
-    def _params(self, options: LoadOptions, threads: int) -> Any:
+    def _params(self, options: LoadOptions, threads: int, draft_rows: int) -> Any:
         params = llama.llama_context_default_params()
         params.n_ctx = self.cells if self.unified else self.length * self.parallel
         params.n_batch = params.n_ubatch = self.micro_batch
         params.n_seq_max = self.parallel
         params.kv_unified = self.unified
-        # Only a sequence's last row is ever sampled. Without this the buffer for logits is made
-        # for all rows of a batch, 300 MiB for a vocabulary of 152k.
-        params.n_outputs_max = self.parallel
+        # Only a sequence's last row and its draft are ever sampled. Without this the buffer for
+        # logits is made for all rows of a batch, 300 MiB for a vocabulary of 152k.
+        params.n_outputs_max = self.parallel + draft_rows
         params.n_threads = params.n_threads_batch = threads
         params.flash_attn_type = FLASH[options.flash_attention]
         params.type_k = params.type_v = CACHE_TYPES[options.kv_cache_type]

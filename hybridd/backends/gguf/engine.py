@@ -15,7 +15,7 @@ from typing import Any
 from hybridd.backends.api import LoadedFacts, LoadSpec, Output, Report
 from hybridd.backends.cpu import threads_for
 from hybridd.backends.failures import NotFinite, work_failure
-from hybridd.backends.generation import Generation
+from hybridd.backends.generation import Generation, joined
 from hybridd.backends.prompts import Prompts
 from hybridd.backends.serving import ServingEngine
 from hybridd.wire.errors import Unsupported
@@ -23,6 +23,9 @@ from hybridd.wire.errors import Unsupported
 from .adapters import Adapters
 from .candidates import check_finite
 from .context import Aborted, Context
+from .draft_model import check_model, open_draft
+from .drafter import Drafter
+from .drafts import Pace, draft_rows
 from .encoder import GGUFEncoder
 from .library import start, version
 from .load_options import ALL_LAYERS, LoadOptions
@@ -46,6 +49,8 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
         self._context: Context | None = None
         self._places: Places | None = None
         self._encoder: GGUFEncoder | None = None
+        self._drafter: Drafter | None = None
+        self._wipe = False  # a wrong draft left NaN in the cells
         self._threads = 0
 
     # ------------------------------------------------------------------ loading
@@ -57,17 +62,25 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
             self._model.open(spec, options, report)
             self._threads = options.threads or threads_for(self._model.weights_bytes)
             report("context", 0, 1)
-            facts = self._encode(options) if self._model.encodes else self._generate(options, spec)
+            if options.draft_model:
+                check_model(self._model, spec)
+            encodes = self._model.encodes
+            facts = self._encode(options) if encodes else self._generate(options, spec, report)
             report("context", 1, 1)
         except BaseException:
             self.close()
             raise
         return facts
 
-    def _generate(self, options: LoadOptions, spec: LoadSpec) -> LoadedFacts:
+    def _generate(self, options: LoadOptions, spec: LoadSpec, report: Report) -> LoadedFacts:
         # Contexts plan for the adapters that are there when they are made.
         self._adapters.open(self._model.native, options.adapters, spec.get("adapters", ()))
-        self._context = context = Context(self._model, options, self._threads, spec)
+        rows = draft_rows(options.parallel) if options.draft_model else 0
+        self._context = context = Context(
+            self._model, options, self._threads, spec, draft_rows=rows
+        )
+        if options.draft_model:
+            self._drafter = open_draft(self._log, self._model, context, options, spec, report)
         self._places = _places(context, options, spec)
         prompts = Prompts(self._model.vocabulary, self._model.chat_template(), "gguf")
         self._serve(prompts, context.length, context.parallel)
@@ -80,6 +93,7 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
             "ubatch_size": context.micro_batch,
             "kv_cache_type": options.kv_cache_type,
             **options.rope.to_wire(),
+            **({"draft_model": options.draft_model} if options.draft_model else {}),
         }
         return self._facts(in_force, options, prompts.capabilities)
 
@@ -110,6 +124,9 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
     ) -> LoadedFacts:
         layers = options.layers_for(self._model.layers)
         flash = options.flash_attention
+        weights = self._model.weights_bytes
+        if self._drafter is not None:
+            weights += self._drafter.weights_bytes
         return LoadedFacts(
             engine=version(),
             context_length=in_force["context_length"],
@@ -120,11 +137,11 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
                 "gpu_layers": self._model.layers + 1 if layers == ALL_LAYERS else layers,
                 "mmap": options.mmap,
                 # Locking stops at the limit of the process, with a warning of llama.cpp's.
-                "mlock": options.mlock and locked_bytes() >= self._model.weights_bytes,
+                "mlock": options.mlock and locked_bytes() >= weights,
                 "flash_attention": "auto" if flash is None else flash,
                 **({"tensor_split": list(options.tensor_split)} if options.splits else {}),
             },
-            memory={**self._log.sizes, "weights_bytes": self._model.weights_bytes},
+            memory={**self._log.sizes, "weights_bytes": weights},
             capabilities=capabilities,
         )
 
@@ -133,6 +150,8 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
         for computing in (self._context, self._encoder):
             if computing is not None:
                 computing.set_threads(min(count, self._threads))
+        if self._drafter is not None:
+            self._drafter.set_threads(count)
 
     def retire(self) -> None:
         """See `api.Engine`: conversations go to disk, if they may."""
@@ -148,6 +167,9 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
         if self._encoder is not None:
             self._encoder.close()
         self._encoder = None
+        if self._drafter is not None:
+            self._drafter.close()
+        self._drafter = None
         if self._context is not None:
             self._context.close()
         self._context = None
@@ -168,12 +190,15 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
             return None
         slot, cached = taken
         generation.cached_tokens = cached
+        pace = None
+        if self._drafter is not None:
+            pace, generation.draft_tokens = Pace(), 0
         try:
             sampler = Sampler(self._model.vocabulary, generation.options, prompt)
         except BaseException:
             places.give_back(slot)
             raise
-        return GGUFSequence(generation, prompt, slot, sampler, adapters)
+        return GGUFSequence(generation, prompt, slot, sampler, adapters, pace)
 
     def _release(self, sequence: GGUFSequence) -> None:
         assert self._places is not None
@@ -199,6 +224,8 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
         for sequence in running:
             if len(sequence.tokens) > context.length:
                 places.shift(sequence)
+        if self._drafter is not None:
+            self._drafter.propose(running, self._interrupted)
         passes = compose(
             running,
             context.micro_batch,
@@ -228,29 +255,81 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
         except Aborted:
             # The cancel itself is in the loop's queue and comes before the next step.
             return []
+        drafting = [row.sequence for row, _ in done if row.sequence.draft]
         outputs: list[Output] = []
         for row, index in done:
             sequence = row.sequence
             if sequence.todo:
                 continue
             try:
+                if sequence.draft:
+                    self._verify(context, places, sequence, index, outputs)
+                    continue
                 ended = None if sequence.started else self._start(context, sequence, index)
                 outputs.append(ended or self._next(context, sequence, index))
             except Exception as exc:
+                if drafting and isinstance(exc, NotFinite):
+                    # A wrong token may have made them, whosever: all is computed anew, without.
+                    self._distrust(drafting)
+                    continue
                 # Numbers that are none are in the cells too, for whoever would go on from them.
                 empty = places.spoil if isinstance(exc, NotFinite) else places.forget
                 empty(sequence.slot)
                 outputs.append(sequence.generation.fail(work_failure(exc)))
+        if self._wipe:
+            self._wipe = False
+            places.wipe()
         return outputs
 
     def _start(self, context: Context, sequence: GGUFSequence, index: int) -> Output | None:
         """Its prompt is done. An output when that is all that was asked for."""
-        sequence.started = True
-        ended = sequence.generation.prefilled()
-        if ended is not None:
+        if sequence.generation.remaining_tokens <= 0:
             # No token comes of them, but whoever goes on from these cells would find out.
             check_finite(context.logits(index))
-        return ended
+        sequence.started = True
+        return sequence.generation.prefilled()
+
+    def _verify(
+        self,
+        context: Context,
+        places: Places,
+        sequence: GGUFSequence,
+        last: int,
+        outputs: list[Output],
+    ) -> None:
+        """Sample from a row and from those of its draft, as long as the draft was right.
+
+        The sampler draws as it would without: once for each token that comes, from the same
+        logits in the same order.
+        """
+        draft, drafted, sequence.draft = sequence.draft, sequence.drafted, ()
+        generation, pace = sequence.generation, sequence.pace
+        assert pace is not None
+        assert generation.draft_tokens is not None
+        generation.draft_tokens += drafted
+        row, right, made = last - len(draft), 0, list[Output]()
+        try:
+            made.append(self._next(context, sequence, row))
+            for token in draft:
+                if generation.finished or sequence.tokens[-1] != token:
+                    break
+                right += 1
+                generation.draft_accepted_tokens += right <= drafted
+                made.append(self._next(context, sequence, row + right))
+        finally:
+            if made:
+                outputs.append(joined(made))
+        pace.learn(sequence.asked, min(right, drafted))
+        places.accept(sequence.slot, draft[:right])
+        for wrong in range(row + right + 1, last + 1):
+            check_finite(context.logits(wrong))
+
+    def _distrust(self, drafting: Sequence[GGUFSequence]) -> None:
+        """Clear the cells after this pass, and draft no more for these."""
+        for sequence in drafting:
+            assert sequence.pace is not None
+            sequence.pace.give_up()
+        self._wipe = True
 
     def _next(self, context: Context, sequence: GGUFSequence, index: int) -> Output:
         """Sample from the logits of a row of the last batch."""

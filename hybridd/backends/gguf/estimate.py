@@ -3,17 +3,19 @@
 weights: exact, from the tensor table. KV cache: `layers * kv_heads * (k + v) * cells` in the
 cache's type; a sliding window or a recurrent state needs less, so this is an upper bound.
 Compute buffers: llama.cpp reserves the graph of one micro-batch; logits are made for one row of
-each sequence.
+each sequence, and with a draft model for some more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from hybridd.core.model import Estimate, Facts
 
 from ..arithmetic import Context, context, kv_heads_total
+from .drafts import draft_rows
 
 DEFAULT_MICRO_BATCH = 512  # llama.cpp's n_ubatch
 # cache type -> (elements in a block, bytes of a block), as in `types.TENSOR_TYPES`
@@ -28,6 +30,8 @@ CACHE_TYPES = {
     "q4_0": (32, 18),
     "iq4_nl": (32, 18),
 }
+# Of a draft model, whatever the model's is: not every small model's heads suit quantized ones.
+DRAFT_CACHE_TYPE = "f16"
 CELL_BLOCK = 256
 # A worker's own pages beside the model: 21 MiB private were measured after importing the binding
 # and jinja2; the rest is for templates, sampler states and what the allocator keeps.
@@ -48,6 +52,24 @@ def estimate(facts: Facts, load_options: Mapping[str, Any]) -> Estimate:
         context_length=wanted.length,
         parallel=wanted.parallel,
     )
+
+
+def draft_estimate(facts: Facts, load_options: Mapping[str, Any]) -> Estimate:
+    """What a draft model adds to a load with these options: see `draft_model`.
+
+    Its context is no longer than it was trained for. It is in the same process.
+    """
+    wanted = context(facts, load_options)
+    length = min(wanted.length, facts.context_length or wanted.length)
+    own = {
+        **load_options,
+        "context_length": length,
+        "kv_cells": min(wanted.cells, length * wanted.parallel),
+        "kv_cache_type": DRAFT_CACHE_TYPE,
+        "draft_model": None,
+    }
+    made = estimate(facts, own)
+    return replace(made, overhead_bytes=made.overhead_bytes - OVERHEAD_BYTES)
 
 
 def _padded(wanted: Context) -> int:
@@ -79,6 +101,7 @@ def _compute_bytes(facts: Facts, load_options: Mapping[str, Any], wanted: Contex
     scores = 0
     if load_options.get("flash_attention") is False:
         scores = wanted.cells * (facts.heads or 0) * 4
-    # Logits of one row a sequence, computed and copied out.
-    logits = 2 * wanted.parallel * (facts.vocab_size or 0) * 4
+    # Logits of one row a sequence, and of drafts, computed and copied out.
+    rows = wanted.parallel + (draft_rows(wanted.parallel) if load_options.get("draft_model") else 0)
+    logits = 2 * rows * (facts.vocab_size or 0) * 4
     return batch * (values * 4 + mask + scores) + logits

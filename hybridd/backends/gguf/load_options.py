@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from hybridd.wire.errors import InvalidParams, Unsupported
 
+from .estimate import DRAFT_CACHE_TYPE
 from .library import llama
 
 CACHE_TYPES = {
@@ -97,6 +98,7 @@ class LoadOptions:
         flash_attention: None leaves it to llama.cpp.
         threads: None leaves it to the model's size.
         adapters: Their names; where they lie is said beside the options.
+        draft_model: Its id; the same holds for it.
     """
 
     context_length: int | None
@@ -114,6 +116,7 @@ class LoadOptions:
     flash_attention: bool | None
     kv_cache_type: str
     adapters: Sequence[str]
+    draft_model: str | None
 
     @classmethod
     def from_wire(cls, options: Mapping[str, Any]) -> Self:
@@ -124,9 +127,8 @@ class LoadOptions:
             Unsupported: An option that this engine does not have.
         """
         given = {k: v for k, v in options.items() if v is not None and v != "auto"}
-        for name in ("draft_model", "dtype"):
-            if given.get(name):
-                raise Unsupported(f"the gguf engine has no {name}", capability=name, format="gguf")
+        if given.get("dtype"):
+            raise Unsupported("the gguf engine has no dtype", capability="dtype", format="gguf")
         cache_type = str(given.get("kv_cache_type", "f16")).lower()
         if cache_type not in CACHE_TYPES:
             raise InvalidParams(
@@ -159,6 +161,31 @@ class LoadOptions:
             flash_attention=flash,
             kv_cache_type=cache_type,
             adapters=[str(each["name"]) for each in given.get("adapters", ())],
+            draft_model=given.get("draft_model"),
+        )
+
+    def for_draft(self, layers: int, context_length: int, parallel: int, cells: int) -> Self:
+        """The options of the draft model beside a model with these.
+
+        It has as large a part of itself on the GPU as the model has: so the planner shares both
+        out. Positions need no scaling within what it was trained for.
+
+        Args:
+            layers: The model's.
+            context_length, parallel, cells: Of the draft model's context.
+        """
+        placed = self.layers_for(layers)
+        whole = placed == ALL_LAYERS or placed > layers
+        return replace(
+            self,
+            context_length=context_length,
+            parallel=parallel,
+            kv_cells=cells,
+            gpu_layers=ALL_LAYERS if whole else placed and placed / (layers + 1),
+            rope=RopeScaling(),
+            kv_cache_type=DRAFT_CACHE_TYPE,
+            adapters=(),
+            draft_model=None,
         )
 
     def context_for(self, trained: int) -> int:

@@ -47,6 +47,11 @@ class Runnable(Protocol):
         ...
 
     @property
+    def draft(self) -> Sequence[int]:
+        """Tokens that go along behind the next one; none but where it generates."""
+        ...
+
+    @property
     def adapters(self) -> Key:
         """What it is computed with."""
         ...
@@ -57,7 +62,7 @@ R = TypeVar("R", bound=Runnable)
 
 @dataclass(frozen=True)
 class Row(Generic[R]):
-    """A part of a sequence: `count` tokens from the first that is not done."""
+    """A part of a sequence: `count` tokens from the first that is not done, and its draft."""
 
     sequence: R
     count: int
@@ -90,13 +95,14 @@ def compose(
 
     Args:
         sequences: Those to be brought forward, in the order they came.
-        micro_batch: Rows of the step, of all passes together; at least one a sequence.
+        micro_batch: Rows of the step, of all passes together; at least one a sequence, and its
+            draft.
         unified: Whether the sequences share their cells.
         fill_gaps: Whether a row may be added to other sequences and taken back.
         in_force: The adapters of the pass before; another one with them comes first.
     """
     generating = [Row(s, 1) for s in sequences if s.generating]
-    left = micro_batch - len(generating)
+    left = micro_batch - sum(1 + len(row.sequence.draft) for row in generating)
     prompts: list[Row[R]] = []
     for sequence in sequences:
         if not sequence.generating and left > 0:

@@ -97,14 +97,18 @@ class Places:
         self._spoiled = True
 
     def _clear(self) -> bool:
-        """Empty all slots and set the cells to zero, once nobody is at work in them."""
+        """Clear the cells, once nobody is at work in them."""
         if any(slot.busy for slot in self.slots.all):
             return False
+        self.wipe()
+        return True
+
+    def wipe(self) -> None:
+        """Empty all slots and set the cells to zero; who is at work is computed again."""
         for slot in self.slots.all:
             self.forget(slot)
         self._context.clear()
         self._spoiled = False
-        return True
 
     def _can_cut(self, slot: Slot, length: int) -> bool:
         return self._context.can_cut(slot.index, len(slot.tokens), length)
@@ -203,6 +207,8 @@ class Places:
                 self._context.decode(abort)
                 break
             except NoRoom:
+                if _without_drafts(rows):
+                    continue
                 rows = self._make_room(rows, active)
                 if not rows:
                     return []
@@ -219,7 +225,7 @@ class Places:
             sequence = row.sequence
             at = len(sequence.slot.tokens)
             sequence.slot.tokens.extend(sequence.tokens[at : at + row.count])
-        for number in self._filled(gaps):
+        for number in self._filled(gaps, rows):
             self._context.cut(number, len(self.slots.all[number].tokens))
         return list(zip(rows, indices, strict=True))
 
@@ -227,21 +233,26 @@ class Places:
         batch = self._context.batch
         batch.clear()
         indices: list[int] = []
-        missing = self._filled(gaps)
+        missing = self._filled(gaps, rows)
+        unwanted = [0] * _width(rows)
         for row in rows:
             sequence = row.sequence
             while missing and missing[0] < sequence.slot_index:
                 number = missing.pop(0)
-                batch.add(number, (0,), len(self.slots.all[number].tokens), logits=False)
+                batch.add(number, unwanted, len(self.slots.all[number].tokens), logits=False)
             at = len(sequence.slot.tokens)
             part = sequence.tokens[at : at + row.count]
             last = row.count == sequence.todo
-            indices.append(batch.add(sequence.slot_index, part, at, logits=last))
+            drafts = last and bool(sequence.draft)
+            if drafts:
+                part.extend(sequence.draft)
+            indices.append(batch.add(sequence.slot_index, part, at, logits=last, every=drafts))
         return indices
 
-    def _filled(self, gaps: Sequence[int]) -> list[int]:
-        """Those of the gaps with a cell to spare."""
-        return [n for n in gaps if len(self.slots.all[n].tokens) < self._context.length]
+    def _filled(self, gaps: Sequence[int], rows: Sequence[Row[GGUFSequence]]) -> list[int]:
+        """Those of the gaps with cells to spare for as many rows as the others have."""
+        most = self._context.length - _width(rows) if gaps else 0
+        return [n for n in gaps if len(self.slots.all[n].tokens) <= most]
 
     def _make_room(
         self, rows: Sequence[Row[GGUFSequence]], active: Sequence[GGUFSequence]
@@ -266,6 +277,11 @@ class Places:
         self.forget(retained)
         return True
 
+    def accept(self, slot: Slot, tokens: Sequence[int]) -> None:
+        """Keep the first tokens of a draft that was computed, and no others."""
+        slot.tokens.extend(tokens)
+        self._settle(slot)
+
     def _drop_inexact(self, slot: Slot) -> None:
         """Keep of a slot what a later prompt may use."""
         if slot.exact is not None and len(slot.tokens) > slot.exact:
@@ -274,7 +290,7 @@ class Places:
         slot.exact = None
 
     def _settle(self, slot: Slot) -> None:
-        """Make the cells what the slot says, after a pass that was not finished."""
+        """Make the cells what the slot says: a pass was not finished, or a draft was wrong."""
         held = self._context.held(slot.index)
         if held == len(slot.tokens):
             return
@@ -282,3 +298,16 @@ class Places:
             self._context.cut(slot.index, len(slot.tokens))
         else:
             self.forget(slot)
+
+
+def _width(rows: Sequence[Row[GGUFSequence]]) -> int:
+    """How many rows each sequence that generates has in a pass: of streams all have as many."""
+    return 1 + max((len(row.sequence.draft) for row in rows), default=0)
+
+
+def _without_drafts(rows: Sequence[Row[GGUFSequence]]) -> bool:
+    """Take the drafts out, for nobody gives way to what may be wrong; whether there were any."""
+    drafting = [row.sequence for row in rows if row.sequence.draft]
+    for sequence in drafting:
+        sequence.draft = ()
+    return bool(drafting)

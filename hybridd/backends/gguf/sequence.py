@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from hybridd.backends.generation import Generation
 from hybridd.backends.serving import ActiveSequence
 
+from .drafts import Pace
 from .sampling import Sampler
 from .slots import NONE, Key, Slot, common_prefix
 
@@ -24,6 +25,10 @@ class GGUFSequence(ActiveSequence):
         adapters: What it is computed with.
         started: The prompt was done once; tokens come.
         paused: Its cells were needed for requests that came before it.
+        draft: Tokens that may come after `tokens`, to be computed along with the next one.
+        drafted: How many of them a draft model proposed; others only make up the number.
+        asked: How many it might have proposed.
+        pace: How well drafts go; None without a draft model.
     """
 
     def __init__(
@@ -33,6 +38,7 @@ class GGUFSequence(ActiveSequence):
         slot: Slot,
         sampler: Sampler,
         adapters: Key = NONE,
+        pace: Pace | None = None,
     ) -> None:
         super().__init__(generation, prompt)
         self.tokens = array("i", prompt)
@@ -41,6 +47,9 @@ class GGUFSequence(ActiveSequence):
         self.adapters = adapters
         self.started = False
         self.paused = False
+        self.draft: Sequence[int] = ()
+        self.drafted = self.asked = 0
+        self.pace = pace
 
     @property
     def slot_index(self) -> int:
