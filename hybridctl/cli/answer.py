@@ -99,6 +99,8 @@ def timings(result: Completion | ChatCompletion, load_s: float | None) -> str:
     parts.append(prompt + _rate(spent.prompt_tokens_per_s))
     generated = f"generated {usage.completion_tokens} tokens in {spent.generation_s:.2f} s"
     parts.append(generated + _rate(spent.generation_tokens_per_s))
+    if spent.draft_tokens:
+        parts.append(f"drafted {spent.draft_tokens} ({spent.draft_accepted_tokens or 0} right)")
     parts.append(f"first token after {spent.first_token_s:.2f} s")
     parts.append(f"ended by {result.finish_reason}")
     return "; ".join(parts)

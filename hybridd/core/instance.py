@@ -32,7 +32,7 @@ class Instance:
         yield_to: The seq of a ticket that needs its memory: later requests are not handed out.
         unloads: Keys of those who wait for its end.
         refusal: Why its load failed, once it said so.
-        stale: Its files were replaced or went away since.
+        stale: Its files, or its draft model's, were replaced or went away since.
         threads_told: The last number of threads that it was told; None leaves it to its engine.
     """
 

@@ -94,7 +94,7 @@ LOAD: Mapping[str, Field] = {
         ),
         max_length=16,
     ),
-    "draft_model": Text(1, 1024),
+    "draft_model": OneOf((Text(1, 4096), NULL)),
 }
 
 SAMPLING_FIELD = Struct(SAMPLING, what="an object of sampling options")

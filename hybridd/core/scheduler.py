@@ -251,8 +251,9 @@ class Scheduler:
 
     def _files_changed(self, event: FilesChanged) -> None:
         self.quarantine.clear(event.model)
-        if instance := self.instances.get(event.model):
-            instance.stale = True
+        for instance in self.instances.values():
+            if event.model in (instance.model, instance.plan.load_options.get("draft_model")):
+                instance.stale = True
 
     def _configure(self, event: Configure) -> None:
         self._roster.config = event

@@ -19,12 +19,12 @@ from hybridd.backends.registry import FormatInfo
 from hybridd.core import work
 from hybridd.core.instance import Instance
 from hybridd.core.lifecycle import State
-from hybridd.core.model import ModelRecord
+from hybridd.core.model import Estimate, Facts, ModelRecord
 from hybridd.core.naming import resolve
 from hybridd.core.options import complete_sampling, wanted_of
 from hybridd.core.plan import Need
 from hybridd.host.processes import ProcessHost
-from hybridd.service import adapters, refusals, views
+from hybridd.service import adapters, draft_models, refusals, views
 from hybridd.service.configuration import Configuration
 from hybridd.service.jobs import Job, Jobs
 from hybridd.service.library import Library
@@ -120,7 +120,7 @@ class Manager:
             next(self._keys),
             record.id,
             load=True,
-            load_options=self._wanted(record, load_options),
+            load_options=await self._wanted(record, load_options),
             keepalive=self._settled(record, "keepalive", keepalive),
             pin=self._settled(record, "pin", pin),
         )
@@ -147,7 +147,7 @@ class Manager:
             next(self._keys),
             record.id,
             load=True,
-            load_options=self._wanted(record, load_options),
+            load_options=await self._wanted(record, load_options),
             keepalive=self._settled(record, "keepalive", keepalive),
             pin=self._settled(record, "pin", pin),
             detached=True,
@@ -208,7 +208,7 @@ class Manager:
             item = work.Item(
                 made.key,
                 record.id,
-                load_options=self._wanted(record, load_options),
+                load_options=await self._wanted(record, load_options),
                 keepalive=self._settled(record, "keepalive", keepalive),
                 pin=settled.get("pin"),
                 switch=self._configuration["models.smart_switching"],
@@ -341,23 +341,25 @@ class Manager:
         value = self.settings.get(record.id).get(key) if asked is None else asked
         return math.inf if key == "keepalive" and value is not None and value < 0 else value
 
-    def _wanted(
+    async def _wanted(
         self, record: ModelRecord, load_options: Mapping[str, Any] | None
     ) -> dict[str, Any]:
-        parallel = self._backends[record.format].parallel(record.facts)
+        backend = self._backends[record.format]
         own = self.settings.get(record.id).get("load_options", {})
-        asked = {**own, **(load_options or {})}
+        asked: Mapping[str, Any] = {**own, **(load_options or {})}
+        instance = self._scheduler.instances.get(record.id)
+        drafting = instance.in_force.get("draft_model") if instance is not None else None
+        asked = await draft_models.named(asked, record, backend, self._loadable, drafting)
         models = self._library.snapshot.models
-        return wanted_of(adapters.named(asked, models, record.format), parallel.most)
+        most = backend.parallel(record.facts).most
+        return wanted_of(adapters.named(asked, models, record.format), most)
 
     def _need(self, record: ModelRecord) -> Need:
         backend = self._backends[record.format]
         facts = record.facts
         return Need(
             record.id,
-            lambda options: adapters.with_weights(
-                backend.estimate(facts, options), options, self._library.snapshot.models
-            ),
+            lambda options: self._estimate(backend, facts, options),
             context_length=facts.context_length,
             auto_context=self._configuration["models.auto_context"],
             auto_parallel=backend.parallel(facts).auto,
@@ -365,6 +367,12 @@ class Manager:
             gpu=backend.uses_gpu(),
             layers=facts.layers if backend.splits_layers else None,
         )
+
+    def _estimate(self, backend: Backend, facts: Facts, options: Mapping[str, Any]) -> Estimate:
+        """What a load needs, with all that is loaded beside the model."""
+        models = self._library.snapshot.models
+        made = adapters.with_weights(backend.estimate(facts, options), options, models)
+        return draft_models.with_draft(made, options, backend, models)
 
     def _loaded(self, instance: Instance) -> dict[str, Any]:
         return views.loaded(

@@ -17,6 +17,8 @@ from hybridd.wire.errors import HybriddError
 GENERATIONS = frozenset({"generate", "chat"})
 # Their results name the model, as those of generations do.
 _ENCODINGS = frozenset({"embed", "rerank"})
+# What an engine with a draft model adds to its timings.
+_DRAFT_COUNTS = ("draft_tokens", "draft_accepted_tokens")
 
 # Sends what a sink took. Called once for all sinks that named it, so that what a step brings for
 # several streams of one client becomes one write.
@@ -119,6 +121,7 @@ class Work:
         fresh = usage.get("prompt_tokens", 0) - usage["cached_tokens"]
         generated = usage.get("completion_tokens", 0)
         first = (self.first_delta_at or now) - self.arrived_at
+        drafts = {name: engine[name] for name in _DRAFT_COUNTS if name in engine}
         made = {
             "queue_s": max(0.0, sent - self.arrived_at - self.load_s),
             "load_s": self.load_s,
@@ -129,4 +132,4 @@ class Work:
             "prompt_tokens_per_s": fresh / prompt_s if prompt_s > 0 else None,
             "generation_tokens_per_s": generated / generation_s if generation_s > 0 else None,
         }
-        return {k: round(v, 6) for k, v in made.items() if v is not None}
+        return {k: round(v, 6) for k, v in made.items() if v is not None} | drafts

@@ -19,11 +19,12 @@ from hybridd.backends.api import Backend, LoadSpec
 from hybridd.backends.cpu import usable_cores
 from hybridd.core import work
 from hybridd.core.devices import CPU, Snapshot
+from hybridd.core.model import ModelRecord
 from hybridd.core.plan import Need
 from hybridd.core.scheduler import Scheduler
 from hybridd.host.processes import ProcessHost
 from hybridd.host.worker_process import WorkerProcess
-from hybridd.service import adapters
+from hybridd.service import adapters, draft_models
 from hybridd.service.configuration import Configuration
 from hybridd.service.events import EventHub
 from hybridd.service.jobs import Job, Jobs
@@ -222,7 +223,7 @@ class Residency:
         spec: LoadSpec = {
             "model": record.id,
             "format": record.format,
-            "path": str(record.facts.files[0] if record.path.is_file() else record.path),
+            "path": _path(record),
             "load_options": dict(effect.plan.load_options),
             "defaults": dict(record.facts.defaults),
             "identity": record.content,
@@ -233,6 +234,8 @@ class Residency:
         }
         if placed := adapters.placed(effect.plan.load_options, self._library.snapshot.models):
             spec["adapters"] = list(placed)
+        if draft := draft_models.of(effect.plan.load_options, self._library.snapshot.models):
+            spec["draft"] = {"model": draft.id, "path": _path(draft)}
         if allowed := self.permissions(record.id):
             spec["permissions"] = allowed
         supervisor = Supervisor(
@@ -335,6 +338,11 @@ class Residency:
     def _spawn(self, task: Callable[..., Any], *args: Any) -> None:
         assert self._nursery is not None, "Residency.run has to be running"
         self._nursery.start_soon(task, *args)
+
+
+def _path(record: ModelRecord) -> str:
+    """What an engine is told to load."""
+    return str(record.facts.files[0] if record.path.is_file() else record.path)
 
 
 _PERFORM: Mapping[type, Callable[[Residency, Any], None]] = {

@@ -199,6 +199,8 @@ class Timings(Record):
     total_s: float = 0.0
     prompt_tokens_per_s: float | None = None
     generation_tokens_per_s: float | None = None
+    draft_tokens: int | None = None
+    draft_accepted_tokens: int | None = None
 
 
 class Completion(Record):

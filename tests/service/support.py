@@ -214,6 +214,9 @@ class FakeBackend:
         length = int(load_options.get("context_length", 4096))
         return Estimate(facts.weights_bytes, 0, 0, 0, length, 1)
 
+    def draft_estimate(self, facts: Facts, load_options: Mapping[str, Any]) -> Estimate:
+        return Estimate(facts.weights_bytes, 4, 3, 2, 1, 1)
+
 
 class FakeLibrary:
     """A catalog that the test writes."""

@@ -28,6 +28,9 @@ def configure_load(parser: Parser) -> None:
     add_load_options(parser)
     parser.add_argument("--parallel", type=int, metavar="N", help="requests at the same time")
     parser.add_argument("--gpu-layers", metavar="N", help='layers on the GPU, or "auto"')
+    parser.add_argument(
+        "--draft-model", metavar="MODEL", help="a small model that proposes tokens to it"
+    )
     parser.add_argument("--pin", action="store_true", help="never evict it")
     parser.add_argument("--no-wait", action="store_true", help="print the job and leave")
 
@@ -39,6 +42,7 @@ def load(args: Namespace) -> int:
         "context_length": args.context_length,
         "parallel": args.parallel,
         "gpu_layers": int(layers) if layers is not None and layers.isdecimal() else layers,
+        "draft_model": args.draft_model,
         "keepalive": args.keepalive,
         "pin": args.pin or None,
     }

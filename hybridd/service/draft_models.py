@@ -1,0 +1,91 @@
+"""The model that a load's `draft_model` means, and what it adds to what the load needs.
+
+Clients name it as they name the model. Whether the two models' vocabularies go together is found
+out by the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from hybridd.backends.api import Backend, Drafting
+from hybridd.core.model import Estimate, ModelRecord
+from hybridd.wire.errors import InvalidParams, Unsupported
+
+Models = Mapping[str, ModelRecord]
+
+
+async def named(
+    load_options: Mapping[str, Any],
+    record: ModelRecord,
+    backend: Backend,
+    loadable: Callable[[str], Awaitable[ModelRecord]],
+    in_force: str | None = None,
+) -> Mapping[str, Any]:
+    """The load options with the full id of their draft model, or without one (null).
+
+    Args:
+        record: The model that it is to draft for.
+        backend: The model's. One that drafts nothing gets the option as it is, to refuse it.
+        loadable: Finds a model by any of its names, as for `model`.
+        in_force: What drafts for the model now, if it is loaded. It may have left the catalog.
+
+    Raises:
+        HybriddError: Those of `loadable`.
+        Unsupported: Nothing can be drafted for the model.
+        InvalidParams: What is meant cannot draft for it.
+    """
+    wanted = load_options.get("draft_model")
+    if wanted is None:
+        return {name: value for name, value in load_options.items() if name != "draft_model"}
+    if wanted == in_force or not isinstance(backend, Drafting):
+        return load_options
+    if "completion" not in record.facts.capabilities:
+        raise Unsupported(
+            f"a draft model helps to generate text, and {record.id} generates none; leave "
+            "draft_model out",
+            capability="draft_model",
+            format=record.format,
+        )
+    draft = await loadable(wanted)
+    if draft.format != record.format:
+        raise _invalid(
+            f"{draft.id} is a {draft.format} model and cannot draft for {record.id}, which is a "
+            f"{record.format} one",
+            "other format",
+        )
+    if "completion" not in draft.facts.capabilities:
+        raise _invalid(
+            f"{draft.id} generates no text, so it cannot draft any for {record.id}",
+            "generates no text",
+        )
+    return {**load_options, "draft_model": draft.id}
+
+
+def of(load_options: Mapping[str, Any], models: Models) -> ModelRecord | None:
+    """The draft model of options that `named` made, if there is one and it has not gone away."""
+    return models.get(load_options.get("draft_model") or "")
+
+
+def with_draft(
+    estimate: Estimate, load_options: Mapping[str, Any], backend: Backend, models: Models
+) -> Estimate:
+    """What a load needs, with its draft model."""
+    record = of(load_options, models)
+    if record is None or not isinstance(backend, Drafting):
+        return estimate
+    added = backend.draft_estimate(record.facts, load_options)
+    return replace(
+        estimate,
+        weights_bytes=estimate.weights_bytes + added.weights_bytes,
+        kv_cache_bytes=estimate.kv_cache_bytes + added.kv_cache_bytes,
+        compute_bytes=estimate.compute_bytes + added.compute_bytes,
+        overhead_bytes=estimate.overhead_bytes + added.overhead_bytes,
+        spread=None,
+    )
+
+
+def _invalid(message: str, reason: str) -> InvalidParams:
+    return InvalidParams(message, field="load_options.draft_model", reason=reason)
