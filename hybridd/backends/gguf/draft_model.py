@@ -74,7 +74,6 @@ def open_draft(
     # How many tokens it was trained on is known only later, and no matter for the weights.
     own = options.for_draft(model.layers, context.length, context.parallel, context.cells)
     draft.open(own_spec, own, progress)
-    drafting: Context | None = None
     try:
         _check_draft(draft, own_spec, spec)
         if difference := vocabulary_difference(model.vocabulary, draft.vocabulary):
@@ -84,18 +83,23 @@ def open_draft(
                 reason="other vocabulary",
                 draft_model=placed["model"],
             )
-        length = min(context.length, draft.trained_context or context.length)
-        cells = min(context.cells, length * context.parallel)
-        own = options.for_draft(model.layers, length, context.parallel, cells)
-        threads = options.threads or threads_for(draft.weights_bytes)
-        drafting = Context(draft, own, threads, own_spec, unified=True)
-        on_gpu = options.layers_for(model.layers) not in range(model.layers + 1)
-        return Drafter(model, context, draft, drafting, threads, on_gpu=on_gpu)
+        return _drafter(model, context, draft, options, own_spec)
     except BaseException:
-        if drafting is not None:
-            drafting.close()
         draft.close()
         raise
+
+
+def _drafter(
+    model: Model, context: Context, draft: Model, options: LoadOptions, own_spec: LoadSpec
+) -> Drafter:
+    """Make the draft model's context, which is no longer than it was trained for."""
+    length = min(context.length, draft.trained_context or context.length)
+    cells = min(context.cells, length * context.parallel)
+    own = options.for_draft(model.layers, length, context.parallel, cells)
+    threads = options.threads or threads_for(draft.weights_bytes)
+    drafting = Context(draft, own, threads, own_spec, unified=True)
+    on_gpu = options.layers_for(model.layers) not in range(model.layers + 1)
+    return Drafter(model, context, draft, drafting, threads, on_gpu=on_gpu)
 
 
 def vocabulary_difference(one: Vocabulary, other: Vocabulary) -> str | None:
