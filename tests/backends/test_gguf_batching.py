@@ -172,6 +172,28 @@ def test_a_prompt_is_aborted_inside_its_step(directory: Path, name: str) -> None
     engine.close()
 
 
+@pytest.mark.parametrize("name", ["tiny-qwen2", "tiny-qwen2 unified"])
+@pytest.mark.parametrize("gone", [{1}, {1, 2}])
+def test_a_pass_is_given_up_only_where_most_of_it_was_for_nobody(
+    directory: Path, name: str, gone: set[int]
+) -> None:
+    engine = load(directory, name)
+    crowd = Crowd(engine)
+    for key in range(3):
+        crowd.submit(key, " ".join([*WORDS, *WORDS[:key]]), **greedy(3))
+    engine.set_interrupted(lambda request_id: request_id in gone)
+    crowd.step()
+    assert crowd.tokens[0] == (1 if len(gone) == 1 else 0)
+    for key in gone:
+        crowd.cancel(key)
+    crowd.run()
+    alone = Alone(load(directory, name.partition(" ")[0], parallel=1))
+    assert alone.said(" ".join(WORDS), 3, crowd.texts[0])
+    check_whole(engine)
+    alone._engine.close()
+    engine.close()
+
+
 def test_a_conversation_that_lost_its_slot_comes_back_from_the_host(directory: Path) -> None:
     engine = load(directory, "tiny-qwen2", kv_spec(64 * MIB), parallel=1)
     prompts = [" ".join(random.Random(n).choices(WORDS, k=50)) for n in range(3)]

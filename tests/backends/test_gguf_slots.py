@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridd.backends.gguf.passes import MAX_GAP, MIN_FRAGMENT, compose
+from hybridd.backends.gguf.passes import MAX_FILLING, MAX_GAP, MIN_FRAGMENT, compose
 from hybridd.backends.gguf.slots import MIN_COPIED_TOKENS, NONE, Key, Slot, Slots, common_prefix
 from hybridd.backends.gguf.state_cache import SavedState, StateCache
 
@@ -199,6 +199,11 @@ class Work:
     generating: bool
     adapters: Key = NONE
     draft: Sequence[int] = ()
+    done: int = 0
+
+    @property
+    def length(self) -> int:
+        return self.done + self.todo
 
 
 WORKS = st.lists(st.tuples(st.booleans(), st.integers(1, 50)), min_size=1, max_size=8).map(
@@ -212,13 +217,23 @@ def test_drafts_take_rows_that_prompts_would_have() -> None:
     assert [row.count for row in only.rows] == [1, 1, 16 - 4 - 2]
 
 
-@given(WORKS, st.integers(8, 64), st.booleans())
+@given(WORKS, st.integers(8, 64), st.booleans(), st.sampled_from([0, 30, 100]))
 def test_a_step_keeps_to_the_micro_batch_and_serves_everyone_who_generates(
-    works: list[Work], micro_batch: int, unified: bool
+    works: list[Work], micro_batch: int, unified: bool, fill_to: int
 ) -> None:
-    passes = compose(works, micro_batch, unified=unified, fill_gaps=True)
-    rows = [row for each in passes for row in each.rows]
+    passes = compose(works, micro_batch, unified=unified, fill_to=fill_to)
+    rows = sorted(
+        (row for each in passes for row in each.rows), key=lambda row: row.sequence.slot_index
+    )
     assert sum(row.count for row in rows) <= micro_batch
+    for each in passes:
+        assert sum(row.count + row.filling for row in each.rows) <= micro_batch
+        if not unified:
+            assert len({row.count + row.filling for row in each.rows}) == 1
+            numbers = [*(row.sequence.slot_index for row in each.rows), *each.gaps]
+            together = max(numbers) - min(numbers) == len(numbers) - 1
+            assert together or each.rows[0].sequence.generating
+    assert all(row.count + row.filling <= fill_to for row in rows if row.filling)
     assert all(0 < row.count <= row.sequence.todo for row in rows)
     served = [row.sequence.slot_index for row in rows]
     assert len(served) == len(set(served))
@@ -247,15 +262,57 @@ def test_a_step_keeps_to_the_micro_batch_and_serves_everyone_who_generates(
 )
 def test_small_gaps_between_streams_are_filled(numbers: list[int], gaps: list[int]) -> None:
     works = [Work(number, 1, True) for number in numbers]
-    (only,) = compose(works, 16, unified=False, fill_gaps=True)
+    (only,) = compose(works, 16, unified=False, fill_to=64)
     assert only.gaps == gaps
     assert [row.sequence.slot_index for row in only.rows] == sorted(numbers)
 
 
 def test_no_gap_is_filled_where_it_would_leave_a_trace() -> None:
     works = [Work(0, 1, True), Work(2, 1, True)]
-    (only,) = compose(works, 16, unified=False, fill_gaps=False)
+    (only,) = compose(works, 16, unified=False)
     assert not only.gaps
+
+
+Shape = list[list[tuple[int, int]]]
+
+
+@pytest.mark.parametrize(
+    ("todo", "expected"),
+    [
+        ([20, 20, 20], [[(20, 0), (20, 0), (20, 0)]]),
+        ([20, 22, 19], [[(20, 2), (22, 0), (19, 3)]]),
+        # To fill the first two would take more rows than a pass is worth.
+        ([5, 21, 20], [[(5, 0)], [(21, 0), (20, 1)]]),
+        ([20, 20 + MAX_FILLING], [[(20, MAX_FILLING), (20 + MAX_FILLING, 0)]]),
+        ([20, 21 + MAX_FILLING], [[(20, 0)], [(21 + MAX_FILLING, 0)]]),
+        # What a longer third costs the first two counts as well.
+        ([20, 24, 29], [[(20, 4), (24, 0)], [(29, 0)]]),
+    ],
+)
+def test_prompts_of_neighbours_go_together_where_filling_them_is_cheap(
+    todo: list[int], expected: Shape
+) -> None:
+    works = [Work(i, count, False) for i, count in enumerate(todo)]
+    passes = compose(works, 128, unified=False, fill_to=512)
+    assert [[(row.count, row.filling) for row in each.rows] for each in passes] == expected
+
+
+@pytest.mark.parametrize(
+    ("works", "micro_batch", "fill_to"),
+    [
+        pytest.param([Work(0, 20, False), Work(2, 20, False)], 128, 512, id="no neighbours"),
+        pytest.param([Work(0, 20, False), Work(1, 21, False)], 128, 0, id="it leaves a trace"),
+        pytest.param([Work(0, 31, False), Work(1, 32, False)], 63, 512, id="the micro-batch"),
+        pytest.param(
+            [Work(0, 20, False, done=491), Work(1, 22, False)], 128, 512, id="the context's end"
+        ),
+    ],
+)
+def test_prompts_go_alone_where_they_cannot_be_filled(
+    works: list[Work], micro_batch: int, fill_to: int
+) -> None:
+    passes = compose(works, micro_batch, unified=False, fill_to=fill_to)
+    assert [[row.filling for row in each.rows] for each in passes] == [[0], [0]]
 
 
 ONE: Key = (("one", 1.0),)

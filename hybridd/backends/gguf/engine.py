@@ -230,7 +230,7 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
             running,
             context.micro_batch,
             unified=context.unified,
-            fill_gaps=context.can_cut_anywhere,
+            fill_to=context.length if context.can_cut_anywhere else 0,
             in_force=self._adapters.in_force,
         )
         outputs: list[Output] = []
@@ -243,11 +243,12 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
         rows = [row for row in work.rows if not row.sequence.paused]
         if not rows:
             return []
-        prompts = [r.sequence.id for r in rows if not r.sequence.generating]
-        interrupted = self._interrupted
+        prompts = [(r.sequence.id, r.count) for r in rows if not r.sequence.generating]
+        half, interrupted = sum(r.count for r in rows) / 2, self._interrupted
 
         def abort() -> bool:
-            return any(interrupted(request_id) for request_id in prompts)
+            # Others lose the pass as well: not for the lesser part of it.
+            return sum(count for id, count in prompts if interrupted(id)) >= half
 
         self._adapters.use(context.native, work.adapters)
         try:

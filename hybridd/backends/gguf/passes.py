@@ -5,8 +5,9 @@ order in which they came, so that a long prompt holds the others up for one micr
 
 With unified cells all that is one pass. As streams, llama.cpp computes only sequences with
 neighbouring numbers together, each with an equal number of rows, and would cut a mixed batch into
-many small ones, of which each reads all weights again. So prompts get passes of their own there,
-and a small gap between sequences that generate is filled with rows that are taken back afterwards.
+many small ones, of which each reads all weights again. So prompts go apart from sequences that
+generate there, neighbours of about the same length together. What is missing to neighbours and to
+equal lengths, where it is little, is filled with rows that are taken back afterwards.
 
 Adapters are a state of the context: sequences with different ones get passes of their own, every
 one of them in every step, so that nobody waits for the others' turn.
@@ -15,7 +16,7 @@ one of them in every step, so that nobody waits for the others' turn.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Generic, Protocol, TypeVar
 
@@ -24,6 +25,9 @@ from .slots import NONE, Key
 # A row that fills a gap costs a fraction of what another pass over the weights does; measured with
 # 0.5 B on two cores, about a third.
 MAX_GAP = 2
+# Rows that may be added to prompts where that saves a pass: reading the weights once more costs as
+# much as ten rows of a prompt with two cores, and more where there are more.
+MAX_FILLING = 8
 # A pass for fewer tokens of a longer prompt spends more on reading the weights than it gains.
 MIN_FRAGMENT = 64
 
@@ -39,6 +43,11 @@ class Runnable(Protocol):
     @property
     def todo(self) -> int:
         """Tokens that are not in the cells yet; one or more."""
+        ...
+
+    @property
+    def length(self) -> int:
+        """Tokens that it has, done or not."""
         ...
 
     @property
@@ -62,10 +71,15 @@ R = TypeVar("R", bound=Runnable)
 
 @dataclass(frozen=True)
 class Row(Generic[R]):
-    """A part of a sequence: `count` tokens from the first that is not done, and its draft."""
+    """A part of a sequence: `count` tokens from the first that is not done, and its draft.
+
+    Attributes:
+        filling: Rows behind them that nobody wants, for all streams of a pass to have as many.
+    """
 
     sequence: R
     count: int
+    filling: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,7 +102,7 @@ def compose(
     micro_batch: int,
     *,
     unified: bool,
-    fill_gaps: bool = False,
+    fill_to: int = 0,
     in_force: Key = NONE,
 ) -> list[Pass[R]]:
     """Passes of one step.
@@ -98,7 +112,8 @@ def compose(
         micro_batch: Rows of the step, of all passes together; at least one a sequence, and its
             draft.
         unified: Whether the sequences share their cells.
-        fill_gaps: Whether a row may be added to other sequences and taken back.
+        fill_to: A stream may be added rows that are taken back as long as it has no more tokens
+            than this; 0 where none may.
         in_force: The adapters of the pass before; another one with them comes first.
     """
     generating = [Row(s, 1) for s in sequences if s.generating]
@@ -116,27 +131,44 @@ def compose(
     for key in sorted(keys, key=lambda key: key != in_force):
         tokens = [row for row in generating if row.sequence.adapters == key]
         chunks = [row for row in prompts if row.sequence.adapters == key]
-        passes.extend(_passes(tokens, chunks, key, unified=unified, fill_gaps=fill_gaps))
+        if unified:
+            passes.append(Pass([*tokens, *chunks], (), key))
+            continue
+        if tokens:
+            tokens.sort(key=lambda row: row.sequence.slot_index)
+            numbers = [row.sequence.slot_index for row in tokens]
+            passes.append(Pass(tokens, _gaps(numbers) if fill_to else (), key))
+        passes.extend(Pass(rows, (), key) for rows in _joined(chunks, micro_batch, fill_to))
     return passes
 
 
-def _passes(
-    generating: list[Row[R]],
-    prompts: list[Row[R]],
-    adapters: Key,
-    *,
-    unified: bool,
-    fill_gaps: bool,
-) -> list[Pass[R]]:
-    """Passes of sequences that may be computed together; one row at least."""
-    if unified:
-        return [Pass([*generating, *prompts], (), adapters)]
-    passes = [Pass([row], (), adapters) for row in prompts]
-    if generating:
-        generating.sort(key=lambda row: row.sequence.slot_index)
-        numbers = [row.sequence.slot_index for row in generating]
-        passes.insert(0, Pass(generating, _gaps(numbers) if fill_gaps else (), adapters))
-    return passes
+def _joined(chunks: list[Row[R]], micro_batch: int, fill_to: int) -> list[list[Row[R]]]:
+    """Parts of prompts that go together: of neighbours, each with as many rows as the longest."""
+    groups: list[list[Row[R]]] = []
+    for row in sorted(chunks, key=lambda row: row.sequence.slot_index):
+        if groups and row.sequence.slot_index == groups[-1][-1].sequence.slot_index + 1:
+            filled = _filled([*groups[-1], row])
+            added = sum(each.filling for each in filled) - sum(e.filling for e in groups[-1])
+            if added <= (MAX_FILLING if fill_to else 0) and _fit(filled, micro_batch, fill_to):
+                groups[-1] = filled
+                continue
+        groups.append([row])
+    return groups
+
+
+def _filled(rows: list[Row[R]]) -> list[Row[R]]:
+    """The same rows, all of them as wide as the longest."""
+    width = max(row.count for row in rows)
+    return [replace(row, filling=width - row.count) for row in rows]
+
+
+def _fit(rows: list[Row[R]], micro_batch: int, fill_to: int) -> bool:
+    """Whether a pass has room for the rows, and each stream for its own."""
+    return sum(row.count + row.filling for row in rows) <= micro_batch and all(
+        row.sequence.length - row.sequence.todo + row.count + row.filling <= fill_to
+        for row in rows
+        if row.filling
+    )
 
 
 def _gaps(numbers: Sequence[int]) -> list[int]:

@@ -225,6 +225,8 @@ class Places:
             sequence = row.sequence
             at = len(sequence.slot.tokens)
             sequence.slot.tokens.extend(sequence.tokens[at : at + row.count])
+            if row.filling:
+                self._context.cut(sequence.slot_index, at + row.count)
         for number in self._filled(gaps, rows):
             self._context.cut(number, len(self.slots.all[number].tokens))
         return list(zip(rows, indices, strict=True))
@@ -247,6 +249,8 @@ class Places:
             if drafts:
                 part.extend(sequence.draft)
             indices.append(batch.add(sequence.slot_index, part, at, logits=last, every=drafts))
+            if row.filling:
+                batch.add(sequence.slot_index, [0] * row.filling, at + row.count, logits=False)
         return indices
 
     def _filled(self, gaps: Sequence[int], rows: Sequence[Row[GGUFSequence]]) -> list[int]:

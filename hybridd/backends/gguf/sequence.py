@@ -62,6 +62,11 @@ class GGUFSequence(ActiveSequence):
         return len(self.tokens) - len(self.slot.tokens)
 
     @property
+    def length(self) -> int:
+        """Tokens that it has, done or not."""
+        return len(self.tokens)
+
+    @property
     def generating(self) -> bool:
         """Whether its next row is a token of its own; not so while lost cells come back."""
         return self.started and self.todo == 1
