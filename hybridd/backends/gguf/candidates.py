@@ -56,11 +56,15 @@ def likeliest(logits: Logits, count: int) -> Ids:
     blocks = len(logits) // _BLOCK
     if blocks <= count:
         return every(logits)
-    maxima = logits[: blocks * _BLOCK].reshape(_BLOCK, blocks).max(axis=0)
-    rest = logits[blocks * _BLOCK :].max(initial=-math.inf)
-    if not math.isfinite(np.maximum(maxima.max(), rest)):  # of both, Python's max may miss NaN
+    whole = blocks * _BLOCK
+    # The ufunc itself: an array's `max` takes a way through Python.
+    maxima = np.maximum.reduce(logits[:whole].reshape(_BLOCK, blocks), axis=0)
+    maxima.partition(blocks - count)  # NaN comes last, as the largest does
+    largest = np.maximum.reduce(maxima[blocks - count :])
+    if whole < len(logits):
+        largest = np.maximum(largest, np.maximum.reduce(logits[whole:]))
+    if not math.isfinite(largest):
         raise NotFinite
-    maxima.partition(blocks - count)
     # As many blocks have an element that reaches it.
     found: Ids = (logits >= maxima[blocks - count]).nonzero()[0]
     return found

@@ -98,6 +98,7 @@ class Context:
         self.recurrent = model.recurrent
         self.window = model.sliding_window
         self._logits = ctypes.c_float * model.vocabulary.vocab_size
+        self._views: dict[int, np.ndarray[Any, np.dtype[np.float32]]] = {}
         self._shifted = False
         # One sequence's cells, as llama.cpp rounds them, decide which rope factors count.
         self.beyond_original = int(llama.llama_n_ctx_seq(self.native)) > model.original_context
@@ -155,9 +156,13 @@ class Context:
     def logits(self, row: int) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Those of a row of the last batch; valid until the next `decode`."""
         pointer = llama.llama_get_logits_ith(self.native, row)
-        address = ctypes.cast(pointer, ctypes.c_void_p).value
-        assert address is not None, "the row's logits were not asked for"
-        return np.ctypeslib.as_array(self._logits.from_address(address))
+        assert pointer, "the row's logits were not asked for"
+        address = ctypes.addressof(pointer.contents)
+        # llama.cpp has the same few places for them all the time.
+        if (view := self._views.get(address)) is None:
+            view = np.ctypeslib.as_array(self._logits.from_address(address))
+            self._views[address] = view
+        return view
 
     def set_threads(self, count: int) -> None:
         """Compute with this many threads from now on."""

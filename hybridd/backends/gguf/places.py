@@ -236,7 +236,7 @@ class Places:
         batch.clear()
         indices: list[int] = []
         missing = self._filled(gaps, rows)
-        unwanted = [0] * _width(rows)
+        unwanted = [0] * _width(rows) if missing else []
         for row in rows:
             sequence = row.sequence
             while missing and missing[0] < sequence.slot_index:
@@ -255,7 +255,9 @@ class Places:
 
     def _filled(self, gaps: Sequence[int], rows: Sequence[Row[GGUFSequence]]) -> list[int]:
         """Those of the gaps with cells to spare for as many rows as the others have."""
-        most = self._context.length - _width(rows) if gaps else 0
+        if not gaps:
+            return []
+        most = self._context.length - _width(rows)
         return [n for n in gaps if len(self.slots.all[n].tokens) <= most]
 
     def _make_room(
