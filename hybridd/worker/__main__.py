@@ -23,7 +23,7 @@ def main() -> None:
     process.own_session()
     process.reset_signals()
     process.log_to(2)
-    process.raise_oom_score()
+    process.raise_oom_score(os.getppid())
     process.set_name("hybridd-worker")
     if arguments.daemon is not None and not process.die_with(arguments.daemon):
         os._exit(EXIT_ENDED)

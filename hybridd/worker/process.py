@@ -56,13 +56,16 @@ def set_title(title: str) -> None:
             ctypes.memmove(start, data.ljust(room, b"\0"), room)
 
 
-def raise_oom_score() -> None:
-    """Let the kernel prefer this process when memory runs out. Raising needs no privilege."""
-    path = "/proc/self/oom_score_adj"
+def raise_oom_score(daemon: int) -> None:
+    """Let the kernel prefer this process to `daemon` when memory runs out.
+
+    Counted from there, since a template of one model was raised before its workers are forked.
+    Raising needs no privilege.
+    """
     with contextlib.suppress(OSError, ValueError):
-        with open(path) as file:
+        with open(f"/proc/{daemon}/oom_score_adj") as file:
             score = int(file.read())
-        with open(path, "w") as file:
+        with open("/proc/self/oom_score_adj", "w") as file:
             file.write(str(min(1000, score + _OOM_SCORE_RAISE)))
 
 

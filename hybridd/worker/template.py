@@ -107,7 +107,7 @@ class Template:
             process.reset_signals()
             process.log_to(log_fd)
             os.close(log_fd)
-            process.raise_oom_score()
+            process.raise_oom_score(self._daemon)
             code = EXIT_ENDED
             if process.wait_for_adoption(middle, self._daemon) and process.die_with(self._daemon):
                 channel = Channel.from_fd(channel_fd)

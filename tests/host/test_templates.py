@@ -60,6 +60,11 @@ async def end(worker: WorkerProcess) -> None:
     await worker.wait()
 
 
+def oom_score(pid: int) -> int:
+    """How much rather than others the kernel ends it when memory runs out."""
+    return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+
 async def gone(host: ProcessHost, *labels: str) -> None:
     while set(labels) & set(host.template_pids()):
         await trio.testing.wait_all_tasks_blocked(0.01)
@@ -208,3 +213,12 @@ async def test_a_start_that_nobody_waits_for_leaves_nothing_but_templates() -> N
                 scope.cancel()
         worker = await started(host, "a")
         assert set(procfs.children()) == {worker.pid, *host.template_pids().values()}
+
+
+async def test_no_worker_is_the_kernels_choice_by_the_way_it_was_forked() -> None:
+    async with running() as host:
+        workers = await started(host, "a"), await host.start_worker(KEEPING)
+        for worker in workers:
+            assert (await worker.receive())["op"] == "hello"
+        pids = [host.template_pids()["echo:a"], *(worker.pid for worker in workers)]
+        assert list(map(oom_score, pids)) == [min(1000, oom_score(os.getpid()) + 500)] * 3
