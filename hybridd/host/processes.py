@@ -114,17 +114,17 @@ class ProcessHost:
 
     def template_memory(self) -> Mapping[str, dict[str, int]]:
         """What each living template holds, by its label; see `TemplateProcess.memory`."""
-        return {t.label: t.memory() for t in self.templates.alive}
+        return {label: t.memory() for label, t in self.templates.alive.items()}
 
     def template_pids(self) -> dict[str, int]:
         """The living templates' pids, by their labels."""
-        return {t.label: t.pid for t in self.templates.alive}
+        return {label: t.pid for label, t in self.templates.alive.items()}
 
     # ------------------------------------------------------------------ helpers
 
     def _is_spared(self, pid: int) -> bool:
         """Whether a dead child is somebody's: it is known, or a fork's answer is under way."""
-        templates = self.templates.alive
+        templates = self.templates.alive.values()
         return pid in self._known or any(t.pid == pid or t.forking for t in templates)
 
     def _running(self) -> trio.Nursery:

@@ -100,6 +100,11 @@ class Slot:
         self.changed = trio.Event()
 
     @property
+    def model(self) -> tuple[str, str | None]:
+        """The backend and the model, whatever the state of its files."""
+        return self.backend.name, self.preparation and self.preparation.model
+
+    @property
     def spare(self) -> bool:
         """Whether it is a model's that nobody lives on: its memory can be had at once."""
         return self.preparation is not None and self.template is not None and not self.users
@@ -128,7 +133,7 @@ class Templates:
         self._most_spare = most_spare
         self._nursery = nursery
         self._slots: dict[tuple[str, Preparation | None], Slot] = {}
-        self._alive: set[TemplateProcess] = set()
+        self._alive: dict[TemplateProcess, None] = {}  # the oldest first
 
     def configure(self, policy: TemplatePolicy, keepalive_s: float) -> None:
         """Change both settings; templates that are up follow at once."""
@@ -141,9 +146,18 @@ class Templates:
             slot.notice()
 
     @property
-    def alive(self) -> frozenset[TemplateProcess]:
-        """Those that were started and are not reaped."""
-        return frozenset(self._alive)
+    def alive(self) -> dict[str, TemplateProcess]:
+        """Those that were started and are not reaped, by what people know them by.
+
+        A model has two when its files changed while the older one had workers, which goes by its
+        pid as well then.
+        """
+        found: dict[str, TemplateProcess] = {}
+        for template in self._alive:
+            if (older := found.get(template.label)) is not None:
+                found[f"{older.label} (pid {older.pid})"] = older
+            found[template.label] = template
+        return found
 
     # ------------------------------------------------------------------ forks
 
@@ -240,6 +254,7 @@ class Templates:
         slot = self._slots.get(key)
         if slot is None:
             slot = self._slots[key] = Slot(backend, preparation, self._notice)
+            self._notice()  # the one of an older state of the files may leave
             self._nursery().start_soon(self._keep, slot)
         return slot
 
@@ -259,7 +274,7 @@ class Templates:
             slot.error = exc
             self._settle(slot)
             return
-        self._alive.add(template)
+        self._alive[template] = None
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(template.run)
@@ -273,7 +288,7 @@ class Templates:
                 await template.gone()
                 nursery.cancel_scope.cancel()
         finally:
-            self._alive.discard(template)
+            del self._alive[template]
             self._forget(slot)
 
     async def _started(self, slot: Slot) -> TemplateProcess:
@@ -321,11 +336,16 @@ class Templates:
         """Seconds until its template leaves, if nothing changes."""
         if slot.users:
             return inf
-        if self._policy == "never" or self._is_one_too_many(slot):
+        if self._policy == "never" or self._is_outdated(slot) or self._is_one_too_many(slot):
             return 0.0
         if self._policy == "always" or self._keepalive_s < 0:
             return inf
         return slot.last_used + self._keepalive_s - trio.current_time()
+
+    def _is_outdated(self, slot: Slot) -> bool:
+        """Whether the model's files have changed since: nobody will ask for it again."""
+        alike = [s for s in self._slots.values() if s.model == slot.model]
+        return slot.preparation is not None and alike[-1:] != [slot]
 
     def _is_one_too_many(self, slot: Slot) -> bool:
         spare = self._spare()

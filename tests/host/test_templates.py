@@ -89,12 +89,18 @@ async def test_workers_of_a_model_share_what_its_template_has(tmp_path: Path) ->
         assert await until(first, "pong") == {"op": "pong", "n": 1}
 
 
-async def test_another_state_of_the_files_has_a_template_of_its_own(tmp_path: Path) -> None:
+async def test_another_state_of_the_files_has_a_template_of_its_own() -> None:
     async with running() as host:
-        await started(host, "a")
+        first = await started(host, "a")
         old = host.template_pids()["echo:a"]
         await host.start_worker(KEEPING, of("a", state="2"))
-        assert {old} < {t.pid for t in host.templates.alive if t.label == "echo:a"}
+        both = host.template_pids()
+        assert both[f"echo:a (pid {old})"] == old != both["echo:a"]
+        assert set(host.template_memory()) == set(both)
+        # Nobody will ask for the old one again, so it stays no longer than its workers.
+        await end(first)
+        await gone(host, f"echo:a (pid {old})")
+        assert host.template_pids() == {"echo": both["echo"], "echo:a": both["echo:a"]}
 
 
 async def test_a_backend_without_gets_none(tmp_path: Path) -> None:
