@@ -108,9 +108,9 @@ class ProcessHost:
 
     # ------------------------------------------------------------------ templates
 
-    def make_room(self, wanted: int) -> None:
-        """Have this many bytes free, as far as templates hold what nobody lives on."""
-        self.templates.make_room(wanted)
+    def make_room(self, wanted: int, model: str) -> None:
+        """Have this many bytes free for a model, as far as templates hold what nobody lives on."""
+        self.templates.make_room(wanted, model)
 
     def template_memory(self) -> Mapping[str, dict[str, int]]:
         """What each living template holds, by its label; see `TemplateProcess.memory`."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from math import inf
 from typing import Literal, Protocol
@@ -100,9 +100,9 @@ class Slot:
         self.changed = trio.Event()
 
     @property
-    def model(self) -> tuple[str, str | None]:
-        """The backend and the model, whatever the state of its files."""
-        return self.backend.name, self.preparation and self.preparation.model
+    def model(self) -> str | None:
+        """Whose it is, whatever the state of the files; None for a backend's."""
+        return None if self.preparation is None else self.preparation.model
 
     @property
     def spare(self) -> bool:
@@ -228,18 +228,25 @@ class Templates:
 
     def spare_bytes(self) -> int:
         """What `make_room` could give back."""
-        return sum(t.memory()["private_bytes"] for t in map(_template, self._spare()))
+        return _held(self._spare())
 
-    def make_room(self, wanted: int) -> None:
-        """End the models' templates that nobody lives on where less than this many bytes are free.
+    def make_room(self, wanted: int, model: str) -> None:
+        """End models' templates that nobody lives on, until this many bytes are free.
 
-        `spare_bytes` were counted as free when it was planned.
+        Args:
+            wanted: For a load; `spare_bytes` were counted as free when it was planned.
+            model: What is to be loaded. Its own stays: what it holds is a part of `wanted`.
         """
         spare = self._spare()
-        if spare and main_memory()[1] < wanted:
-            for slot in spare:
+        if not spare:
+            return
+        own = [slot for slot in spare if slot.model == model]
+        short = wanted - main_memory()[1] - _held(own)
+        for slot in spare:
+            if short > 0 and slot not in own:
                 _template(slot).kill()
                 self._forget(slot)
+                short -= _held([slot])
 
     def _spare(self) -> list[Slot]:
         """The least recently used first."""
@@ -345,7 +352,7 @@ class Templates:
     def _is_outdated(self, slot: Slot) -> bool:
         """Whether the model's files have changed since: nobody will ask for it again."""
         alike = [s for s in self._slots.values() if s.model == slot.model]
-        return slot.preparation is not None and alike[-1:] != [slot]
+        return slot.model is not None and alike[-1:] != [slot]
 
     def _is_one_too_many(self, slot: Slot) -> bool:
         spare = self._spare()
@@ -360,6 +367,11 @@ class Templates:
 def _template(slot: Slot) -> TemplateProcess:
     assert slot.template is not None
     return slot.template
+
+
+def _held(slots: Iterable[Slot]) -> int:
+    """Bytes of their templates."""
+    return sum(_template(slot).memory()["private_bytes"] for slot in slots)
 
 
 def no_process(exc: OSError) -> LoadFailed:

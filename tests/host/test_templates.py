@@ -160,15 +160,24 @@ async def test_what_nobody_lives_on_is_given_up_where_memory_is_short(
     monkeypatch.setattr("hybridd.host.templates.main_memory", lambda: (1000, free))
     async with running() as host:
         await started(host, "alive")
-        await end(await started(host, "a"))
+        for model in ("a", "b", "c"):
+            await end(await started(host, model))
         await trio.testing.wait_all_tasks_blocked()
+        held = {label: m["private_bytes"] for label, m in host.template_memory().items()}
         spare = host.templates.spare_bytes()
-        assert KEPT_BYTES <= spare < 3 * KEPT_BYTES
-        host.make_room(100)
+        assert spare == sum(held[f"echo:{model}"] for model in ("a", "b", "c"))
+        assert 3 * KEPT_BYTES <= spare < 9 * KEPT_BYTES
+        host.make_room(free, "new")
         assert host.templates.spare_bytes() == spare
-        host.make_room(101)
-        assert host.templates.spare_bytes() == 0
-        await gone(host, "echo:a")
+        # What the model's own holds would be wanted again at once.
+        host.make_room(free + held["echo:a"], "a")
+        assert host.templates.spare_bytes() == spare
+        # No more than is needed, and the least recently used first.
+        host.make_room(free + held["echo:a"] + 1, "a")
+        await gone(host, "echo:b")
+        assert set(host.template_pids()) == {"echo", "echo:alive", "echo:a", "echo:c"}
+        host.make_room(free + spare, "new")
+        await gone(host, "echo:a", "echo:c")
         assert set(host.template_pids()) == {"echo", "echo:alive"}
         again = await started(host, "a")
         assert (await again.receive())["op"] == "hello"

@@ -155,12 +155,12 @@ class FakeHost:
     Attributes:
         error: What starting a worker fails with.
         gate: What it waits for.
-        wanted: The bytes that each load was to have free.
+        wanted: The model of each load, and the bytes that it was to have free.
     """
 
     def __init__(self) -> None:
         self.workers: list[FakeWorker] = []
-        self.wanted: list[int] = []
+        self.wanted: list[tuple[str, int]] = []
         self.error: errors.HybriddError | None = None
         self.gate: trio.Event | None = None
         self._made = trio.Event()
@@ -184,8 +184,8 @@ class FakeHost:
         await self.workers[number].heard("load")
         return self.workers[number]
 
-    def make_room(self, wanted: int) -> None:
-        self.wanted.append(wanted)
+    def make_room(self, wanted: int, model: str) -> None:
+        self.wanted.append((model, wanted))
 
     def template_pids(self) -> dict[str, int]:
         return {"fake": 4711}

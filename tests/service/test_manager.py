@@ -66,6 +66,7 @@ async def test_what_the_worker_is_told(tmp_path: Path) -> None:
                 "placement": {"cpu": 40},
             },
         }  # fmt: skip
+        assert world.host.wanted == [("a", 40)], "what others left behind makes room for it"
 
 
 async def test_cells_and_requests_at_a_time(tmp_path: Path) -> None:
