@@ -14,18 +14,16 @@ class Ends:
     Attributes:
         theirs: The child's end of the channel.
         writing: The child's end of the log.
+        ours: The daemon's end of the channel.
+        log: What reads the log.
+        taken: Whether `ours` and `log` belong to somebody else by now, who sets it.
     """
 
     def __init__(self) -> None:
-        self._ours, self.theirs = socket.socketpair()
+        self.ours, self.theirs = socket.socketpair()
         reading, self.writing = os.pipe()
-        self._log = LogPipe(reading)
-        self._taken = False
-
-    def take(self) -> tuple[socket.socket, LogPipe]:
-        """Our ends, which the caller owns from now on."""
-        self._taken = True
-        return self._ours, self._log
+        self.log = LogPipe(reading)
+        self.taken = False
 
     def __enter__(self) -> Ends:
         return self
@@ -33,6 +31,6 @@ class Ends:
     def __exit__(self, *_exc: object) -> None:
         self.theirs.close()
         os.close(self.writing)
-        if not self._taken:
-            self._ours.close()
-            self._log.finish()
+        if not self.taken:
+            self.ours.close()
+            self.log.finish()

@@ -96,7 +96,9 @@ class ProcessHost:
             return self._adopt(spawn("hybridd.worker", ends.theirs, ends.writing), ends)
 
     def _adopt(self, pid: int, ends: Ends) -> WorkerProcess:
-        return WorkerProcess(pid, *ends.take(), self._oom)
+        worker = WorkerProcess(pid, ends.ours, ends.log, self._oom)
+        ends.taken = True  # only now: it may fail for want of descriptors
+        return worker
 
     async def _keep_worker(self, worker: WorkerProcess, at_end: Callable[[], None] | None) -> None:
         try:

@@ -139,8 +139,8 @@ class TemplateProcess:
         self.forking = False
         self._own_bytes = 0
         self._pidfd = os.pidfd_open(pid)
-        ours, self._log = ends.take()
-        self._sock = trio.socket.from_stdlib_socket(ours)
+        self._sock, self._log = trio.socket.from_stdlib_socket(ends.ours), ends.log
+        ends.taken = True
 
     @classmethod
     def start(cls, name: str, modules: Sequence[str], extra: str | None) -> TemplateProcess:

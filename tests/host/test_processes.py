@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import signal
@@ -296,6 +297,28 @@ async def test_a_template_that_dies_while_it_imports(
     async with running() as host:
         with pytest.raises(LoadFailed, match="ended while it imported"):
             await host.start_worker(deadly)
+
+
+@pytest.mark.parametrize("templates", ["auto", "never"])
+async def test_a_worker_that_cannot_be_watched_leaves_no_descriptor(
+    monkeypatch: pytest.MonkeyPatch, templates: TemplatePolicy
+) -> None:
+    async with running(templates) as host:
+        await host.templates.warm(ECHO)
+        before = len(os.listdir("/proc/self/fd"))
+
+        def none_left(pid: int) -> int:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pidfd_open", none_left)
+            with pytest.raises(LoadFailed, match="no process could be started"):
+                await host.start_worker(ECHO)
+        assert len(os.listdir("/proc/self/fd")) == before
+        # The process finds its channel closed.
+        while set(procfs.children()) - set(host.template_pids().values()):
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        assert (await (await host.start_worker(ECHO)).receive())["op"] == "hello"
 
 
 async def test_a_start_that_nobody_waits_for_leaves_nothing() -> None:
