@@ -89,6 +89,16 @@ def spawn(module: str, sock: socket.socket, log_fd: int, *arguments: str) -> int
     return child.pid
 
 
+def load_failed(error: HybriddError) -> LoadFailed:
+    """A fresh one that says the same: an exception that is raised twice grows its traceback.
+
+    What is in it is not trusted, for a hostile file may have been read where it comes from.
+    """
+    made = LoadFailed(error.message)
+    made.data = dict(error.data)
+    return made
+
+
 class TemplateGone(Exception):
     """The template ended, or hangs; start another."""
 
@@ -185,12 +195,11 @@ class TemplateProcess:
             error = from_wire(frame.get("error"))
             missing = error.data.get("module")
             if missing is not None and self._extra is not None:
-                raise LoadFailed(
+                error.message = (
                     f"the {self.name} engine needs the Python module {missing}, which is not "
-                    f"installed; install it with: pip install 'hybridd[{self._extra}]'",
-                    **error.data,
+                    f"installed; install it with: pip install 'hybridd[{self._extra}]'"
                 )
-            raise LoadFailed(error.message, **error.data)
+            raise load_failed(error)
         self.kill()
         raise self._failure()
 

@@ -22,7 +22,13 @@ from hybridd.wire.errors import LoadFailed
 
 from .ends import Ends
 from .memory import main_memory
-from .template_process import ForkRefused, Preparation, TemplateGone, TemplateProcess
+from .template_process import (
+    ForkRefused,
+    Preparation,
+    TemplateGone,
+    TemplateProcess,
+    load_failed,
+)
 from .worker_process import WorkerProcess
 
 _LOG = logging.getLogger(__name__)
@@ -269,8 +275,7 @@ class Templates:
         await slot.settled.wait()
         if slot.template is None:
             assert slot.error is not None
-            # A fresh one for each: an exception that is raised twice grows its traceback.
-            raise LoadFailed(slot.error.message, **slot.error.data)
+            raise load_failed(slot.error)
         return slot.template
 
     async def _keep(self, slot: Slot) -> None:
@@ -290,6 +295,7 @@ class Templates:
                     slot.template = template
                 except LoadFailed as exc:
                     slot.error = exc
+                    template.kill()
                 self._settle(slot)
                 nursery.start_soon(self._leave_when_idle, slot, template)
                 await template.gone()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import stat
 import threading
 from pathlib import Path
 
@@ -38,6 +40,15 @@ def fail(path: str) -> None:
 def crash(path: str) -> None:
     """As native code does over a hostile file."""
     os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def lie(path: str) -> None:
+    """As native code might that a hostile file has taken over."""
+    line = b'{"op":"failed","error":{"message":"no","data":{"message":"x","self":1}}}\n'
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        with contextlib.suppress(OSError):
+            if stat.S_ISSOCK(os.fstat(fd).st_mode):
+                os.write(fd, line)
 
 
 def start_thread(path: str) -> None:

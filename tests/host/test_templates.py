@@ -116,7 +116,7 @@ async def test_a_backend_without_gets_none(tmp_path: Path) -> None:
         assert not host.template_pids()
 
 
-@pytest.mark.parametrize("how", ["fail", "crash", "start_thread", "absent"])
+@pytest.mark.parametrize("how", ["fail", "crash", "start_thread", "absent", "lie"])
 async def test_where_there_is_none_the_backends_serves(tmp_path: Path, how: str) -> None:
     async with running() as host:
         for _ in range(2):
@@ -125,6 +125,8 @@ async def test_where_there_is_none_the_backends_serves(tmp_path: Path, how: str)
         await end(worker)
         assert worker.status == ExitStatus(signal=signal.SIGKILL)
         assert "echo" in host.template_pids()
+        if how != "start_thread":
+            await gone(host, "echo:a")
 
 
 async def test_it_stays_with_its_workers_and_then_for_the_keepalive() -> None:
