@@ -33,6 +33,9 @@ _RECEIVE_BYTES = 64 * 1024
 _FORK_TIMEOUT_S = 10.0
 # Reading torch from a cold, slow disk took a minute; past this the import hangs.
 _IMPORT_TIMEOUT_S = 300.0
+# A model's template reads some megabytes of one file, and a load waits for what would only make it
+# faster: it hangs, as a worker does, when it gains neither processor time nor bytes for so long.
+_HUNG_AFTER_S = 10.0
 
 # What every engine's process gets; each says why it is there.
 ENVIRONMENT = {
@@ -178,14 +181,14 @@ class TemplateProcess:
         return self.name if self.model is None else f"{self.name}:{self.model}"
 
     async def until_ready(self) -> None:
-        """Wait for the imports.
+        """Wait for the imports, or for what one model's workers share.
 
         Raises:
             LoadFailed: They failed, or the process ended; says what to install.
         """
         with trio.move_on_after(_IMPORT_TIMEOUT_S):
             try:
-                frame = await self._receive()
+                frame = await self._first_frame()
             except TemplateGone:
                 raise self._failure() from None
             if frame.get("op") == "ready":
@@ -202,6 +205,17 @@ class TemplateProcess:
             raise load_failed(error)
         self.kill()
         raise self._failure()
+
+    async def _first_frame(self) -> dict[str, Any]:
+        if self.model is None:
+            return await self._receive()
+        done = None
+        while (now := (procfs.cpu_ticks(self.pid), procfs.bytes_read(self.pid))) != done:
+            done = now
+            with trio.move_on_after(_HUNG_AFTER_S):
+                return await self._receive()
+        self.kill()
+        raise TemplateGone(self.label)
 
     async def fork(self, ends: Ends, prepare: Mapping[str, str] | None = None) -> int:
         """Have it fork a worker that gets its ends; returns the pid, our child.
@@ -304,9 +318,10 @@ class TemplateProcess:
 
     def _failure(self) -> LoadFailed:
         lines = self.log_tail(1)
-        _LOG.error("the template of %s ended while it imported: %s", self.name, lines)
+        _LOG.error("the template of %s ended before it was ready: %s", self.label, lines)
+        while_it = "imported its libraries" if self.model is None else f"read {self.model}"
         return LoadFailed(
-            f"the {self.name} engine's process ended while it imported its libraries",
+            f"the {self.name} engine's process ended while it {while_it}",
             reason="engine_unavailable",
             detail=lines[-1] if lines else None,
         )

@@ -215,7 +215,7 @@ class Templates:
                     except TemplateGone:
                         self._forget(slot)
                     except ForkRefused as exc:
-                        _LOG.warning("the template of %s refused to fork: %s", backend.name, exc)
+                        _LOG.warning("the template of %s refused to fork: %s", template.label, exc)
                         return None
         return None
 

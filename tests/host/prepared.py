@@ -42,6 +42,11 @@ def crash(path: str) -> None:
     os.kill(os.getpid(), signal.SIGSEGV)
 
 
+def hang(path: str) -> None:
+    """As on a disk that does not answer."""
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
 def lie(path: str) -> None:
     """As native code might that a hostile file has taken over."""
     line = b'{"op":"failed","error":{"message":"no","data":{"message":"x","self":1}}}\n'

@@ -129,6 +129,15 @@ async def test_where_there_is_none_the_backends_serves(tmp_path: Path, how: str)
             await gone(host, "echo:a")
 
 
+async def test_one_that_hangs_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hybridd.host.template_process._HUNG_AFTER_S", 0.05)
+    async with running() as host:
+        assert await found(await started(host, "a", "hang"), tmp_path) == "nothing"
+        await gone(host, "echo:a")
+
+
 async def test_it_stays_with_its_workers_and_then_for_the_keepalive() -> None:
     async with running(template_keepalive_s=0) as host:
         first, second = await started(host, "a"), await started(host, "a")
