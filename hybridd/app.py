@@ -153,6 +153,7 @@ class App:
                 workers,
                 self.host.template_memory,
                 self.host.templates.spare_bytes,
+                self.host.templates.lived_on_bytes,
             ),
             events,
             self.jobs,

@@ -18,8 +18,9 @@ class Device:
         limit_bytes: What `limits.ram_max` or `limits.vram_max` allows hybridd in all.
         free_bytes: What the kernel or the driver says could be had now. File-backed pages that a
             worker maps count as free, since the kernel takes them back without writing.
-        hybridd_bytes: Private memory of hybridd's workers on it, measured.
-        templates_bytes: Of the templates, which are no models but take room as well.
+        hybridd_bytes: Private memory of hybridd's workers on it, measured, and what those of a
+            model share with its template.
+        templates_bytes: Of the templates beside that: they are no models but take room as well.
     """
 
     id: str

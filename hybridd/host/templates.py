@@ -115,6 +115,11 @@ class Slot:
         """Whether it is a model's that nobody lives on: its memory can be had at once."""
         return self.preparation is not None and self.template is not None and not self.users
 
+    @property
+    def shared(self) -> bool:
+        """Whether it is a model's that somebody lives on."""
+        return self.preparation is not None and self.template is not None and self.users > 0
+
 
 class Templates:
     """Owns the templates; their tasks run in a nursery that it is given.
@@ -235,6 +240,10 @@ class Templates:
     def spare_bytes(self) -> int:
         """What `make_room` could give back."""
         return _held(self._spare())
+
+    def lived_on_bytes(self) -> int:
+        """What workers share with their models' templates."""
+        return _held(slot for slot in self._slots.values() if slot.shared)
 
     def make_room(self, wanted: int, model: str) -> None:
         """End models' templates that nobody lives on, until this many bytes are free.

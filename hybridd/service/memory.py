@@ -32,6 +32,8 @@ class MemoryMeter:
         workers: The workers alive now.
         templates: What the templates hold, by their labels.
         spare: Bytes of theirs that are given back where memory is needed; they count as free.
+        lived_on: Bytes of theirs that models' workers share. They count as those workers': each
+            model's reservation has them.
     """
 
     def __init__(
@@ -41,18 +43,20 @@ class MemoryMeter:
         workers: Callable[[], list[WorkerProcess]],
         templates: Callable[[], Mapping[str, dict[str, int]]],
         spare: Callable[[], int],
+        lived_on: Callable[[], int],
     ) -> None:
         self._gpus = gpus
         self._limit = limit
         self._workers = workers
         self._templates = templates
         self._spare = spare
+        self._lived_on = lived_on
         self._cpu_name = host_memory.cpu_name()
 
     async def read(self) -> Reading:
         """Read everything now."""
         return await trio.to_thread.run_sync(
-            self._read, self._workers(), self._templates(), self._spare()
+            self._read, self._workers(), self._templates(), self._spare(), self._lived_on()
         )
 
     def _read(
@@ -60,6 +64,7 @@ class MemoryMeter:
         workers: list[WorkerProcess],
         templates: Mapping[str, Mapping[str, int]],
         spare: int,
+        lived_on: int,
     ) -> Reading:
         held = {w.pid: w.memory() for w in workers}
         total, free = host_memory.main_memory()
@@ -71,8 +76,8 @@ class MemoryMeter:
                 total,
                 min(total, free + spare),
                 units.parse_size(self._limit("limits.ram_max"), total),
-                sum(m["private_bytes"] for m in held.values()),
-                sum(m["private_bytes"] for m in templates.values()),
+                sum(m["private_bytes"] for m in held.values()) + lived_on,
+                sum(m["private_bytes"] for m in templates.values()) - lived_on,
             )
         ]
         for gpu in self._gpus.read():

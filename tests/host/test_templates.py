@@ -79,10 +79,14 @@ async def test_workers_of_a_model_share_what_its_template_has(tmp_path: Path) ->
         assert set(host.template_pids()) == {"echo", "echo:a", "echo:b"}
         assert [await found(w, tmp_path) for w in (first, second, other)] == ["a", "a", "b"]
         # It is charged to the template, for what it has beyond the backend's.
-        held = host.template_memory()["echo:a"]
-        assert KEPT_BYTES <= held["private_bytes"] < 3 * KEPT_BYTES
+        held = [host.template_memory()[f"echo:{model}"]["private_bytes"] for model in "ab"]
+        assert all(KEPT_BYTES <= size < 3 * KEPT_BYTES for size in held)
         assert first.memory()["private_bytes"] < KEPT_BYTES
-        assert host.templates.spare_bytes() == 0
+        templates = host.templates
+        assert (templates.spare_bytes(), templates.lived_on_bytes()) == (0, sum(held))
+        await end(other)
+        await trio.testing.wait_all_tasks_blocked()
+        assert (templates.spare_bytes(), templates.lived_on_bytes()) == (held[1], held[0])
         os.kill(pid, signal.SIGKILL)
         await gone(host, "echo:a")
         await first.send({"op": "ping", "n": 1})
