@@ -93,6 +93,14 @@ def test_chat_template_end_tokens_and_special_ones(tmp_path: Path) -> None:
     assert said[0] == said[1]
 
 
+def test_nothing_is_kept_beside_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llama, "llama_supports_gpu_offload", lambda: True)
+    path = str(write_tiny("tiny-llama", tmp_path))
+    with pytest.raises(LoadFailed):
+        kept_vocabulary.keep(path)
+    assert kept_vocabulary.kept_of(path) is None
+
+
 def test_a_file_that_changed_is_read_anew(tmp_path: Path) -> None:
     path = write_tiny("tiny-llama", tmp_path)
     kept_vocabulary.keep(str(path))

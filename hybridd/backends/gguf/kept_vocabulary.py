@@ -59,10 +59,13 @@ def keep(path: str) -> None:
     """Read the vocabulary of the model at `path` into this process, which is to fork workers.
 
     Raises:
-        LoadFailed: It has none, or it cannot be read; a worker will find out why.
+        LoadFailed: It has none, or it cannot be read; a worker will find out why. Or llama.cpp
+            has a device, of a kind that `uses_gpu` does not know by its library.
     """
     global _kept
     start()
+    if llama.llama_supports_gpu_offload():
+        raise LoadFailed("a device would not survive the fork", reason="no_vocabulary")
     params = llama.llama_model_default_params()
     params.vocab_only = True
     params.n_gpu_layers = 0

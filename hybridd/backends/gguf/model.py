@@ -26,7 +26,7 @@ class Model:
     """One model. `open` it, `close` it; everything on one thread.
 
     Attributes:
-        vocabulary: Its own.
+        vocabulary: Its own, which may be one that was kept.
         native: llama.cpp's pointer.
     """
 
