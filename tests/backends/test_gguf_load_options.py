@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,13 @@ def test_llama_cpp_gets_the_shares_of_the_gpus(path: Path) -> None:
     params, kept = _params(options, path)
     assert kept is not None
     assert list(params.tensor_split[:3]) == [1, 3, 0]
+
+
+@pytest.mark.parametrize(("share", "layers"), [(0.0, 0), (0.4, 1), (0.7, 2), (1.0, 3)])
+def test_llama_cpp_gets_a_share_of_the_layers(path: Path, share: float, layers: int) -> None:
+    """Of two layers and the output layer."""
+    options = replace(LoadOptions.from_wire({}), gpu_layers=share)
+    assert _params(options, path)[0].n_gpu_layers == layers
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from hybridd.wire.errors import HybriddError, LoadFailed, ModelInvalid
 from .kept_vocabulary import KeptVocabulary, kept_of
 from .library import Log, llama
 from .load_options import LoadOptions
+from .reader import read_header
 from .types import ENCODERS
 from .vocabulary import Vocabulary
 
@@ -199,15 +200,10 @@ def _size(path: Path) -> int:
 
 
 def _layers(path: Path) -> int:
-    """How many layers a model has, by loading its vocabulary only."""
-    params = llama.llama_model_default_params()
-    params.vocab_only = True
-    model = llama.llama_model_load_from_file(os.fsencode(path), params)
-    if not model:
-        return 0
-    layers = int(llama.llama_model_n_layer(model))
-    llama.llama_model_free(model)
-    return layers
+    """How many layers a model has, by its header: llama.cpp says it after the weights only."""
+    said = read_header(path).metadata
+    count = said.get(f"{said.get('general.architecture')}.block_count")
+    return count if isinstance(count, int) else 0
 
 
 def _reason(line: str) -> str | None:
