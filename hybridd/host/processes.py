@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 import trio
 
 from .ends import Ends
-from .reaper import OomCounter, OrphanReaper, become_subreaper
-from .template_process import Preparation, spawn
+from .reaper import OomCounter, OrphanReaper, become_subreaper, is_child
+from .template_process import Preparation, TemplateGone, spawn
 from .templates import Startable, TemplatePolicy, Templates, no_process
 from .worker_process import ExitStatus, WorkerProcess
 
@@ -96,6 +96,9 @@ class ProcessHost:
             return self._adopt(spawn("hybridd.worker", ends.theirs, ends.writing), ends)
 
     def _adopt(self, pid: int, ends: Ends) -> WorkerProcess:
+        # Who says so may have read a hostile file: a stranger would be waited for and killed.
+        if pid in self._known or pid in self.template_pids().values() or not is_child(pid):
+            raise TemplateGone(f"{pid} is no new worker")
         worker = WorkerProcess(pid, ends.ours, ends.log, self._oom)
         ends.taken = True  # only now: it may fail for want of descriptors
         return worker

@@ -33,6 +33,15 @@ def become_subreaper() -> None:
         raise OSError(number, f"prctl(PR_SET_CHILD_SUBREAPER): {os.strerror(number)}")
 
 
+def is_child(pid: int) -> bool:
+    """Whether a process is this one's child by birth or adoption, dead or alive, and not reaped."""
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
 class OrphanReaper:
     """Reaps dead children of another session that nobody here waits for.
 

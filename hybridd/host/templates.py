@@ -182,7 +182,8 @@ class Templates:
 
         Args:
             preparation: What the model's template readies; None where it has none.
-            adopt: Called at once with the worker's pid and its ends.
+            adopt: Called at once with the worker's pid and its ends. Raises `TemplateGone` where
+                that is no new worker.
 
         Returns:
             The worker, and what to call at its end; None where there is to be no template.
@@ -218,6 +219,7 @@ class Templates:
                     try:
                         return adopt(await template.fork(ends), ends), slot.lived_on()
                     except TemplateGone:
+                        template.kill()
                         self._forget(slot)
                     except ForkRefused as exc:
                         _LOG.warning("the template of %s refused to fork: %s", template.label, exc)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import stat
+import sys
 import threading
 from pathlib import Path
 
@@ -54,6 +55,12 @@ def lie(path: str) -> None:
         with contextlib.suppress(OSError):
             if stat.S_ISSOCK(os.fstat(fd).st_mode):
                 os.write(fd, line)
+
+
+def claim(path: str) -> None:
+    """As `lie`, but about what it forks: a process whose pid is the model's name."""
+    template = sys.modules["__main__"].Template
+    template._fork = lambda *_: {"op": "forked", "pid": int(Path(path).stem)}
 
 
 def start_thread(path: str) -> None:

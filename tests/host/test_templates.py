@@ -133,6 +133,19 @@ async def test_where_there_is_none_the_backends_serves(tmp_path: Path, how: str)
             await gone(host, "echo:a")
 
 
+@pytest.mark.parametrize("pid", ["another's", "a template's", "0", "1", str(2**40)])
+async def test_no_process_is_taken_for_a_worker_that_is_none(tmp_path: Path, pid: str) -> None:
+    async with running() as host:
+        other = await started(host, "other")
+        known = {"another's": other.pid, "a template's": host.template_pids()["echo"]}
+        claimed = str(known.get(pid, pid))
+        worker = await started(host, claimed, "claim")
+        assert await found(worker, tmp_path) == "nothing"
+        assert str(worker.pid) != claimed
+        await gone(host, f"echo:{claimed}")
+        assert await found(other, tmp_path) == "other"
+
+
 async def test_one_that_hangs_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
