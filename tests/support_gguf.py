@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from hypothesis import strategies as st
 
 from hybridd.backends.api import KVSpec
 from hybridd.backends.gguf.engine import GGUFEngine
@@ -15,6 +18,17 @@ WORDS = TEXT.split(" ")
 # Fewer cells than two whole contexts: four requests of 60 tokens do not fit together.
 UNIFIED_CELLS = 300
 MIB = 1024 * 1024
+# Where sums are made in the same order whatever the batch: so that texts can be compared whole.
+EXACT = {"kv_cache_type": "f32", "flash_attention": False}
+# One who comes: after how many steps, with which prompt, for how many tokens, and how many steps
+# later it leaves, if it does.
+Arrival = tuple[int, str, int, int | None]
+PROMPTS = st.lists(st.sampled_from(WORDS), min_size=1, max_size=25).map(" ".join)
+ARRIVALS = st.lists(
+    st.tuples(st.integers(0, 5), PROMPTS, st.integers(1, 30), st.sampled_from([None, None, 1, 7])),
+    min_size=2,
+    max_size=7,
+)
 # Of log probabilities; seen were differences of up to 0.001 between sizes of batches.
 TIE = 0.01
 
@@ -141,3 +155,24 @@ class Crowd:
     def run(self) -> None:
         while self.engine.busy:
             self.step()
+
+    def come_and_go(self, arrivals: Sequence[Arrival]) -> None:
+        """Greedy requests, by their place in `arrivals`; returns when all are over."""
+        leaving: dict[int, int] = {}
+        steps = 0
+
+        def step() -> None:
+            nonlocal steps
+            self.step()
+            steps += 1
+            for key in [key for key, at in leaving.items() if at <= steps]:
+                self.cancel(key)
+
+        for key, (wait, prompt, tokens, leaves) in enumerate(arrivals):
+            for _ in range(wait):
+                step()
+            self.submit(key, prompt, **greedy(tokens))
+            if leaves is not None:
+                leaving[key] = steps + leaves
+        while self.engine.busy:
+            step()

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 import numpy as np  # noqa: TID253 - for the files of tiny models
@@ -17,9 +16,11 @@ from hybridd.backends.gguf.engine import GGUFEngine
 from tests.make_gguf import GENERATING, HEAD, ModelFile
 from tests.make_gguf import _llama as write_llama
 from tests.support_gguf import (
+    ARRIVALS,
     MIB,
     WORDS,
     Alone,
+    Arrival,
     Crowd,
     check_whole,
     forget,
@@ -57,36 +58,13 @@ def alone(directory: Path, kind: str) -> Iterator[Alone]:
     engine.close()
 
 
-PROMPTS = st.lists(st.sampled_from(WORDS), min_size=1, max_size=25).map(" ".join)
-ARRIVALS = st.lists(
-    st.tuples(st.integers(0, 5), PROMPTS, st.integers(1, 30), st.sampled_from([None, None, 1, 7])),
-    min_size=2,
-    max_size=7,
-)
-
-
 @settings(max_examples=12)
 @given(ARRIVALS)
 def test_a_greedy_request_gets_the_same_whoever_else_is_there(
-    batched: GGUFEngine, alone: Alone, arrivals: list[tuple[int, str, int, int | None]]
+    batched: GGUFEngine, alone: Alone, arrivals: list[Arrival]
 ) -> None:
     crowd = Crowd(batched)
-    leaving: dict[int, int] = {}
-    steps = 0
-    for key, (wait, prompt, tokens, leaves) in enumerate(arrivals):
-        for _ in range(wait):
-            crowd.step()
-            steps += 1
-            for other in [o for o, at in leaving.items() if at <= steps]:
-                crowd.cancel(other)
-        crowd.submit(key, prompt, **greedy(tokens))
-        if leaves is not None:
-            leaving[key] = steps + leaves
-    while batched.busy:
-        crowd.step()
-        steps += 1
-        for other in [o for o, at in leaving.items() if at <= steps]:
-            crowd.cancel(other)
+    crowd.come_and_go(arrivals)
     for key, (_, prompt, tokens, _) in enumerate(arrivals):
         if key in crowd.texts:
             assert alone.said(prompt, tokens, crowd.texts[key])

@@ -31,10 +31,8 @@ from tests.make_gguf import (
     transformer_facts,
     write_tiny,
 )
-from tests.support_gguf import WORDS, Alone, Crowd, check_whole, greedy, load
+from tests.support_gguf import EXACT, WORDS, Alone, Crowd, check_whole, greedy, load
 from tests.support_models import DEMO_GGUF, ask, ignore_progress, spec_for
-
-EXACT = {"kv_cache_type": "f32", "flash_attention": False}
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 
@@ -19,11 +18,22 @@ from hybridd.backends.gguf import drafts
 from hybridd.backends.gguf.drafts import MAX_DRAFT
 from hybridd.backends.gguf.engine import GGUFEngine
 from tests.make_gguf import write_adapter
-from tests.support_gguf import MIB, WORDS, Alone, Crowd, check_whole, forget, greedy, kv_spec, load
+from tests.support_gguf import (
+    ARRIVALS,
+    EXACT,
+    MIB,
+    WORDS,
+    Alone,
+    Arrival,
+    Crowd,
+    check_whole,
+    forget,
+    greedy,
+    kv_spec,
+    load,
+)
 from tests.support_models import ask
 
-# Where sums are made in the same order whatever the batch: so that texts can be compared whole.
-EXACT = {"kv_cache_type": "f32", "flash_attention": False}
 # Model, draft model: itself, and another one of random weights with the same vocabulary.
 PAIRS = [
     ("tiny-llama", "tiny-llama"),
@@ -137,37 +147,13 @@ def test_in_company_as_well(drafting: GGUFEngine, plain: GGUFEngine, pair: tuple
     check_whole(drafting)
 
 
-PROMPTS = st.lists(st.sampled_from(WORDS), min_size=1, max_size=25).map(" ".join)
-ARRIVALS = st.lists(
-    st.tuples(st.integers(0, 5), PROMPTS, st.integers(1, 30), st.sampled_from([None, None, 1, 7])),
-    min_size=2,
-    max_size=7,
-)
-
-
 @settings(max_examples=12)
 @given(ARRIVALS)
 def test_who_comes_and_goes_leaves_no_cell_behind(
-    drafting: GGUFEngine, plain: GGUFEngine, arrivals: list[tuple[int, str, int, int | None]]
+    drafting: GGUFEngine, plain: GGUFEngine, arrivals: list[Arrival]
 ) -> None:
-    crowd, steps = Crowd(drafting), 0
-    leaving: dict[int, int] = {}
-
-    def step() -> None:
-        nonlocal steps
-        crowd.step()
-        steps += 1
-        for key in [k for k, at in leaving.items() if at <= steps]:
-            crowd.cancel(key)
-
-    for key, (wait, prompt, tokens, leaves) in enumerate(arrivals):
-        for _ in range(wait):
-            step()
-        crowd.submit(key, prompt, **greedy(tokens))
-        if leaves is not None:
-            leaving[key] = steps + leaves
-    while drafting.busy:
-        step()
+    crowd = Crowd(drafting)
+    crowd.come_and_go(arrivals)
     alone = Alone(plain)
     for key, (_, prompt, tokens, _) in enumerate(arrivals):
         if key in crowd.texts:
