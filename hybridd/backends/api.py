@@ -108,8 +108,10 @@ class Backend(Protocol):
 class Drafting(Protocol):
     """What a backend has besides if its engine takes the load option `draft_model`."""
 
-    def draft_estimate(self, facts: Facts, load_options: Mapping[str, Any]) -> Estimate:
-        """What a draft model adds to what a load with these options needs, by formula."""
+    def draft_estimate(
+        self, facts: Facts, draft: Facts, load_options: Mapping[str, Any]
+    ) -> Estimate:
+        """What a draft model adds to what a load of a model needs, by formula."""
         ...
 
 

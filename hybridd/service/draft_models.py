@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from hybridd.backends.api import Backend, Drafting
-from hybridd.core.model import Estimate, ModelRecord
+from hybridd.core.model import Estimate, Facts, ModelRecord
 from hybridd.wire.errors import InvalidParams, Unsupported
 
 Models = Mapping[str, ModelRecord]
@@ -70,13 +70,17 @@ def of(load_options: Mapping[str, Any], models: Models) -> ModelRecord | None:
 
 
 def with_draft(
-    estimate: Estimate, load_options: Mapping[str, Any], backend: Backend, models: Models
+    estimate: Estimate,
+    facts: Facts,
+    load_options: Mapping[str, Any],
+    backend: Backend,
+    models: Models,
 ) -> Estimate:
-    """What a load needs, with its draft model."""
+    """What a load of a model needs, with its draft model."""
     record = of(load_options, models)
     if record is None or not isinstance(backend, Drafting):
         return estimate
-    added = backend.draft_estimate(record.facts, load_options)
+    added = backend.draft_estimate(facts, record.facts, load_options)
     return replace(
         estimate,
         weights_bytes=estimate.weights_bytes + added.weights_bytes,

@@ -372,7 +372,7 @@ class Manager:
         """What a load needs, with all that is loaded beside the model."""
         models = self._library.snapshot.models
         made = adapters.with_weights(backend.estimate(facts, options), options, models)
-        return draft_models.with_draft(made, options, backend, models)
+        return draft_models.with_draft(made, facts, options, backend, models)
 
     def _loaded(self, instance: Instance) -> dict[str, Any]:
         return views.loaded(

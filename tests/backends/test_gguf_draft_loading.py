@@ -55,7 +55,7 @@ def test_a_model_that_drafts_for_itself_is_nearly_always_right(directory: Path) 
     engine = GGUFEngine()
     facts = engine.load(spec, ignore_progress)
     assert facts["load_options"]["draft_model"] == "demo"
-    assert facts["memory"]["weights_bytes"] == 2 * engine._model.weights_bytes
+    assert facts["memory"]["weights_bytes"] == engine._model.weights_bytes, "loaded once"
     steps: list[int] = []
     prompt = "What is the capital of France?"
     messages = [{"role": "user", "content": prompt}]
@@ -205,9 +205,8 @@ def test_a_draft_model_that_is_gone_or_broken(directory: Path, tmp_path: Path) -
 
 
 def test_its_load_is_reported_and_can_be_cancelled(tmp_path: Path) -> None:
-    path = write_tiny("tiny-llama", tmp_path)
-    spec = spec_for(path, "gguf", draft_model="small")
-    spec["draft"] = {"model": "small", "path": str(path)}
+    spec = spec_for(write_tiny("tiny-llama", tmp_path), "gguf", draft_model="small")
+    spec["draft"] = {"model": "small", "path": str(write_tiny("tiny-qwen2", tmp_path))}
     stages: list[str] = []
     engine = GGUFEngine()
     engine.load(spec, lambda stage, _done, _total: stages.append(stage))
@@ -375,13 +374,16 @@ def test_what_a_draft_model_adds() -> None:
     rows = draft_rows(2) * 2 * 4 * (facts.vocab_size or 0)
     assert with_draft.compute_bytes == plain.compute_bytes + rows
     assert replace(with_draft, compute_bytes=plain.compute_bytes) == plain
-    added = BACKEND.draft_estimate(facts, {**options, "draft_model": "x"})
+    model = replace(facts, files=(Path("another"),))
+    added = BACKEND.draft_estimate(model, facts, {**options, "draft_model": "x"})
     f16 = BACKEND.estimate(facts, {**options, "kv_cache_type": "f16"})
     assert added == replace(f16, overhead_bytes=f16.overhead_bytes - OVERHEAD_BYTES)
     assert added.weights_bytes == facts.weights_bytes
     # It has no more context than it was trained for.
-    short = BACKEND.draft_estimate(replace(facts, context_length=256), options)
+    short = BACKEND.draft_estimate(model, replace(facts, context_length=256), options)
     assert short.kv_cache_bytes == added.kv_cache_bytes // 4
+    # The weights of a model that drafts for itself are there already.
+    assert BACKEND.draft_estimate(facts, facts, options) == replace(added, weights_bytes=0)
 
 
 def test_what_llama_cpp_takes_is_planned(directory: Path) -> None:
@@ -389,7 +391,7 @@ def test_what_llama_cpp_takes_is_planned(directory: Path) -> None:
     options = {"context_length": 1024, "parallel": 4, "draft_model": "x"}
     facts = [inspect(directory / f"{n}-F32.gguf") for n in ("tiny-llama", "tiny-qwen2")]
     planned = BACKEND.estimate(facts[0], options)
-    added = BACKEND.draft_estimate(facts[1], options)
+    added = BACKEND.draft_estimate(*facts, options)
     sizes = engine._log.sizes
     assert sizes["kv_cache_bytes"] <= planned.kv_cache_bytes + added.kv_cache_bytes
     taken = sizes["compute_bytes"] + sizes.get("output_bytes", 0)

@@ -214,8 +214,10 @@ class FakeBackend:
         length = int(load_options.get("context_length", 4096))
         return Estimate(facts.weights_bytes, 0, 0, 0, length, 1)
 
-    def draft_estimate(self, facts: Facts, load_options: Mapping[str, Any]) -> Estimate:
-        return Estimate(facts.weights_bytes, 4, 3, 2, 1, 1)
+    def draft_estimate(
+        self, facts: Facts, draft: Facts, load_options: Mapping[str, Any]
+    ) -> Estimate:
+        return Estimate(draft.weights_bytes, 4, 3, 2, 1, 1)
 
 
 class FakeLibrary:

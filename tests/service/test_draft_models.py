@@ -83,13 +83,13 @@ async def test_an_engine_that_drafts_nothing_says_so_itself() -> None:
     plain: Any = SimpleNamespace(name="plain")
     options = {"draft_model": "nothing"}
     assert await named(options, MODELS["big"], plain, loadable) == options
-    estimate = Estimate(40, 1, 1, 1, 5, 1)
-    assert with_draft(estimate, {"draft_model": "big"}, plain, MODELS) is estimate
+    estimate, facts = Estimate(40, 1, 1, 1, 5, 1), MODELS["big"].facts
+    assert with_draft(estimate, facts, {"draft_model": "big"}, plain, MODELS) is estimate
 
 
 def test_what_it_needs_is_added() -> None:
-    plain = Estimate(40, 10, 20, 30, 5, 1, spread=Spread(1, 0.0))
-    added = with_draft(plain, {"draft_model": "p/small:Q8_0"}, BACKEND, MODELS)
+    plain, facts = Estimate(40, 10, 20, 30, 5, 1, spread=Spread(1, 0.0)), MODELS["big"].facts
+    added = with_draft(plain, facts, {"draft_model": "p/small:Q8_0"}, BACKEND, MODELS)
     assert added == replace(
         plain,
         weights_bytes=49,
@@ -98,8 +98,8 @@ def test_what_it_needs_is_added() -> None:
         overhead_bytes=32,
         spread=None,
     )
-    assert with_draft(plain, {"draft_model": "gone"}, BACKEND, MODELS) is plain
-    assert with_draft(plain, {}, BACKEND, MODELS) is plain
+    assert with_draft(plain, facts, {"draft_model": "gone"}, BACKEND, MODELS) is plain
+    assert with_draft(plain, facts, {}, BACKEND, MODELS) is plain
 
 
 @pytest.mark.usefixtures("autojump_clock")

@@ -51,7 +51,7 @@ def open_draft(
     spec: LoadSpec,
     report: Report,
 ) -> Drafter:
-    """Load the draft model that the spec names.
+    """Load the draft model that the spec names; a model that drafts for itself is loaded once.
 
     Args:
         model, context: What it is to draft for; `check_model` was called.
@@ -64,6 +64,8 @@ def open_draft(
     placed = spec.get("draft")
     if placed is None:
         raise LoadFailed(f"the draft model {options.draft_model} went away", reason="absent")
+    if placed["path"] == spec["path"]:
+        return _drafter(model, context, model, options, spec)  # it drafts for itself
     log.errors.clear()  # what the model's own load said is not the draft model's
     own_spec: LoadSpec = {**spec, "model": placed["model"], "path": placed["path"]}
     draft = Model(log)

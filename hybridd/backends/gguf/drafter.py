@@ -31,11 +31,12 @@ _ABORTABLE_ROWS = 64
 
 
 class Drafter:
-    """See the module's text. Owns both, and closes them.
+    """See the module's text. Owns the draft model and its context, and closes them.
 
     Args:
         model, context: What it drafts for.
-        draft, own: The draft model and its context, of unified cells.
+        draft, own: The draft model and its context, of unified cells. A draft model that is the
+            model itself stays the caller's.
         threads: The most that it computes with.
         on_gpu: Whether all of the model is on a GPU.
 
@@ -62,15 +63,15 @@ class Drafter:
         # All sequences' drafts, and rows in the gaps between them, fit into a micro-batch, and
         # leave as much room for the prompts of the others.
         self._longest = min(MAX_DRAFT, context.micro_batch // context.parallel - 1)
-        self._model = draft
+        self._model = draft if draft is not model else None
         self._context = own
         self._threads = threads
         self.held = [array("i") for _ in range(own.parallel)]
 
     @property
     def weights_bytes(self) -> int:
-        """Bytes of the draft model's tensors."""
-        return self._model.weights_bytes
+        """Bytes of tensors that are there for the draft model alone."""
+        return self._model.weights_bytes if self._model is not None else 0
 
     def set_threads(self, count: int) -> None:
         """Compute with at most this many threads from now on."""
@@ -79,7 +80,8 @@ class Drafter:
     def close(self) -> None:
         """Free the draft model. Safe to call twice."""
         self._context.close()
-        self._model.close()
+        if self._model is not None:
+            self._model.close()
 
     # ------------------------------------------------------------------ drafts
 

@@ -54,13 +54,14 @@ def estimate(facts: Facts, load_options: Mapping[str, Any]) -> Estimate:
     )
 
 
-def draft_estimate(facts: Facts, load_options: Mapping[str, Any]) -> Estimate:
-    """What a draft model adds to a load with these options: see `draft_model`.
+def draft_estimate(facts: Facts, draft: Facts, load_options: Mapping[str, Any]) -> Estimate:
+    """What a draft model adds to a load of a model with these options: see `draft_model`.
 
-    Its context is no longer than it was trained for. It is in the same process.
+    Its context is no longer than it was trained for. It is in the same process, and so are the
+    weights of a model that drafts for itself.
     """
-    wanted = context(facts, load_options)
-    length = min(wanted.length, facts.context_length or wanted.length)
+    wanted = context(draft, load_options)
+    length = min(wanted.length, draft.context_length or wanted.length)
     own = {
         **load_options,
         "context_length": length,
@@ -68,7 +69,9 @@ def draft_estimate(facts: Facts, load_options: Mapping[str, Any]) -> Estimate:
         "kv_cache_type": DRAFT_CACHE_TYPE,
         "draft_model": None,
     }
-    made = estimate(facts, own)
+    made = estimate(draft, own)
+    if draft.files == facts.files:
+        made = replace(made, weights_bytes=0)
     return replace(made, overhead_bytes=made.overhead_bytes - OVERHEAD_BYTES)
 
 
