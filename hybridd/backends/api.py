@@ -108,6 +108,17 @@ class Backend(Protocol):
 class Drafting(Protocol):
     """What a backend has besides if its engine takes the load option `draft_model`."""
 
+    def check_draft(self, model: str, facts: Facts, draft: str, draft_facts: Facts) -> None:
+        """Refuse what cannot draft for a model, as far as their headers tell.
+
+        Args:
+            model, draft: Their ids, for messages.
+
+        Raises:
+            HybriddError: As the engine would, had they been loaded.
+        """
+        ...
+
     def draft_estimate(
         self, facts: Facts, draft: Facts, load_options: Mapping[str, Any]
     ) -> Estimate:

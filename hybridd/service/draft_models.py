@@ -1,7 +1,7 @@
 """The model that a load's `draft_model` means, and what it adds to what the load needs.
 
-Clients name it as they name the model. Whether the two models' vocabularies go together is found
-out by the engine.
+Clients name it as they name the model. What cannot draft for it is refused before anything is done
+for the load, as far as the headers tell; the engine sees the rest.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ async def named(
     Raises:
         HybriddError: Those of `loadable`.
         Unsupported: Nothing can be drafted for the model.
-        InvalidParams: What is meant cannot draft for it.
+        InvalidParams: What is meant cannot draft for it; as `check_draft` says it, LoadFailed.
     """
     wanted = load_options.get("draft_model")
     if wanted is None:
@@ -61,6 +61,7 @@ async def named(
             f"{draft.id} generates no text, so it cannot draft any for {record.id}",
             "generates no text",
         )
+    backend.check_draft(record.id, record.facts, draft.id, draft.facts)
     return {**load_options, "draft_model": draft.id}
 
 

@@ -214,6 +214,10 @@ class FakeBackend:
         length = int(load_options.get("context_length", 4096))
         return Estimate(facts.weights_bytes, 0, 0, 0, length, 1)
 
+    def check_draft(self, model: str, facts: Facts, draft: str, draft_facts: Facts) -> None:
+        if draft_facts.vocab_size != facts.vocab_size:
+            raise errors.LoadFailed(f"{draft} cannot draft for {model}", reason="other vocabulary")
+
     def draft_estimate(
         self, facts: Facts, draft: Facts, load_options: Mapping[str, Any]
     ) -> Estimate:

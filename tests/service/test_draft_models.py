@@ -139,6 +139,23 @@ async def test_a_load_is_refused_where_both_have_no_room(tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("autojump_clock")
+async def test_nobody_leaves_for_a_draft_model_that_cannot_draft(tmp_path: Path) -> None:
+    models = record("a", size=60), record("c", size=50), other("unlike", vocab_size=7)
+    async with running(tmp_path, *models) as (world, begin):
+        load = begin(world.manager.load, "c")
+        (await world.host.worker(0)).ready()
+        await load.over.wait()
+        for model in ("a", "c"):  # one for which another had to leave, one that would be reloaded
+            options = {"draft_model": "unlike", "context_length": 60}
+            load = begin(world.manager.load, model, load_options=options)
+            await load.over.wait()
+            assert load.kind == "load_failed"
+            assert "unlike cannot draft for" in str(load.error)
+        assert world.manager.loaded_models == ["c"]
+        assert len(world.host.workers) == 1
+
+
+@pytest.mark.usefixtures("autojump_clock")
 async def test_a_draft_model_that_leaves_goes_on_drafting(tmp_path: Path) -> None:
     async with running(tmp_path, record("a"), record("b", size=9)) as (world, begin):
         world.manager.settings.change(record("a"), {"load_options": {"draft_model": "b"}}, set())

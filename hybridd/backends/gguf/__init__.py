@@ -8,6 +8,7 @@ from hybridd.core.model import Facts
 
 from .. import installed
 from ..api import Backend, Parallel
+from .draft_facts import check_draft
 from .estimate import draft_estimate, estimate
 from .inspect import FORMAT, inspect
 from .projector import companions
@@ -34,6 +35,7 @@ class GGUFBackend:
     tagged = True
     inspect = staticmethod(inspect)
     estimate = staticmethod(estimate)
+    check_draft = staticmethod(check_draft)
     draft_estimate = staticmethod(draft_estimate)
     companions = staticmethod(companions)
 

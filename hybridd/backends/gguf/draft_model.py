@@ -1,7 +1,8 @@
 """Loading a draft model beside a model, and whether the two go together.
 
 The facts are those of llama.cpp's own check (`common/speculative.cpp`): tokens pass between the two
-as numbers, so both vocabularies have to mean the same by them.
+as numbers, so both vocabularies have to mean the same by them. What headers tell of that the daemon
+has asked before (`draft_facts`).
 """
 
 from __future__ import annotations
@@ -11,17 +12,23 @@ from typing import Any
 
 from hybridd.backends.api import LoadSpec, Report
 from hybridd.backends.cpu import threads_for
-from hybridd.wire.errors import LoadFailed, Unsupported
+from hybridd.wire.errors import LoadFailed
 
 from .context import Context
+from .draft_facts import (
+    OTHER_KINDS,
+    other_vocabulary,
+    recurrent_draft,
+    recurrent_model,
+    sizes_difference,
+    unsupported,
+)
 from .drafter import Drafter
 from .library import Log, llama
 from .load_options import LoadOptions
 from .model import Model
 from .vocabulary import Vocabulary
 
-# Models of one family fill their vocabularies up to different sizes.
-_SIZE_DIFFERENCE = 128
 # The first tokens are special ones, which members of a family name differently.
 _FIRST_COMPARED = 5
 
@@ -33,14 +40,11 @@ def check_model(model: Model, spec: LoadSpec) -> None:
         Unsupported: Says why.
     """
     if model.encodes:
-        raise _unsupported(
+        raise unsupported(
             f"a draft model helps to generate text; {spec['model']} makes vectors or scores"
         )
     if model.recurrent:
-        raise _unsupported(
-            f"{spec['model']} keeps a state of all that it read, out of which no wrong draft can "
-            "be taken; leave draft_model out"
-        )
+        raise recurrent_model(spec["model"])
 
 
 def open_draft(
@@ -79,12 +83,7 @@ def open_draft(
     try:
         _check_draft(draft, own_spec, spec)
         if difference := vocabulary_difference(model.vocabulary, draft.vocabulary):
-            raise LoadFailed(
-                f"{placed['model']} cannot draft for {spec['model']}: {difference}; name a smaller "
-                "model of the same family as draft_model, or leave it out",
-                reason="other vocabulary",
-                draft_model=placed["model"],
-            )
+            raise other_vocabulary(spec["model"], placed["model"], difference)
         return _drafter(model, context, draft, options, own_spec)
     except BaseException:
         draft.close()
@@ -108,12 +107,12 @@ def vocabulary_difference(one: Vocabulary, other: Vocabulary) -> str | None:
     """In what two vocabularies differ, as the end of a sentence; None where they agree."""
     ours, theirs = one.native, other.native
     if llama.llama_vocab_type(ours) != llama.llama_vocab_type(theirs):
-        return "their tokenizers are of different kinds"
+        return OTHER_KINDS
     if _added(ours) != _added(theirs):
         return "they begin or end texts with different tokens"
     sizes = one.vocab_size, other.vocab_size
-    if abs(sizes[0] - sizes[1]) > _SIZE_DIFFERENCE:
-        return f"their vocabularies have {sizes[0]} and {sizes[1]} tokens"
+    if difference := sizes_difference(*sizes):
+        return difference
     compared = range(_FIRST_COMPARED, min(sizes))
     texts = [map(llama.llama_vocab_get_text, repeat(v), compared) for v in (ours, theirs)]
     for token, (text, their_text) in zip(compared, zip(*texts, strict=True), strict=True):
@@ -131,16 +130,9 @@ def _added(vocabulary: Any) -> tuple[int | None, int | None]:
 
 def _check_draft(draft: Model, spec: LoadSpec, whole: LoadSpec) -> None:
     if draft.encodes or draft.has_encoder:
-        raise _unsupported(
+        raise unsupported(
             f"{spec['model']} does not go on with a text, so it can draft nothing for "
             f"{whole['model']}; name a smaller model of the same family as draft_model"
         )
     if draft.recurrent:
-        raise _unsupported(
-            f"{spec['model']} keeps a state of all that it read, out of which no wrong draft can "
-            f"be taken; name another draft_model for {whole['model']}"
-        )
-
-
-def _unsupported(message: str) -> Unsupported:
-    return Unsupported(message, capability="draft_model", format="gguf")
+        raise recurrent_draft(whole["model"], spec["model"])

@@ -116,5 +116,30 @@ ENCODERS = frozenset(
     }
 )
 
+# What llama.cpp calls recurrent or hybrid: some layers at least keep a state in place of the past.
+# Of a newer one that is not here llama.cpp says so once it is loaded.
+RECURRENT = frozenset(
+    {
+        "mamba",
+        "mamba2",
+        "rwkv6",
+        "rwkv6qwen2",
+        "rwkv7",
+        "arwkv7",
+        "jamba",
+        "falcon-h1",
+        "plamo2",
+        "granitehybrid",
+        "lfm2",
+        "lfm2moe",
+        "nemotron_h",
+        "nemotron_h_moe",
+        "qwen3next",
+        "qwen35",
+        "qwen35moe",
+        "kimi-linear",
+    }
+)
+
 # llama.cpp's `enum llama_pooling_type`.
 POOLING_NAMES = {0: "none", 1: "mean", 2: "cls", 3: "last", 4: "rank"}
