@@ -11,8 +11,9 @@ from dataclasses import replace
 from typing import Any
 
 from hybridd.backends.api import Backend, Drafting
-from hybridd.core.model import Estimate, Facts, ModelRecord
-from hybridd.wire.errors import InvalidParams, Unsupported
+from hybridd.core.model import AVAILABLE, Estimate, Facts, ModelRecord
+from hybridd.service.resolving import resolve
+from hybridd.wire.errors import InvalidParams, ModelAmbiguous, ModelNotFound, Unsupported
 
 Models = Mapping[str, ModelRecord]
 
@@ -22,7 +23,8 @@ async def named(
     record: ModelRecord,
     backend: Backend,
     loadable: Callable[[str], Awaitable[ModelRecord]],
-    in_force: str | None = None,
+    models: Models,
+    in_force: ModelRecord | None = None,
 ) -> Mapping[str, Any]:
     """The load options with the full id of their draft model, or without one (null).
 
@@ -30,7 +32,9 @@ async def named(
         record: The model that it is to draft for.
         backend: The model's. One that drafts nothing gets the option as it is, to refuse it.
         loadable: Finds a model by any of its names, as for `model`.
-        in_force: What drafts for the model now, if it is loaded. It may have left the catalog.
+        models: The catalog.
+        in_force: What drafts for the model now, if it is loaded. It may have left the catalog; a
+            name that means it goes on doing so, as a name means the build that is loaded.
 
     Raises:
         HybriddError: Those of `loadable`.
@@ -40,8 +44,10 @@ async def named(
     wanted = load_options.get("draft_model")
     if wanted is None:
         return {name: value for name, value in load_options.items() if name != "draft_model"}
-    if wanted == in_force or not isinstance(backend, Drafting):
+    if not isinstance(backend, Drafting):
         return load_options
+    if in_force is not None and await _means(wanted, in_force, models):
+        return {**load_options, "draft_model": in_force.id}
     if "completion" not in record.facts.capabilities:
         raise Unsupported(
             f"a draft model helps to generate text, and {record.id} generates none; leave "
@@ -63,6 +69,19 @@ async def named(
         )
     backend.check_draft(record.id, record.facts, draft.id, draft.facts)
     return {**load_options, "draft_model": draft.id}
+
+
+async def _means(query: str, in_force: ModelRecord, models: Models) -> bool:
+    if query == in_force.id:
+        return True
+    # While new files are written over its own, it goes on drafting.
+    usable = {**models, in_force.id: replace(in_force, status=AVAILABLE)}
+    try:
+        return await resolve(query, usable, {in_force.id}, None) == in_force.id
+    except ModelAmbiguous as exc:
+        return in_force.id in exc.data["candidates"]
+    except ModelNotFound:
+        return False
 
 
 def of(load_options: Mapping[str, Any], models: Models) -> ModelRecord | None:

@@ -306,13 +306,23 @@ class Manager:
 
     def _still_loaded(self) -> Mapping[str, ModelRecord]:
         """Models that are loaded and not in the catalog any more."""
-        models = self._library.snapshot.models
+        instances = self._scheduler.instances
+        return {id: record for id, record in self._still_used().items() if id in instances}
+
+    def _still_used(self) -> Mapping[str, ModelRecord]:
+        """Those, and what drafts for a loaded model and is not in the catalog any more."""
+        models, instances = self._library.snapshot.models, self._scheduler.instances
+        used = {*instances, *(i.plan.load_options.get("draft_model") for i in instances.values())}
         self._departed = {
-            id: record
-            for id, record in self._departed.items()
-            if id in self._scheduler.instances and id not in models
+            id: record for id, record in self._departed.items() if id in used and id not in models
         }
         return self._departed
+
+    def _drafting(self, model: str) -> ModelRecord | None:
+        """What drafts for a model that is loaded and stays."""
+        instance = self._scheduler.instances.get(model)
+        id = None if instance is None or instance.leaving else instance.in_force.get("draft_model")
+        return self._library.snapshot.models.get(id) or self._still_used().get(id) if id else None
 
     async def _loadable(self, query: str) -> ModelRecord:
         record = await self.find(query)
@@ -347,9 +357,10 @@ class Manager:
         backend = self._backends[record.format]
         own = self.settings.get(record.id).get("load_options", {})
         asked: Mapping[str, Any] = {**own, **(load_options or {})}
-        instance = self._scheduler.instances.get(record.id)
-        drafting = instance.in_force.get("draft_model") if instance is not None else None
-        asked = await draft_models.named(asked, record, backend, self._loadable, drafting)
+        drafting = self._drafting(record.id)
+        asked = await draft_models.named(
+            asked, record, backend, self._loadable, self._library.snapshot.models, drafting
+        )
         models = self._library.snapshot.models
         most = backend.parallel(record.facts).most
         return wanted_of(adapters.named(asked, models, record.format), most)

@@ -39,7 +39,7 @@ async def loadable(query: str) -> ModelRecord:
 
 async def name(query: str | None, model: str = "big", **more: Any) -> Any:
     wanted = {"context_length": 5, "draft_model": query}
-    return await named(wanted, MODELS[model], BACKEND, loadable, **more)
+    return await named(wanted, MODELS[model], BACKEND, loadable, MODELS, **more)
 
 
 @pytest.mark.parametrize("query", ["p/small:Q8_0", "p/small", "tiny", "small"])
@@ -61,7 +61,7 @@ async def test_a_model_may_draft_for_itself() -> None:
 
 
 async def test_what_drafts_already_is_not_looked_for() -> None:
-    assert (await name("gone", in_force="gone"))["draft_model"] == "gone"
+    assert (await name("gone", in_force=record("gone")))["draft_model"] == "gone"
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ async def test_what_is_refused(query: str, model: str, error: type, said: str) -
 async def test_an_engine_that_drafts_nothing_says_so_itself() -> None:
     plain: Any = SimpleNamespace(name="plain")
     options = {"draft_model": "nothing"}
-    assert await named(options, MODELS["big"], plain, loadable) == options
+    assert await named(options, MODELS["big"], plain, loadable, MODELS) == options
     estimate, facts = Estimate(40, 1, 1, 1, 5, 1), MODELS["big"].facts
     assert with_draft(estimate, facts, {"draft_model": "big"}, plain, MODELS) is estimate
 
@@ -163,7 +163,7 @@ async def test_a_draft_model_that_leaves_goes_on_drafting(tmp_path: Path) -> Non
         (await world.host.worker(0)).ready()
         await load.over.wait()
         assert not load.value["stale"]
-        del world.library.snapshot.models["b"]
+        world.manager.departed(world.library.snapshot.models.pop("b"))
         world.manager.files_changed("b")
         asked = begin(world.manager.infer, "generate", "a", {"prompt": "x"})
         await world.host.workers[0].reply("y")
@@ -175,6 +175,48 @@ async def test_a_draft_model_that_leaves_goes_on_drafting(tmp_path: Path) -> Non
         again = begin(world.manager.load, "a")
         await again.over.wait()
         assert again.kind == "model_not_found"
+
+
+@pytest.mark.usefixtures("autojump_clock")
+async def test_a_name_goes_on_meaning_what_drafts(tmp_path: Path) -> None:
+    """Whatever comes, goes or is written anew: what is loaded is no other load."""
+    builds = [record(f"p/small:{tag}", size=size) for tag, size in (("Q8_0", 9), ("Q4_0", 5))]
+    options = {"draft_model": "small"}
+    async with running(tmp_path, record("a"), *builds) as (world, begin):
+        world.manager.settings.change(record("a"), {"load_options": options}, set())
+        load = begin(world.manager.load, "a")
+        first = await world.host.worker(0)
+        first.ready()
+        await load.over.wait()
+        assert load.value["load_options"]["draft_model"] == "p/small:Q8_0"
+        models = world.library.snapshot.models
+
+        async def still_drafting() -> bool:
+            asked = begin(world.manager.infer, "generate", "a", {"prompt": "x"})
+            await first.reply("y")
+            await asked.over.wait()
+            (shown,) = (m for m in await world.manager.loaded() if m["id"] == "a")
+            return bool(asked.value["text"] == "y" and shown["pid"] == first.pid)
+
+        # Another build is loaded for somebody else, which a name without a tag prefers.
+        other = begin(world.manager.load, "p/small:Q4_0")
+        (await world.host.worker(1)).ready()
+        await other.over.wait()
+        assert await still_drafting()
+        for id in ("p/small:F16", "q/small:Q8_0"):
+            models[id] = record(id, size=20)
+            assert await still_drafting()
+        models["p/small:Q8_0"] = record("p/small:Q8_0", status="invalid", reason="truncated")
+        assert await still_drafting()
+        world.manager.departed(models.pop("p/small:Q8_0"))
+        world.manager.files_changed("p/small:Q8_0")
+        assert await still_drafting()
+        assert "p/small:Q8_0" not in world.manager.listed()
+        # Who names another build gets it.
+        again = begin(world.manager.load, "a", load_options={"draft_model": "p/small:Q4_0"})
+        (await world.host.worker(2)).ready()
+        await again.over.wait()
+        assert again.value["load_options"]["draft_model"] == "p/small:Q4_0"
 
 
 @pytest.mark.usefixtures("autojump_clock")
