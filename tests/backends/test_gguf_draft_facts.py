@@ -12,11 +12,14 @@ pytest.importorskip("gguf", reason="gguf is not installed")
 import gguf
 
 from hybridd.backends.gguf import BACKEND
+from hybridd.backends.gguf.drafts import draft_rows
+from hybridd.backends.gguf.estimate import OVERHEAD_BYTES
 from hybridd.backends.gguf.inspect import inspect
 from hybridd.backends.gguf.types import RECURRENT
 from hybridd.core.model import Facts
 from hybridd.wire.errors import HybriddError, LoadFailed, Unsupported
 from tests.make_gguf import GENERATING, write_tiny
+from tests.support_models import DEMO_GGUF
 
 KNOWN = ["tiny-llama", "tiny-qwen2", "tiny-gemma3", "tiny-mamba", "tiny-lfm2"]
 
@@ -86,3 +89,23 @@ def test_recurrent_architectures_are_llama_cpps(facts: dict[str, Facts]) -> None
     for name, found in facts.items():
         refused = refusal({"llama": facts["tiny-llama"], name: found}, name, name)
         assert isinstance(refused, Unsupported) == (found.architecture in RECURRENT)
+
+
+def test_what_a_draft_model_adds() -> None:
+    facts = inspect(DEMO_GGUF)
+    options = {"context_length": 1024, "parallel": 2, "kv_cells": 2048, "kv_cache_type": "q8_0"}
+    plain = BACKEND.estimate(facts, options)
+    with_draft = BACKEND.estimate(facts, {**options, "draft_model": "x"})
+    rows = draft_rows(2) * 2 * 4 * (facts.vocab_size or 0)
+    assert with_draft.compute_bytes == plain.compute_bytes + rows
+    assert replace(with_draft, compute_bytes=plain.compute_bytes) == plain
+    model = replace(facts, files=(Path("another"),))
+    added = BACKEND.draft_estimate(model, facts, {**options, "draft_model": "x"})
+    f16 = BACKEND.estimate(facts, {**options, "kv_cache_type": "f16"})
+    assert added == replace(f16, overhead_bytes=f16.overhead_bytes - OVERHEAD_BYTES)
+    assert added.weights_bytes == facts.weights_bytes
+    # It has no more context than it was trained for.
+    short = BACKEND.draft_estimate(model, replace(facts, context_length=256), options)
+    assert short.kv_cache_bytes == added.kv_cache_bytes // 4
+    # The weights of a model that drafts for itself are there already.
+    assert BACKEND.draft_estimate(facts, facts, options) == replace(added, weights_bytes=0)

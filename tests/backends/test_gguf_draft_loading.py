@@ -16,9 +16,7 @@ pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 from hybridd.backends.gguf import BACKEND
 from hybridd.backends.gguf import drafter as drafter_module
 from hybridd.backends.gguf.context import Context
-from hybridd.backends.gguf.drafts import draft_rows
 from hybridd.backends.gguf.engine import GGUFEngine
-from hybridd.backends.gguf.estimate import OVERHEAD_BYTES
 from hybridd.backends.gguf.inspect import inspect
 from hybridd.wire.errors import HybriddError, LoadFailed, ModelInvalid, Unsupported
 from tests.gguf_vocabulary import COMMON_WORDS, byte_pairs
@@ -79,6 +77,17 @@ def test_wrong_drafts_are_given_up(directory: Path) -> None:
     proposed, right = drafted(answer.result)
     assert proposed < 30
     assert right <= 1
+    engine.close()
+
+
+def test_a_long_prompt_is_not_read_for_a_short_answer(directory: Path) -> None:
+    engine = load(directory, "tiny-llama", draft_model="tiny-llama", **EXACT)
+    assert engine._drafter is not None
+    prompt = " ".join(WORDS * 10)
+    ask(engine, prompt=prompt, options=greedy(4))
+    assert not any(engine._drafter.held)
+    ask(engine, prompt=prompt, options=greedy(30))
+    assert any(engine._drafter.held)
     engine.close()
 
 
@@ -364,26 +373,6 @@ def test_catching_up_is_aborted_with_its_request(directory: Path) -> None:
 
 
 # ---------------------------------------------------------------- what it needs
-
-
-def test_what_a_draft_model_adds() -> None:
-    facts = inspect(DEMO_GGUF)
-    options = {"context_length": 1024, "parallel": 2, "kv_cells": 2048, "kv_cache_type": "q8_0"}
-    plain = BACKEND.estimate(facts, options)
-    with_draft = BACKEND.estimate(facts, {**options, "draft_model": "x"})
-    rows = draft_rows(2) * 2 * 4 * (facts.vocab_size or 0)
-    assert with_draft.compute_bytes == plain.compute_bytes + rows
-    assert replace(with_draft, compute_bytes=plain.compute_bytes) == plain
-    model = replace(facts, files=(Path("another"),))
-    added = BACKEND.draft_estimate(model, facts, {**options, "draft_model": "x"})
-    f16 = BACKEND.estimate(facts, {**options, "kv_cache_type": "f16"})
-    assert added == replace(f16, overhead_bytes=f16.overhead_bytes - OVERHEAD_BYTES)
-    assert added.weights_bytes == facts.weights_bytes
-    # It has no more context than it was trained for.
-    short = BACKEND.draft_estimate(model, replace(facts, context_length=256), options)
-    assert short.kv_cache_bytes == added.kv_cache_bytes // 4
-    # The weights of a model that drafts for itself are there already.
-    assert BACKEND.draft_estimate(facts, facts, options) == replace(added, weights_bytes=0)
 
 
 def test_what_llama_cpp_takes_is_planned(directory: Path) -> None:

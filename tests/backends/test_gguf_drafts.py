@@ -15,6 +15,7 @@ from hybridd.backends.gguf.drafts import (
     draft_rows,
     level,
     share,
+    worth_reading,
 )
 
 COSTS = st.sampled_from([ROW_COST, GPU_ROW_COST])
@@ -74,6 +75,15 @@ def test_rows_go_to_those_whose_drafts_go_well() -> None:
     lengths = share([bad, good, bad], ROW_COST, 100)
     assert lengths[1] > 0
     assert lengths[0] == lengths[2] == 0
+
+
+def test_a_prompt_is_read_for_as_many_tokens_as_can_pay_for_it() -> None:
+    assert worth_reading(50, 4, ROW_COST)
+    assert not worth_reading(1500, 4, ROW_COST)
+    assert worth_reading(1500, 200, ROW_COST)
+    assert not worth_reading(100_000, 200, ROW_COST)
+    assert worth_reading(800, 4, GPU_ROW_COST)
+    assert not worth_reading(1, 0, GPU_ROW_COST)
 
 
 def test_rows_that_nobody_wants_are_paid_for_too() -> None:

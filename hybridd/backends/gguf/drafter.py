@@ -18,7 +18,17 @@ from hybridd.backends.failures import NotFinite, log_traceback
 
 from .candidates import likeliest
 from .context import Aborted, Context, NoRoom
-from .drafts import CONFIDENCE, GPU_ROW_COST, MAX_DRAFT, ROW_COST, Wish, draft_rows, level, share
+from .drafts import (
+    CONFIDENCE,
+    GPU_ROW_COST,
+    MAX_DRAFT,
+    ROW_COST,
+    Wish,
+    draft_rows,
+    level,
+    share,
+    worth_reading,
+)
 from .model import Model
 from .sequence import GGUFSequence
 from .slots import common_prefix
@@ -126,14 +136,12 @@ class Drafter:
         pace, tokens = sequence.pace, len(sequence.tokens)
         assert pace is not None
         room = self._length - tokens
-        most = min(
-            self._longest,
-            room,
-            self._context.length - tokens,
-            sequence.generation.remaining_tokens - 1,
-        )
+        wanted = sequence.generation.remaining_tokens - 1
+        most = min(self._longest, room, self._context.length - tokens, wanted)
         if pace.resting:
             pace.wait()
+            most = 0
+        elif most > 0 and not worth_reading(self._missing(sequence), wanted, self._row_cost):
             most = 0
         return Wish(pace.rate, max(0, most), room)
 
@@ -258,14 +266,18 @@ class Drafter:
         for index, part in parts.items():
             self.held[index].extend(part)
 
+    def _missing(self, sequence: GGUFSequence) -> int:
+        """How many of a sequence's tokens are to be computed; at least one."""
+        tokens = sequence.tokens
+        return max(1, len(tokens) - common_prefix(self.held[sequence.slot_index], tokens))
+
     def _cut_back(self, sequence: GGUFSequence) -> int:
         """Forget what is not of the sequence; how many of its tokens are missing, at least one."""
-        index, tokens = sequence.slot_index, sequence.tokens
-        held = self.held[index]
-        length = min(common_prefix(held, tokens), len(tokens) - 1)
+        index, held = sequence.slot_index, self.held[sequence.slot_index]
+        length = len(sequence.tokens) - self._missing(sequence)
         if length < len(held):
             self._cut(index, length)
-        return len(tokens) - len(held)
+        return len(sequence.tokens) - len(held)
 
     def _cut(self, index: int, length: int) -> None:
         held = self.held[index]
