@@ -269,7 +269,8 @@ def _wanted(on_progress: OnProgress | None) -> bool | None:
 
 
 def _merged(options: Params | None, more: Params) -> Params | None:
-    return _present(**{**(options or {}), **more}) or None
+    # What stands in `options` was said, also null: it turns off what is settled for a model.
+    return {**(options or {}), **_present(**more)} or None
 
 
 def _duration(value: float | str | None) -> float | str | None:

@@ -89,6 +89,17 @@ def test_generate_and_chat_pack_sampling_into_options(daemon: Any) -> None:
     assert (chat["timeout"], chat["options"]) == (9, {"seed": 1})
 
 
+def test_a_null_that_is_said_in_options_is_passed_on(daemon: Any) -> None:
+    """It turns off what is settled for the model; a keyword that is None is none."""
+    nulls = {"options": {"seed": None}, "load_options": {"draft_model": None}}
+    with Client() as client:
+        client.load("demo", load_options=nulls["load_options"], context_length=None)
+        client.generate("demo", "Hi", top_p=None, **nulls)
+    assert daemon.asked("models.load")[0]["load_options"] == {"draft_model": None}
+    (asked,) = daemon.asked("generate")
+    assert {name: asked[name] for name in nulls} == nulls
+
+
 def test_all_pages_of_a_long_list_are_read(daemon: Any) -> None:
     pages = {
         None: {"models": [{"id": "a"}], "next_cursor": "1"},
