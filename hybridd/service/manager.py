@@ -21,7 +21,7 @@ from hybridd.core.instance import Instance
 from hybridd.core.lifecycle import State
 from hybridd.core.model import Estimate, Facts, ModelRecord
 from hybridd.core.naming import resolve
-from hybridd.core.options import complete_sampling, wanted_of
+from hybridd.core.options import complete_sampling, satisfies, wanted_of
 from hybridd.core.plan import Need
 from hybridd.host.processes import ProcessHost
 from hybridd.service import adapters, draft_models, refusals, views
@@ -318,12 +318,6 @@ class Manager:
         }
         return self._departed
 
-    def _drafting(self, model: str) -> ModelRecord | None:
-        """What drafts for a model that is loaded and stays."""
-        instance = self._scheduler.instances.get(model)
-        id = None if instance is None or instance.leaving else instance.in_force.get("draft_model")
-        return self._library.snapshot.models.get(id) or self._still_used().get(id) if id else None
-
     async def _loadable(self, query: str) -> ModelRecord:
         record = await self.find(query)
         # While new files are written over a loaded model's, it goes on serving.
@@ -354,13 +348,22 @@ class Manager:
     async def _wanted(
         self, record: ModelRecord, load_options: Mapping[str, Any] | None
     ) -> dict[str, Any]:
-        backend = self._backends[record.format]
+        """Load options with full ids; what is loaded is no other load for what a name means now."""
         own = self.settings.get(record.id).get("load_options", {})
         asked: Mapping[str, Any] = {**own, **(load_options or {})}
-        drafting = self._drafting(record.id)
-        asked = await draft_models.named(
-            asked, record, backend, self._loadable, self._library.snapshot.models, drafting
-        )
+        instance = self._scheduler.instances.get(record.id)
+        if instance and not instance.leaving and (id := instance.in_force.get("draft_model")):
+            drafting = self._library.snapshot.models.get(id) or self._still_used().get(id)
+            wanted = await self._named(record, asked, drafting)
+            if satisfies(instance.in_force, wanted):
+                return wanted
+        return await self._named(record, asked)
+
+    async def _named(
+        self, record: ModelRecord, asked: Mapping[str, Any], drafting: ModelRecord | None = None
+    ) -> dict[str, Any]:
+        backend, models = self._backends[record.format], self._library.snapshot.models
+        asked = await draft_models.named(asked, record, backend, self._loadable, models, drafting)
         models = self._library.snapshot.models
         most = backend.parallel(record.facts).most
         return wanted_of(adapters.named(asked, models, record.format), most)

@@ -203,7 +203,7 @@ async def test_a_name_goes_on_meaning_what_drafts(tmp_path: Path) -> None:
         (await world.host.worker(1)).ready()
         await other.over.wait()
         assert await still_drafting()
-        for id in ("p/small:F16", "q/small:Q8_0"):
+        for id in ("p/small:F16", "q/small-talk:Q8_0"):
             models[id] = record(id, size=20)
             assert await still_drafting()
         models["p/small:Q8_0"] = record("p/small:Q8_0", status="invalid", reason="truncated")
@@ -212,6 +212,11 @@ async def test_a_name_goes_on_meaning_what_drafts(tmp_path: Path) -> None:
         world.manager.files_changed("p/small:Q8_0")
         assert await still_drafting()
         assert "p/small:Q8_0" not in world.manager.listed()
+        # What is another load anyway takes the name as it is now, and is refused by itself.
+        larger = begin(world.manager.load, "a", load_options={"context_length": 9000})
+        await larger.over.wait()
+        assert larger.kind == "model_ambiguous"
+        assert await still_drafting()
         # Who names another build gets it.
         again = begin(world.manager.load, "a", load_options={"draft_model": "p/small:Q4_0"})
         (await world.host.worker(2)).ready()
