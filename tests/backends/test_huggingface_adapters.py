@@ -22,6 +22,7 @@ from tests.support_models import (
 peft = pytest.importorskip("peft", reason="the extra adapters is not installed")
 torch = pytest.importorskip("torch", reason="torch is not installed")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+tiny = pytest.importorskip("tests.make_huggingface")
 transformers.utils.logging.disable_progress_bar()  # its monitor is a thread that stays
 
 # peft 0.21 asks transformers 5 for an attribute by its old name.
@@ -33,11 +34,14 @@ GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 16, "ignore_eos": True
 def adapter(path: Path, seed: int, **more: Any) -> Path:
     """An adapter with weights that change what the demo model says."""
     model = transformers.AutoModelForCausalLM.from_pretrained(DEMO_HUGGINGFACE, dtype=torch.float32)
-    config = peft.LoraConfig(
-        r=4, lora_alpha=8, target_modules=["q_proj", "down_proj"], init_lora_weights=False, **more
-    )
+    return saved(model, path, seed, target_modules=["q_proj", "down_proj"], **more)
+
+
+def saved(model: Any, path: Path, seed: int, **config: Any) -> Path:
+    """An adapter of random weights for `model`."""
     torch.manual_seed(seed)
-    made = peft.get_peft_model(model, config)
+    lora = peft.LoraConfig(r=4, lora_alpha=8, init_lora_weights=False, **config)
+    made = peft.get_peft_model(model, lora)
     with torch.no_grad():
         for name, parameter in made.named_parameters():
             if "lora_" in name:
@@ -46,11 +50,11 @@ def adapter(path: Path, seed: int, **more: Any) -> Path:
     return path
 
 
-def opened(*paths: Path) -> Engine:
+def opened(*paths: Path, model: Path = DEMO_HUGGINGFACE, parallel: int = 3) -> Engine:
     named = [{"name": path.name, "path": str(path)} for path in paths]
     engine = make_engine("huggingface")
     ids = [{"name": one["name"], "path_or_id": one["name"]} for one in named]
-    spec = spec_for(DEMO_HUGGINGFACE, "huggingface", adapters=ids, parallel=3)
+    spec = spec_for(model, "huggingface", adapters=ids, parallel=parallel)
     spec["adapters"] = named
     engine.load(spec, ignore_progress)
     return engine
@@ -95,14 +99,94 @@ def test_each_request_has_the_adapters_that_it_names(tmp_path: Path) -> None:
     assert repeated.result["usage"]["cached_tokens"] == 0
 
 
-def test_requests_with_different_adapters_beside_each_other(tmp_path: Path) -> None:
-    one = adapter(tmp_path / "one", 1)
-    engine = opened(one)
-    alone = [
-        ask(engine, prompt=PROMPT, options={**GREEDY, "adapters": chosen}).text
-        for chosen in ([], [{"name": "one"}])
+def test_requests_share_passes_with_those_that_have_the_same_adapters(tmp_path: Path) -> None:
+    paths = [adapter(tmp_path / name, seed) for seed, name in enumerate(("one", "two"), 1)]
+    engine = opened(*paths, parallel=6)
+    choices: list[tuple[tuple[str, float], ...]] = [
+        (),
+        (("one", 1.0),),
+        (("two", 1.0),),
+        (("one", 1.0),),
+        (("one", 0.5),),
+        (),
     ]
-    texts = {1: "", 2: ""}
+    prompts = [f"{PROMPT} {word}" for word in ("the", "a", "this", "that", "one", "some")]
+    requests: list[Any] = [
+        {
+            "id": number,
+            "kind": "generate",
+            "prompt": prompts[number],
+            "options": {**GREEDY, "adapters": [{"name": n, "scale": x} for n, x in chosen]},
+        }
+        for number, chosen in enumerate(choices)
+    ]
+    alone = [collect_one(opened(*paths), request) for request in requests]
+    rows = counted_rows(engine)
+    texts = dict.fromkeys(range(len(choices)), "")
+    for request in requests:
+        engine.submit(request)
+    while engine.busy:
+        for output in engine.step():
+            assert "error" not in output
+            texts[output["id"]] += output.get("text", "")
+    assert list(texts.values()) == alone
+    # One pass in each step for each of the four choices, whoever has it.
+    assert rows == [2, 2, 1, 1] * GREEDY["max_tokens"]
+
+
+def collect_one(engine: Engine, request: Any) -> str:
+    text = ""
+    engine.submit(request)
+    while engine.busy:
+        text += "".join(output.get("text", "") for output in engine.step())
+    return text
+
+
+def session_of(engine: Any) -> Any:
+    return engine._engine._session
+
+
+def counted_rows(engine: Engine) -> list[int]:
+    """How many rows each pass from now on has."""
+    session, counts = session_of(engine), list[int]()
+    forward = session.forward
+
+    def counting(works: Any, abort: Any = None) -> Any:
+        counts.append(len(works))
+        return forward(works, abort)
+
+    session.forward = counting
+    return counts
+
+
+def test_a_beginning_is_used_again_with_the_same_adapters_only(tmp_path: Path) -> None:
+    engine = opened(adapter(tmp_path / "one", 1))
+    long = f"{PROMPT} it is read from the disk and put where there is room for it,"
+
+    def cached(ending: str, *chosen: str) -> int:
+        options = {**GREEDY, "adapters": [{"name": name} for name in chosen]}
+        usage = ask(engine, prompt=long + ending, options=options).result["usage"]
+        return int(usage["cached_tokens"])
+
+    assert cached(" one") == 0
+    assert cached(" two", "one") == 0
+    assert cached(" three", "one") > 8
+    assert cached(" four") > 8
+
+
+def test_a_pass_that_fails_ends_only_those_that_were_in_it(tmp_path: Path) -> None:
+    engine = opened(adapter(tmp_path / "one", 1))
+    session = session_of(engine)
+    plain = ask(engine, prompt=PROMPT, options=GREEDY).text
+    forward = session.forward
+
+    def failing(works: Any, abort: Any = None) -> Any:
+        if works[0][0].adapters:
+            raise RuntimeError("no memory for it")
+        return forward(works, abort)
+
+    session.forward = failing
+    texts, errors = {1: "", 2: ""}, []
     for number, chosen in ((1, []), (2, [{"name": "one"}])):
         options = {**GREEDY, "adapters": chosen}
         request: Any = {"id": number, "kind": "generate", "prompt": PROMPT, "options": options}
@@ -110,7 +194,30 @@ def test_requests_with_different_adapters_beside_each_other(tmp_path: Path) -> N
     while engine.busy:
         for output in engine.step():
             texts[output["id"]] += output.get("text", "")
-    assert [texts[1], texts[2]] == alone
+            errors += [output["id"]] if "error" in output else []
+    assert errors == [2]
+    assert texts[1] == plain
+
+
+def test_an_encoder_decoder_with_an_adapter_says_what_peft_makes_of_it(tmp_path: Path) -> None:
+    path = tiny.t5(tmp_path / "m")
+    base = transformers.AutoModelForSeq2SeqLM.from_pretrained(path, dtype=torch.float32)
+    targets = ["q", "v"]
+    one = saved(base, tmp_path / "one", 1, target_modules=targets)
+    engine = opened(one, model=path)
+    options: dict[str, Any] = {"temperature": 0, "max_tokens": 8, "logprobs": 1}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+    inputs = tokenizer(PROMPT, return_tensors="pt", return_token_type_ids=False)
+    said = []
+    for chosen in ([], ["one"], []):
+        model = transformers.AutoModelForSeq2SeqLM.from_pretrained(path, dtype=torch.float32)
+        model = peft.PeftModel.from_pretrained(model, one) if chosen else model
+        made = model.eval().generate(**inputs, do_sample=False, max_new_tokens=9, min_new_tokens=9)
+        named = {**options, "adapters": [{"name": name} for name in chosen]}
+        answer = ask(engine, prompt=PROMPT, options=named)
+        said.append([entry["id"] for entry in answer.logprobs])
+        assert said[-1] == [int(token) for token in made[0]][1 : 1 + len(said[-1])]
+    assert said[0] == said[2] != said[1]
 
 
 def test_what_was_not_loaded_is_refused(tmp_path: Path) -> None:

@@ -1,12 +1,11 @@
 """PEFT adapters on a base model: loaded beside each other, chosen for each request.
 
-Rows with different adapters cannot share a forward pass, so that all of them take turns; what one
-row computed is used again only for a row with the same adapters.
+They are a state of the model's layers: rows with different ones have forward passes of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,51 +13,57 @@ from hybridd.wire.errors import InvalidParams, ModelInvalid, Unsupported
 
 from ..bounded import read_json
 from .adapter import CONFIG, MAX_CONFIG_BYTES, WEIGHTS
-from .kv_cache import Row
-from .loading import LoadedModel
-from .session import Chosen
-from .solo import SoloSession
+from .kv_cache import Chosen
 
-_REASON = "requests may want different adapters"
 # Of peft's `init_lora_weights`: what the adapter begins with is subtracted from the base model.
 _TAKEN_OUT = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
-class AdapterSession(SoloSession):
-    """See the module.
+class Adapters:
+    """The adapters of a loaded model, and which of them are in force; see the module.
 
     Args:
-        adapters: Name -> directory.
+        model: The base model; the adapters stay in its layers.
+        paths: Name -> directory.
 
     Raises:
         ModelInvalid: One is no adapter of this model.
         Unsupported: Its kind is not known here.
     """
 
-    def __init__(
-        self, loaded: LoadedModel, parallel: int, cells: int, adapters: Mapping[str, Path]
-    ) -> None:
-        self._names = tuple(adapters)
-        self._peft = _load(loaded.model, adapters)
-        # Those that bring whole modules in place of the model's own.
-        known = self._peft.peft_config
-        self._replacing = {name for name in known if known[name].modules_to_save}
-        self._in_force: Chosen = ()
-        self._wanted: Chosen = ()
-        self._of_row: dict[int, Chosen] = {}
-        self._apply(())
-        super().__init__(loaded, parallel, cells, _REASON)
+    def __init__(self, model: Any, paths: Mapping[str, Path]) -> None:
+        self._names = tuple(paths)
+        self._peft: Any = None
+        self._replacing: set[str] = set()
+        self.in_force: Chosen = ()
+        if paths:
+            self._peft = _load(model, paths)
+            self._peft.base_model.disable_adapter_layers()
+            # Those that bring whole modules in place of the model's own.
+            known = self._peft.peft_config
+            self._replacing = {name for name in known if known[name].modules_to_save}
 
-    def select(self, adapters: Chosen) -> None:
-        """See `Session`."""
-        unknown = [name for name, _ in adapters if name not in self._names]
+    def check(self, chosen: Chosen) -> None:
+        """Refuse a request's choice.
+
+        Raises:
+            Unsupported: There are none.
+            InvalidParams: One was not loaded, or two cannot be had together.
+        """
+        if chosen and not self._names:
+            raise Unsupported(
+                "the model was loaded without adapters; load it with load_options.adapters",
+                capability="adapters",
+                format="huggingface",
+            )
+        unknown = [name for name, _ in chosen if name not in self._names]
         if unknown:
             raise InvalidParams(
                 f"no adapter {unknown[0]} was loaded; there is {', '.join(self._names)}",
                 field="options.adapters",
                 reason="unknown",
             )
-        replacing = [name for name, _ in adapters if name in self._replacing]
+        replacing = [name for name, _ in chosen if name in self._replacing]
         if len(replacing) > 1:
             raise InvalidParams(
                 f"the adapters {' and '.join(replacing)} replace whole parts of the model, which "
@@ -66,29 +71,10 @@ class AdapterSession(SoloSession):
                 field="options.adapters",
                 reason="both replace modules",
             )
-        self._wanted = adapters
 
-    def take(self, prompt: Sequence[int], reserved: int) -> Row | None:
-        """See `Session`."""
-        row = super().take(prompt, reserved)
-        if row is not None:
-            alive = {id(one) for one in (*self._running, *self._kept)}
-            self._of_row = {key: own for key, own in self._of_row.items() if key in alive}
-            self._of_row[id(row)] = self._wanted
-        return row
-
-    def forward(
-        self, works: Sequence[tuple[Row, Sequence[int]]], abort: Callable[[], bool] | None = None
-    ) -> Any:
-        """See `Session`."""
-        self._apply(self._of_row[id(works[0][0])])
-        return super().forward(works, abort)
-
-    def _continues(self, row: Row, prompt: Sequence[int]) -> bool:
-        return self._of_row.get(id(row)) == self._wanted and super()._continues(row, prompt)
-
-    def _apply(self, chosen: Chosen) -> None:
-        if chosen == self._in_force and chosen:
+    def use(self, chosen: Chosen) -> None:
+        """Have the next passes computed with these, and no others."""
+        if chosen == self.in_force:
             return
         tuner = self._peft.base_model
         if chosen:
@@ -100,7 +86,7 @@ class AdapterSession(SoloSession):
                         layer.set_scale(name, scale)
         else:
             tuner.disable_adapter_layers()
-        self._in_force = chosen
+        self.in_force = chosen
 
 
 def _load(model: Any, adapters: Mapping[str, Path]) -> Any:

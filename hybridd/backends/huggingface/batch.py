@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import attention
-from .kv_cache import KVCache, LayerShape, Row
+from .kv_cache import Chosen, KVCache, LayerShape, Row
 from .library import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer, torch
 from .loading import LoadedModel
 from .session import PROBE_TOKENS, Session, close, probe_tokens
@@ -63,10 +63,10 @@ class BatchSession(Session):
 
     # ------------------------------------------------------------------ rows
 
-    def take(self, prompt: Sequence[int], reserved: int) -> Row | None:
+    def take(self, prompt: Sequence[int], reserved: int, adapters: Chosen = ()) -> Row | None:
         """See `Session`."""
         with torch.inference_mode():
-            return self._cache.take(prompt, reserved)
+            return self._cache.take(prompt, reserved, adapters)
 
     def give_back(self, row: Row) -> None:
         """See `Session`."""

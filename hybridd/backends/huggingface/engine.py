@@ -2,12 +2,15 @@
 
 One step is one forward pass: a token for every request that generates, and beside them one chunk
 of the prompts that are waiting, so that a long prompt holds up the others by a chunk at most.
-`generate` of transformers is not used: it has no place where a request could come or go.
+Requests with different adapters have passes of their own in each step, and so has each request of
+a model that cannot compute several together. `generate` of transformers is not used: it has no
+place where a request could come or go.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +21,9 @@ from hybridd.backends.prompts import Prompts
 from hybridd.backends.serving import ActiveSequence, ServingEngine
 
 from . import loading, packing
-from .adapters import AdapterSession
+from .adapters import Adapters
 from .batch import BatchSession, NotBatchable
-from .kv_cache import Row
+from .kv_cache import Chosen, Row
 from .library import torch, version
 from .load_options import LoadOptions
 from .pace import Pace
@@ -58,6 +61,23 @@ class _Sequence(ActiveSequence):
         return self.processed < len(self.prompt)
 
 
+@dataclass
+class _Pass:
+    """What one forward pass computes.
+
+    Attributes:
+        generating: They get a token each.
+        chunks: Parts of prompts.
+    """
+
+    generating: list[_Sequence] = field(default_factory=list)
+    chunks: list[tuple[_Sequence, list[int]]] = field(default_factory=list)
+
+    @property
+    def sequences(self) -> list[_Sequence]:
+        return [*self.generating, *(sequence for sequence, _ in self.chunks)]
+
+
 class HuggingFaceEngine(ServingEngine[_Sequence]):
     """See `api.Engine`."""
 
@@ -65,6 +85,7 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
         super().__init__()
         self._loaded: loading.LoadedModel | None = None
         self._session: Session | None = None
+        self._adapters: Adapters | None = None
         self._chunk = 1
         self._pace = Pace()
         self._embedded: int | None = None
@@ -82,7 +103,8 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
         if pack:
             packing.pack(loaded.model, report)
         cells = options.kv_cells or loaded.context_length * options.parallel
-        session = self._session = _open_session(loaded, options.parallel, cells, adapters)
+        self._adapters = Adapters(loaded.model, adapters)
+        session = self._session = _open_session(loaded, options.parallel, cells)
         self._chunk = options.chunk if session.divisible else loaded.context_length
         context_length = min(loaded.context_length, cells)
         self._embedded = embedded(loaded.model)
@@ -111,7 +133,7 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
     def close(self) -> None:
         """Let go of everything."""
         self._active.clear()
-        self._loaded = self._session = None
+        self._loaded = self._session = self._adapters = None
 
     def set_threads(self, count: int) -> None:
         """See `api.Engine`."""
@@ -126,8 +148,9 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
         check_embedded(prompt, self._embedded, "prompt", pictures)
         remaining = self._context_length - len(prompt)
         wanted = remaining if options.max_tokens is None else min(options.max_tokens, remaining)
-        session.select(options.adapters)
-        row = session.take(prompt, len(prompt) + max(1, wanted))
+        assert self._adapters is not None
+        self._adapters.check(options.adapters)
+        row = session.take(prompt, len(prompt) + max(1, wanted), options.adapters)
         if row is None:
             return None
         try:
@@ -145,27 +168,43 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
             session.give_back(sequence.row)
 
     def _advance(self, active: Sequence[_Sequence]) -> list[Output]:
-        _, session = self._up()
-        if session.reason is None:
-            return self._pass(active)
-        return [output for sequence in active for output in self._alone(sequence)]
+        return [output for work in self._passes(active) for output in self._apart(work)]
 
-    def _alone(self, sequence: _Sequence) -> list[Output]:
-        """A pass of one sequence, which concerns no other whatever comes of it."""
-        try:
-            return self._pass([sequence])
-        except Exception as exc:
-            sequence.spoiled = True
-            return [sequence.generation.fail(work_failure(exc))]
-
-    def _pass(self, active: Sequence[_Sequence]) -> list[Output]:
-        """One forward pass for these; all get further, or none when it is interrupted."""
+    def _passes(self, active: Sequence[_Sequence]) -> list[_Pass]:
+        """Who is computed together in this step: who has the same adapters, if anybody."""
         _, session = self._up()
         generating = [s for s in active if not s.in_prompt]
-        chunks = self._chunks([s for s in active if s.in_prompt], bool(generating))
+        waiting = [s for s in active if s.in_prompt]
+        if session.reason is not None:
+            alone = [_Pass([sequence]) for sequence in generating]
+            return alone + [_Pass([], self._chunks([sequence], False)) for sequence in waiting]
+        passes: dict[Chosen, _Pass] = {}
+        for sequence in generating:
+            passes.setdefault(sequence.row.adapters, _Pass()).generating.append(sequence)
+        for sequence, tokens in self._chunks(waiting, bool(generating)):
+            work = passes.setdefault(sequence.row.adapters, _Pass())
+            work.chunks.append((sequence, tokens))
+        return list(passes.values())
+
+    def _apart(self, work: _Pass) -> list[Output]:
+        """A pass that concerns no others, whatever comes of it."""
+        try:
+            return self._pass(work)
+        except Exception as exc:
+            error = work_failure(exc)
+            for sequence in work.sequences:
+                sequence.spoiled = True
+            return [sequence.generation.fail(error) for sequence in work.sequences]
+
+    def _pass(self, work: _Pass) -> list[Output]:
+        """One forward pass; all in it get further, or none when it is interrupted."""
+        _, session = self._up()
+        generating, chunks = work.generating, work.chunks
         works = [(s.row, [s.pending]) for s in generating]
         works += [(sequence.row, tokens) for sequence, tokens in chunks]
         prefilling = [sequence.id for sequence, _ in chunks]
+        assert self._adapters is not None
+        self._adapters.use(works[0][0].adapters)
         try:
             with self._pace.measured(sum(len(tokens) for _, tokens in chunks)):
                 logits = session.forward(
@@ -247,12 +286,8 @@ def _prompts(loaded: loading.LoadedModel) -> Prompts:
     return Prompts(vocabulary, vocabulary.chat_template(), "huggingface")
 
 
-def _open_session(
-    loaded: loading.LoadedModel, parallel: int, cells: int, adapters: Mapping[str, Path]
-) -> Session:
+def _open_session(loaded: loading.LoadedModel, parallel: int, cells: int) -> Session:
     """Rows together where the model can, else by turns; the worker's log says why."""
-    if adapters:
-        return AdapterSession(loaded, parallel, cells, adapters)
     if loaded.model.config.is_encoder_decoder:
         return Seq2SeqSession(loaded, parallel)
     if loaded.pictures is not None:

@@ -21,6 +21,9 @@ _STEP = 256
 # A shared beginning that is shorter is not worth a copy.
 _MIN_SHARED = 8
 
+# Names and scales of adapters.
+Chosen = tuple[tuple[str, float], ...]
+
 
 class LayerShape(NamedTuple):
     """What one layer keeps of a token: `heads` vectors of each size, of a dtype, on a device."""
@@ -42,6 +45,7 @@ class Row:
         reserved: Cells that it may come to need; 0 when it is only kept.
         used_at: When it was last given back, on the cache's own clock.
         whole: Its prompt is to be computed in one pass.
+        adapters: What it is computed with.
     """
 
     slot: int
@@ -49,6 +53,7 @@ class Row:
     reserved: int = 0
     used_at: int = 0
     whole: bool = False
+    adapters: Chosen = ()
 
     @property
     def length(self) -> int:
@@ -91,7 +96,7 @@ class KVCache:
         """How many finished rows are kept for whoever continues them."""
         return len(self._kept)
 
-    def take(self, prompt: Sequence[int], reserved: int) -> Row | None:
+    def take(self, prompt: Sequence[int], reserved: int, adapters: Chosen = ()) -> Row | None:
         """A row for `prompt`, with as much of it as is in the cache already.
 
         At least one token is left to compute, for its logits. The row may grow to `reserved`
@@ -105,7 +110,7 @@ class KVCache:
         running = len(self._running) + 1
         if running > self._parallel or running * most > self._limit:
             return None
-        source, shared = self._best(prompt)
+        source, shared = self._best(prompt, adapters)
         if source is not None and source in self._kept and 2 * shared >= source.length:
             # What the kept row has beyond it is little: it goes on as this one.
             self._kept.remove(source)
@@ -113,7 +118,7 @@ class KVCache:
             row = source
         else:
             row = self._new_row(prompt, source, shared)
-        row.reserved = reserved
+        row.reserved, row.adapters = reserved, adapters
         self._running.append(row)
         return row
 
@@ -170,11 +175,16 @@ class KVCache:
 
     # ------------------------------------------------------------------ prefixes
 
-    def _best(self, prompt: Sequence[int]) -> tuple[Row | None, int]:
-        """The row that shares the longest beginning with `prompt`, and how long that is."""
+    def _best(self, prompt: Sequence[int], adapters: Chosen) -> tuple[Row | None, int]:
+        """The row that shares the longest beginning with `prompt`, and how long that is.
+
+        What other adapters computed is none.
+        """
         best: tuple[int, bool, Row | None] = (_MIN_SHARED - 1, True, None)
         for kept, rows in ((False, self._running), (True, self._kept)):
             for row in rows:
+                if row.adapters != adapters:
+                    continue
                 shared = common_prefix(row.tokens, prompt, len(prompt) - 1)
                 if (shared, kept) > best[:2]:
                     best = (shared, kept, row)

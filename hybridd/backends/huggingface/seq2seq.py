@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .classes import EncoderDecoderCache
-from .kv_cache import Row
+from .kv_cache import Chosen, Row
 from .library import DynamicCache, torch
 from .loading import LoadedModel
 from .session import Session
@@ -37,9 +37,9 @@ class Seq2SeqSession(Session):
         self._suffix = loaded.vocabulary.suffix
         self._start = _start_tokens(loaded.model)
 
-    def take(self, prompt: Sequence[int], reserved: int) -> Row | None:
+    def take(self, prompt: Sequence[int], reserved: int, adapters: Chosen = ()) -> Row | None:
         """See `Session`; nothing is kept between two rows."""
-        return Seq2SeqRow(0, reserved=reserved)
+        return Seq2SeqRow(0, reserved=reserved, adapters=adapters)
 
     def give_back(self, row: Row) -> None:
         """See `Session`; its states go with it."""

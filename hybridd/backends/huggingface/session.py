@@ -13,14 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from hybridd.wire.errors import Unsupported
-
-from .kv_cache import Row
+from .kv_cache import Chosen, Row
 from .library import torch
 from .loading import LoadedModel
-
-# Names and scales of adapters.
-Chosen = tuple[tuple[str, float], ...]
 
 
 class Aborted(Exception):
@@ -53,22 +48,8 @@ class Session(ABC):
             layer.register_forward_pre_hook(self._before_layer) for layer in _layers(self._model)
         ]
 
-    def select(self, adapters: Chosen) -> None:
-        """Say which adapters the next row that is taken has.
-
-        Raises:
-            Unsupported: There are none.
-            InvalidParams: One was not loaded.
-        """
-        if adapters:
-            raise Unsupported(
-                "the model was loaded without adapters; load it with load_options.adapters",
-                capability="adapters",
-                format="huggingface",
-            )
-
     @abstractmethod
-    def take(self, prompt: Sequence[int], reserved: int) -> Row | None:
+    def take(self, prompt: Sequence[int], reserved: int, adapters: Chosen = ()) -> Row | None:
         """A row for `prompt`; see `kv_cache.KVCache.take`."""
 
     @abstractmethod
@@ -85,6 +66,8 @@ class Session(ABC):
         self, works: Sequence[tuple[Row, Sequence[int]]], abort: Callable[[], bool] | None = None
     ) -> Any:
         """Run tokens through the model, each list behind those that its row has.
+
+        All rows have the same adapters, and those are in force.
 
         Returns:
             The logits behind each row's last token, `[rows, vocabulary]`.

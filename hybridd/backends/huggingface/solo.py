@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .kv_cache import Row, common_prefix
+from .kv_cache import Chosen, Row, common_prefix
 from .library import DynamicCache, torch
 from .loading import LoadedModel
 from .session import PROBE_TOKENS, Session, close, probe_tokens
@@ -58,12 +58,13 @@ class SoloSession(Session):
         self._running: list[SoloRow] = []
         self._kept: list[SoloRow] = []  # the longest unused first
 
-    def take(self, prompt: Sequence[int], reserved: int) -> Row | None:
+    def take(self, prompt: Sequence[int], reserved: int, adapters: Chosen = ()) -> Row | None:
         """See `Session`."""
         room = self._limit - reserved - sum(row.reserved for row in self._running)
         if room < 0 or len(self._running) >= self.parallel:
             return None
-        continued = [row for row in self._kept if self._continues(row, prompt)]
+        alike = [row for row in self._kept if row.adapters == adapters]
+        continued = [row for row in alike if self._continues(row, prompt)]
         row = max(continued, key=lambda row: row.length, default=None)
         if row is None:
             row = self._new_row(prompt)
@@ -71,7 +72,7 @@ class SoloSession(Session):
             self._kept.remove(row)
         while self._kept and sum(row.length for row in self._kept) > room:
             del self._kept[0]
-        row.reserved = reserved
+        row.reserved, row.adapters = reserved, adapters
         self._running.append(row)
         return row
 
