@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import importlib.util
 import io
+import itertools
 import json
 import struct
 import zlib
@@ -21,6 +22,8 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 Image = pytest.importorskip("PIL.Image", reason="the extra vision is not installed")
 tiny = pytest.importorskip("tests.make_huggingface")
+engines = pytest.importorskip("hybridd.backends.huggingface.engine")
+NotBatchable = engines.NotBatchable
 
 GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 12, "logprobs": 1}
 
@@ -150,7 +153,11 @@ def test_the_next_turn_of_a_text_goes_on_and_pictures_do_not_mix(model: Path) ->
     plain = [{"role": "user", "content": "what is the time"}]
     first = ask(engine, "chat", messages=plain, options=GREEDY)
     turns = [*plain, {"role": "assistant", "content": first.text}, *plain]
-    assert ask(engine, "chat", messages=turns, options=GREEDY).result["usage"]["prompt_tokens"]
+    again = ask(engine, "chat", messages=turns, options=GREEDY)
+    assert again.result["usage"]["cached_tokens"] >= first.result["usage"]["prompt_tokens"]
+    assert ids(again) == expected(
+        model, [said(text(m["content"]))[0] | {"role": m["role"]} for m in turns], []
+    )
     for seed in (4, 5):
         messages = said(part(url(picture(seed))), text("what"))
         answer = ask(engine, "chat", messages=messages, options=GREEDY)
@@ -158,24 +165,84 @@ def test_the_next_turn_of_a_text_goes_on_and_pictures_do_not_mix(model: Path) ->
         assert ids(answer) == expected(model, messages, [picture(seed)])
 
 
-def test_requests_take_turns_and_a_cancelled_one_leaves_nothing(model: Path) -> None:
-    engine, _ = opened(model, parallel=3)
-    asked = [said(part(url(picture(seed))), text("what is")) for seed in (1, 2)]
-    alone = [ask(engine, "chat", messages=m, options=GREEDY).text for m in asked]
-    for number in (1, 2, 3):
-        messages = asked[(number - 1) % 2]
+def run(engine: Engine, asked: list[list[dict[str, Any]]], cancelled: int = 0) -> list[str]:
+    """Everything asked at once; one may be cancelled after two steps."""
+    texts = [""] * len(asked)
+    for number, messages in enumerate(asked):
         request: Any = {"id": number, "kind": "chat", "messages": messages, "options": GREEDY}
         engine.submit(request)
-    texts = {1: "", 2: "", 3: ""}
-    for step in range(1000):
+    for step in itertools.count():
         if not engine.busy:
-            break
-        if step == 2:
-            engine.cancel(1)
+            return texts
+        if cancelled and step == 2:
+            engine.cancel(cancelled)
         for output in engine.step():
+            assert "error" not in output
             texts[output["id"]] += output.get("text", "")
-    assert [texts[3], texts[2]] == alone
-    assert len(texts[1]) < len(alone[0])
+    raise AssertionError
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_requests_beside_each_other_and_a_cancelled_one_leaves_nothing(
+    model: Path, together: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not together:
+        monkeypatch.setattr(engines, "VisionBatchSession", not_batchable)
+    engine, _ = opened(model, parallel=5)
+    assert (session_of(engine).reason is None) == together
+    pictures = [said(part(url(picture(seed))), text("what is")) for seed in (1, 2)]
+    asked = [pictures[0], said(text("what is the time")), *pictures, said(text("it is"))]
+    alone = [ask(engine, "chat", messages=m, options=GREEDY).text for m in asked]
+    assert alone[0] == alone[2] != alone[3]
+    texts = run(engine, asked, cancelled=2)
+    assert len(texts.pop(2)) < len(alone.pop(2))
+    assert texts == alone
+    assert run(engine, asked[:2]) == alone[:2]
+
+
+def not_batchable(*_: Any) -> Any:
+    raise NotBatchable("a test")
+
+
+def session_of(engine: Any) -> Any:
+    return engine._engine._session
+
+
+def test_what_follows_pictures_shares_passes_with_texts(model: Path) -> None:
+    engine, _ = opened(model, parallel=4)
+    session, rows = session_of(engine), list[int]()
+    forward = session.forward
+
+    def counting(works: Any, abort: Any = None) -> Any:
+        rows.append(len(works))
+        return forward(works, abort)
+
+    session.forward = counting
+    asked = [said(part(url(picture(seed))), text("what is")) for seed in (1, 2)]
+    asked += [said(text("what is the time")), said(text("it is some"))]
+    for number, messages in enumerate(asked):
+        options = {**GREEDY, "ignore_eos": True, "max_tokens": 5}
+        request: Any = {"id": number, "kind": "chat", "messages": messages, "options": options}
+        engine.submit(request)
+    while engine.busy:
+        assert not any("error" in output for output in engine.step())
+    assert rows == [2, 1, 1, 4, 4, 4, 4]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_picture_in_a_text_that_is_longer_than_a_sliding_window(
+    tmp_path: Path, first: bool
+) -> None:
+    path = tiny.gemma3(tmp_path / "m")
+    engine, _ = opened(path, parallel=2)
+    assert session_of(engine).reason is None
+    long = text("it is some time and what is the time " * 11)
+    for seed in (1, 2):
+        one = part(url(picture(seed)))
+        messages = said(one, long) if first else said(long, one)
+        answer = ask(engine, "chat", messages=messages, options=GREEDY)
+        assert answer.result["usage"]["prompt_tokens"] > 2 * 64
+        assert ids(answer) == expected(path, messages, [picture(seed)])
 
 
 def test_a_cancel_ends_the_pass_over_a_picture(model: Path) -> None:

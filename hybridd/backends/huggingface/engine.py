@@ -32,7 +32,8 @@ from .sampling import NOT_FINITE, Sampler, choose
 from .seq2seq import Seq2SeqSession
 from .session import Aborted, Session
 from .solo import SoloSession
-from .vision import PicturePrompts, TextPrompts, VisionSession
+from .vision import PicturePrompts, TextPrompts
+from .vision_session import VisionBatchSession, VisionSession
 from .vocabulary import check_embedded, embedded
 
 
@@ -176,15 +177,19 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
         generating = [s for s in active if not s.in_prompt]
         waiting = [s for s in active if s.in_prompt]
         if session.reason is not None:
-            alone = [_Pass([sequence]) for sequence in generating]
-            return alone + [_Pass([], self._chunks([sequence], False)) for sequence in waiting]
+            singly = [_Pass([sequence]) for sequence in generating]
+            return singly + [_Pass([], self._chunks([sequence], False)) for sequence in waiting]
         passes: dict[Chosen, _Pass] = {}
+        alone: list[_Pass] = []
         for sequence in generating:
             passes.setdefault(sequence.row.adapters, _Pass()).generating.append(sequence)
         for sequence, tokens in self._chunks(waiting, bool(generating)):
+            if sequence.row.whole:
+                alone.append(_Pass([], [(sequence, tokens)]))
+                continue
             work = passes.setdefault(sequence.row.adapters, _Pass())
             work.chunks.append((sequence, tokens))
-        return list(passes.values())
+        return [*passes.values(), *alone]
 
     def _apart(self, work: _Pass) -> list[Output]:
         """A pass that concerns no others, whatever comes of it."""
@@ -241,7 +246,7 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
             tokens = sequence.prompt[sequence.processed : sequence.processed + room]
             if tokens:
                 chunks.append((sequence, tokens))
-                left -= len(tokens)
+                left = max(0, left - len(tokens))
         return chunks
 
     def _next(self, ready: Sequence[tuple[int, _Sequence]], logits: Any) -> list[Output]:
@@ -290,10 +295,11 @@ def _open_session(loaded: loading.LoadedModel, parallel: int, cells: int) -> Ses
     """Rows together where the model can, else by turns; the worker's log says why."""
     if loaded.model.config.is_encoder_decoder:
         return Seq2SeqSession(loaded, parallel)
+    together, by_turns = BatchSession, SoloSession
     if loaded.pictures is not None:
-        return VisionSession(loaded, parallel, cells)
+        together, by_turns = VisionBatchSession, VisionSession
     try:
-        return BatchSession(loaded, parallel, cells)
+        return together(loaded, parallel, cells)
     except NotBatchable as exc:
         print(f"requests take turns, since they cannot share forward passes: {exc}", flush=True)
-        return SoloSession(loaded, parallel, cells, str(exc))
+        return by_turns(loaded, parallel, cells, str(exc))

@@ -9,7 +9,7 @@ Knows no attention and no model: `attention` reads and writes the tensors.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -44,7 +44,8 @@ class Row:
         tokens: Those whose keys and values are in the cache.
         reserved: Cells that it may come to need; 0 when it is only kept.
         used_at: When it was last given back, on the cache's own clock.
-        whole: Its prompt is to be computed in one pass.
+        inputs: What the pass over its prompt gets beside tokens, which say not all of it then: they
+            serve nobody else.
         adapters: What it is computed with.
     """
 
@@ -52,13 +53,18 @@ class Row:
     tokens: list[int] = field(default_factory=list)
     reserved: int = 0
     used_at: int = 0
-    whole: bool = False
+    inputs: Mapping[str, Any] = field(default_factory=dict)
     adapters: Chosen = ()
 
     @property
     def length(self) -> int:
         """How many of its cells are filled."""
         return len(self.tokens)
+
+    @property
+    def whole(self) -> bool:
+        """Whether its prompt is to be computed in one pass."""
+        return bool(self.inputs)
 
 
 class KVCache:
@@ -96,7 +102,13 @@ class KVCache:
         """How many finished rows are kept for whoever continues them."""
         return len(self._kept)
 
-    def take(self, prompt: Sequence[int], reserved: int, adapters: Chosen = ()) -> Row | None:
+    def take(
+        self,
+        prompt: Sequence[int],
+        reserved: int,
+        adapters: Chosen = (),
+        inputs: Mapping[str, Any] | None = None,
+    ) -> Row | None:
         """A row for `prompt`, with as much of it as is in the cache already.
 
         At least one token is left to compute, for its logits. The row may grow to `reserved`
@@ -110,7 +122,7 @@ class KVCache:
         running = len(self._running) + 1
         if running > self._parallel or running * most > self._limit:
             return None
-        source, shared = self._best(prompt, adapters)
+        source, shared = (None, 0) if inputs else self._best(prompt, adapters)
         if source is not None and source in self._kept and 2 * shared >= source.length:
             # What the kept row has beyond it is little: it goes on as this one.
             self._kept.remove(source)
@@ -118,7 +130,7 @@ class KVCache:
             row = source
         else:
             row = self._new_row(prompt, source, shared)
-        row.reserved, row.adapters = reserved, adapters
+        row.reserved, row.adapters, row.inputs = reserved, adapters, inputs or {}
         self._running.append(row)
         return row
 
@@ -140,7 +152,7 @@ class KVCache:
         row.reserved = 0
         self._clock += 1
         row.used_at = self._clock
-        if row.tokens:
+        if row.tokens and not row.inputs:
             self._kept.append(row)
 
     def ensure(self, cells: int) -> None:
@@ -173,6 +185,18 @@ class KVCache:
         row.tokens.clear()
         self.give_back(row)
 
+    def fill(self, row: Row, layers: Sequence[tuple[Any, Any]], count: int) -> None:
+        """Put what was computed elsewhere for the first `count` tokens of a row into its cells.
+
+        Args:
+            layers: Keys and values of each, `[1, heads, tokens, dim]`. Those of a layer that looks
+                back only so far may be of the last tokens alone.
+        """
+        for layer, (keys, values) in enumerate(layers):
+            cells = slice(count - keys.shape[2], count)
+            self.keys[layer][row.slot, :, cells] = keys[0]
+            self.values[layer][row.slot, :, cells] = values[0]
+
     # ------------------------------------------------------------------ prefixes
 
     def _best(self, prompt: Sequence[int], adapters: Chosen) -> tuple[Row | None, int]:
@@ -183,7 +207,7 @@ class KVCache:
         best: tuple[int, bool, Row | None] = (_MIN_SHARED - 1, True, None)
         for kept, rows in ((False, self._running), (True, self._kept)):
             for row in rows:
-                if row.adapters != adapters:
+                if row.adapters != adapters or row.inputs:
                     continue
                 shared = common_prefix(row.tokens, prompt, len(prompt) - 1)
                 if (shared, kept) > best[:2]:

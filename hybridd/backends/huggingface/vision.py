@@ -1,15 +1,12 @@
-"""Models that read pictures: prompts with pictures in them, and forward passes of such prompts.
+"""Models that read pictures: prompts with pictures in them. `vision_session` computes them.
 
 The chat template writes a placeholder for each picture, and only the template does: the same
 string in what people write is text. The placeholder becomes what the processor puts in its place.
-Requests take turns. A prompt with pictures is computed in one pass, with its pictures, and
-nothing of it is used again; texts are served as `solo` serves them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hybridd.wire.errors import HybriddError, Unsupported
@@ -18,10 +15,7 @@ from ..api import WorkRequest
 from ..chat_template import Segment
 from ..messages import normalize
 from ..prompts import Prompts
-from .kv_cache import Row
-from .loading import LoadedModel
 from .pictures import PictureReader, PictureVocabulary
-from .solo import SoloRow, SoloSession
 from .vocabulary import Vocabulary
 
 _PROBE = "hybridd-probe"
@@ -134,64 +128,3 @@ class PicturePrompts(Prompts):
 
 def _parts(content: object) -> object:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
-
-
-@dataclass(eq=False, slots=True)
-class VisionRow(SoloRow):
-    """A row with the pictures of its prompt.
-
-    Attributes:
-        inputs: What the pass over the prompt gets beside its tokens; empty without pictures.
-        deltas: How far this row's positions are from its tokens', where a model keeps that.
-    """
-
-    inputs: Mapping[str, Any] = field(default_factory=dict)
-    deltas: Any = None
-
-
-class VisionSession(SoloSession):
-    """See the module."""
-
-    def __init__(self, loaded: LoadedModel, parallel: int, cells: int) -> None:
-        # Some models remember the positions of the last prompt by themselves.
-        self._keeper = next((m for m in loaded.model.modules() if hasattr(m, "rope_deltas")), None)
-        super().__init__(loaded, parallel, cells, "it reads pictures")
-
-    def give_back(self, row: Row) -> None:
-        """See `Session`; tokens do not say which pictures they stood for."""
-        assert isinstance(row, VisionRow)
-        row.broken = row.broken or row.whole
-        row.inputs = {}
-        super().give_back(row)
-
-    def forward(
-        self, works: Sequence[tuple[Row, Sequence[int]]], abort: Callable[[], bool] | None = None
-    ) -> Any:
-        """See `Session`; the first tokens of a row with pictures are its whole prompt."""
-        ((row, _),) = works
-        assert isinstance(row, VisionRow)
-        self._extra = {} if row.tokens else row.inputs
-        if self._keeper is not None:
-            self._keeper.rope_deltas = row.deltas
-        try:
-            return super().forward(works, abort)
-        finally:
-            self._extra = {}
-            if self._keeper is not None:
-                row.deltas = self._keeper.rope_deltas
-
-    def _new_row(self, prompt: Sequence[int]) -> SoloRow:
-        row = VisionRow(0, cache=self._new_cache())
-        if isinstance(prompt, PicturePrompt):
-            row.inputs = {name: self._moved(value) for name, value in prompt.inputs.items()}
-            row.whole = True
-        return row
-
-    def _moved(self, value: Any) -> Any:
-        if not hasattr(value, "is_floating_point"):
-            return value
-        dtype = self.loaded.dtype if value.is_floating_point() else value.dtype
-        return value.to(self._device, dtype)
-
-    def _continues(self, row: Row, prompt: Sequence[int]) -> bool:
-        return not isinstance(prompt, PicturePrompt) and super()._continues(row, prompt)
