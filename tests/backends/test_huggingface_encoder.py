@@ -63,6 +63,31 @@ def test_a_pooling_of_sentence_transformers(tmp_path: Path, pooling: str) -> Non
         assert vector == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize("pooling", POOLED)
+@pytest.mark.parametrize("kind", ["bert", "llama_encoder"])
+def test_a_prompt_that_does_not_count_in_the_pooling(
+    tmp_path: Path, kind: str, pooling: str
+) -> None:
+    path = getattr(tiny, kind)(tmp_path / "m")
+    said = {"pooling_mode": pooling, "include_prompt": False}
+    tiny.sentence_modules(path, said, prompt="find what is said of it: ")
+    made = embed(opened(path), [*TEXTS, ""], normalize=False)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+    prompt = tokenizer("find what is said of it: ").input_ids
+    ends = prompt[-1] in tokenizer.all_special_ids
+    for text, vector in zip([*TEXTS, ""], made, strict=True):
+        hidden = states(path, "find what is said of it: " + text)
+        skipped = min(len(prompt) - ends, len(hidden) - 1)
+        pooled = {
+            "cls": lambda h, _: h[0],
+            "weightedmean": lambda h, n: (
+                (h[n:] * torch.arange(n + 1, len(h) + 1)[:, None]).sum(0)
+                / sum(range(n + 1, len(h) + 1))
+            ),
+        }.get(pooling, lambda h, n: POOLED[pooling](h[n:]))
+        assert vector == pytest.approx(pooled(hidden, skipped).tolist(), abs=1e-5)
+
+
 def test_flags_of_old_files_and_several_poolings(tmp_path: Path) -> None:
     path = tiny.bert(tmp_path / "m")
     tiny.sentence_modules(path, {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True})

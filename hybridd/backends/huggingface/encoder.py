@@ -138,9 +138,20 @@ class _Embedder(HuggingFaceEncoder):
         size = int(getattr(text, "hidden_size", 0) or getattr(text, "d_model", 0))
         steps, self.dimensions = after_pooling(recipe.steps, size * len(self._poolings))
         self._finish = steps
+        self._skipped = 0 if recipe.pools_prompt else self._prompt_tokens()
 
     def _longest(self) -> int:
         return min(super()._longest(), self._recipe.max_length or _NO_LIMIT)
+
+    def _prompt_tokens(self) -> int:
+        """How many tokens the recipe's prompt has at the beginning of a text, counted as there.
+
+        What begins a text is among them, and what ends it is not.
+        """
+        if not self._recipe.prompt:
+            return 0
+        tokens = self.tokenize("").tokens
+        return len(tokens) - (tokens[-1] in self._tokenizer.all_special_ids)
 
     def tokenize(self, text: str) -> Input:
         """See `embedding.Encoder`; with the recipe's prompt before the text."""
@@ -152,6 +163,9 @@ class _Embedder(HuggingFaceEncoder):
         with torch.inference_mode():
             output, mask = self._run(batch, abort)
             hidden = output.last_hidden_state.float()
+            for row, one in enumerate(batch):
+                # Where the text is empty and nothing ends it, something has to count.
+                mask[row, : min(self._skipped, len(one.tokens) - 1)] = 0
             made: list[list[float]] = self._finish(pool(hidden, mask, self._poolings)).tolist()
         return made
 

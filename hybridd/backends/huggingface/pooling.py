@@ -23,7 +23,7 @@ def pool(hidden: Tensor, mask: Tensor, poolings: Sequence[str]) -> Tensor:
 
     Args:
         hidden: Last hidden states, (inputs, tokens, size), float32.
-        mask: 1 for a token, 0 for padding, (inputs, tokens).
+        mask: 1 for a token that counts, 0 for others and for padding, (inputs, tokens).
         poolings: Of `sentence.POOLINGS`.
 
     Returns:
@@ -39,7 +39,7 @@ def _cls(hidden: Tensor, mask: Tensor) -> Tensor:
 
 
 def _last(hidden: Tensor, mask: Tensor) -> Tensor:
-    last = mask.sum(1, keepdim=True).long() - 1
+    last = (mask * torch.arange(mask.shape[1], device=mask.device).view(1, -1, 1)).argmax(1, True)
     return hidden.gather(1, last.expand(-1, 1, hidden.shape[-1])).squeeze(1)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ class Recipe:
         max_length: Tokens that a text may have, where the files say so.
         lower_case: Texts are made lower case first.
         prompt: Stands before each text.
+        pools_prompt: Whether its tokens count in the pooling.
     """
 
     poolings: tuple[str, ...] | None = None
@@ -64,6 +65,7 @@ class Recipe:
     max_length: int | None = None
     lower_case: bool = False
     prompt: str = ""
+    pools_prompt: bool = True
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -78,10 +80,9 @@ def read_recipe(path: Path) -> Recipe:
     named = prompts.get("prompts")
     default = prompts.get("default_prompt_name")
     prompt = named.get(default) if isinstance(named, dict) and isinstance(default, str) else None
-    poolings, steps = _modules(path) if (path / "modules.json").is_file() else (None, ())
-    return Recipe(
-        poolings,
-        steps,
+    found = _modules(path) if (path / "modules.json").is_file() else Recipe()
+    return replace(
+        found,
         max_length=whole(lengths.get("max_seq_length"), 1),
         lower_case=lengths.get("do_lower_case") is True,
         prompt=prompt if isinstance(prompt, str) else "",
@@ -105,7 +106,7 @@ def activation(name: object) -> str:
     return found
 
 
-def _modules(path: Path) -> tuple[tuple[str, ...] | None, tuple[Step, ...]]:
+def _modules(path: Path) -> Recipe:
     try:
         listed = json.loads(read_file(path / "modules.json", MAX_MODULES_BYTES))
     except (ValueError, RecursionError):
@@ -114,6 +115,7 @@ def _modules(path: Path) -> tuple[tuple[str, ...] | None, tuple[Step, ...]]:
         raise invalid("modules.json is no list of modules")
     poolings: tuple[str, ...] | None = None
     steps: list[Step] = []
+    pools_prompt = True
     for number, entry in enumerate(listed):
         if not isinstance(entry, dict):
             raise invalid("modules.json is no list of modules")
@@ -123,19 +125,20 @@ def _modules(path: Path) -> tuple[tuple[str, ...] | None, tuple[Step, ...]]:
             if where != path:
                 raise invalid("modules.json has the transformer in a directory of its own")
         elif kind == "Pooling" and poolings is None:
-            poolings = _poolings(_optional(where, "config.json"))
+            said = _optional(where, "config.json")
+            poolings, pools_prompt = _poolings(said), said.get("include_prompt") is not False
         elif kind == "Normalize":
             steps.append(Step("normalize"))
         elif kind == "LayerNorm":
             steps.append(Step("layer_norm", where))
         elif kind == "Dense":
-            said = _optional(where, "config.json").get("activation_function", "Tanh")
-            steps.append(Step("dense", where, activation(said)))
+            named = _optional(where, "config.json").get("activation_function", "Tanh")
+            steps.append(Step("dense", where, activation(named)))
         elif kind != "Dropout":
             raise invalid(f"modules.json names a module that is not known here: {kind[:80]!r}")
     if poolings is None:
         raise invalid("modules.json names no pooling")
-    return poolings, tuple(steps)
+    return Recipe(poolings, tuple(steps), pools_prompt=pools_prompt)
 
 
 def _poolings(said: Mapping[str, Any]) -> tuple[str, ...]:
