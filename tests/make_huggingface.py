@@ -313,3 +313,28 @@ def gemma3(path: Path) -> Path:
         chat_template=PICTURE_TEMPLATE.replace("<image>", names["boi_token"]),
     ).save_pretrained(path)
     return path
+
+
+def qwen2_vl(path: Path) -> Path:
+    """A model whose pictures take fewer positions than tokens. Without a processor for them."""
+    torch.manual_seed(4)
+    names = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+    byte_level(path, eos_token="<eos>", pad_token="<pad>", extra_special_tokens=names)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+    start, end, picture, video = tokenizer.convert_tokens_to_ids(names)
+    text = llama_config(len(tokenizer)).to_dict()
+    text = {k: v for k, v in text.items() if k not in ("model_type", "rope_parameters")}
+    rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 100.0}
+    config = transformers.Qwen2_5_VLConfig(
+        text_config={**text, "rope_parameters": rope},
+        vision_config={
+            "depth": 2, "hidden_size": HIDDEN, "intermediate_size": 64, "num_heads": 4,
+            "out_hidden_size": HIDDEN, "patch_size": 4, "spatial_merge_size": 2,
+            "window_size": 16, "fullatt_block_indexes": [1],
+        },
+        image_token_id=picture, video_token_id=video,
+        vision_start_token_id=start, vision_end_token_id=end,
+    )  # fmt: skip
+    model = transformers.Qwen2_5_VLForConditionalGeneration(config)
+    _save(_stirred(model, "language_model", "lm_head"), path)
+    return path

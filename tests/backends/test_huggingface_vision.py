@@ -23,7 +23,8 @@ transformers = pytest.importorskip("transformers", reason="transformers is not i
 Image = pytest.importorskip("PIL.Image", reason="the extra vision is not installed")
 tiny = pytest.importorskip("tests.make_huggingface")
 engines = pytest.importorskip("hybridd.backends.huggingface.engine")
-NotBatchable = engines.NotBatchable
+vision = pytest.importorskip("hybridd.backends.huggingface.vision_session")
+NotBatchable, PicturePrompt = engines.NotBatchable, vision.PicturePrompt
 
 GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 12, "logprobs": 1}
 
@@ -243,6 +244,49 @@ def test_a_picture_in_a_text_that_is_longer_than_a_sliding_window(
         answer = ask(engine, "chat", messages=messages, options=GREEDY)
         assert answer.result["usage"]["prompt_tokens"] > 2 * 64
         assert ids(answer) == expected(path, messages, [picture(seed)])
+
+
+def test_pictures_that_move_the_positions_of_what_follows(tmp_path: Path) -> None:
+    """Tokens and inputs by hand: the processor of such models needs torchvision."""
+    path = tiny.qwen2_vl(tmp_path / "m")
+    engine: Any = opened(path)[0]
+    engine._engine._session.close()
+    session = vision.VisionBatchSession(engine._engine._loaded, 3, 3 * 256)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+    begin, pad = tokenizer.convert_tokens_to_ids(["<|vision_start|>", "<|image_pad|>"])
+    words = tokenizer("what is the time").input_ids
+    prompts: list[Any] = [words]
+    for seed, (high, wide) in enumerate([(4, 8), (8, 8)]):
+        torch.manual_seed(seed)
+        tokens = [*words, begin, *[pad] * (high * wide // 4), *words[:2]]
+        inputs = {
+            "pixel_values": torch.randn(high * wide, 3 * 2 * 4 * 4),
+            "image_grid_thw": torch.tensor([[1, high, wide]]),
+            "mm_token_type_ids": torch.tensor([[int(token == pad) for token in tokens]]),
+        }
+        prompts.append(PicturePrompt(tokens, inputs))
+    model = transformers.AutoModelForImageTextToText.from_pretrained(path).eval()
+    wanted = []
+    for prompt in prompts:
+        ids = torch.tensor([list(prompt)])
+        more = getattr(prompt, "inputs", {})
+        model.model.rope_deltas = None
+        made = model.generate(ids, **more, do_sample=False, max_new_tokens=10, min_new_tokens=10)
+        wanted.append([int(token) for token in made[0, len(prompt) :]])
+    assert len(set(map(tuple, wanted))) == 3
+
+    rows = [session.take(prompt, len(prompt) + 10) for prompt in prompts]
+    assert None not in rows
+    said = [
+        [int(session.forward([(row, prompt)])[0].argmax())]
+        for row, prompt in zip(rows, prompts, strict=True)
+    ]
+    assert [row.shift for row in rows] == [0, -(8 - 4), -(16 - 4)]
+    for _ in range(9):
+        logits = session.forward([(row, own[-1:]) for row, own in zip(rows, said, strict=True)])
+        for own, one in zip(said, logits, strict=True):
+            own.append(int(one.argmax()))
+    assert said == wanted
 
 
 def test_a_cancel_ends_the_pass_over_a_picture(model: Path) -> None:

@@ -69,15 +69,20 @@ class RowsPass(Cache):  # type: ignore[misc] # transformers is untyped
         self._layer: int | None = None
         self._masks: dict[tuple[int, int | None, Any], Any] = {}
         slots: list[int] = []
+        numbers: list[int] = []
         positions: list[int] = []
         for row, tokens in works:
             slots += [row.slot] * len(tokens)
-            positions += range(row.length, row.length + len(tokens))
-        self.positions = torch.tensor(positions, device=device)
-        self._places = {self.positions.device: (torch.tensor(slots, device=device), self.positions)}
+            own = range(row.length, row.length + len(tokens))
+            numbers += own
+            positions += range(own.start + row.shift, own.stop + row.shift)
+        cells = torch.tensor(numbers, device=device)
+        same = positions == numbers
+        self.positions = cells if same else torch.tensor(positions, device=device)
+        self._places = {cells.device: (torch.tensor(slots, device=device), cells)}
         # One row's cells are a slice, which is written at a fraction of the cost.
-        cells = slice(positions[0], positions[-1] + 1)
-        self._alone = (slots[0], cells) if len(works) == 1 else None
+        one = slice(numbers[0], numbers[-1] + 1)
+        self._alone = (slots[0], one) if len(works) == 1 else None
         self._groups, self._chunks = _parts(works)
 
     def update(self, keys: Any, values: Any, layer_idx: int, *_: Any, **__: Any) -> tuple[Any, Any]:
@@ -86,15 +91,15 @@ class RowsPass(Cache):  # type: ignore[misc] # transformers is untyped
         stored = (self._cache.keys[layer_idx], self._cache.values[layer_idx])
         for tensor, new in zip(stored, (keys, values), strict=True):
             if self._alone is not None:
-                slot, cells = self._alone
-                tensor[slot, :, cells] = new[0]
+                slot, own = self._alone
+                tensor[slot, :, own] = new[0]
             else:
-                slots, positions = self._place(new.device)
-                tensor[slots, :, positions] = new[0].transpose(0, 1)
+                slots, cells = self._place(new.device)
+                tensor[slots, :, cells] = new[0].transpose(0, 1)
         return keys, values
 
     def _place(self, device: Any) -> tuple[Any, Any]:
-        """Slots and positions of the tokens on a layer's device."""
+        """Slots and cells of the tokens on a layer's device."""
         if device not in self._places:
             first = next(iter(self._places.values()))
             self._places[device] = (first[0].to(device), first[1].to(device))

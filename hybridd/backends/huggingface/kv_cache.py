@@ -47,6 +47,7 @@ class Row:
         inputs: What the pass over its prompt gets beside tokens, which say not all of it then: they
             serve nobody else.
         adapters: What it is computed with.
+        shift: How far its tokens' positions are from the numbers of their cells.
     """
 
     slot: int
@@ -55,6 +56,7 @@ class Row:
     used_at: int = 0
     inputs: Mapping[str, Any] = field(default_factory=dict)
     adapters: Chosen = ()
+    shift: int = 0
 
     @property
     def length(self) -> int:

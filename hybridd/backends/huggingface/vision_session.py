@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import attention
-from .batch import BatchSession, NotBatchable
+from .batch import BatchSession
 from .kv_cache import Chosen, Row
 from .library import DynamicCache, torch
 from .loading import LoadedModel
@@ -23,15 +23,10 @@ from .vision import PicturePrompt
 
 
 class VisionBatchSession(BatchSession):
-    """Rows together, but for prompts with pictures.
-
-    Raises:
-        NotBatchable: See `BatchSession`; or positions are not those of the tokens.
-    """
+    """Rows together, but for prompts with pictures."""
 
     def __init__(self, loaded: LoadedModel, parallel: int, cells: int) -> None:
-        if _keeper(loaded.model) is not None:
-            raise NotBatchable("pictures move the positions of what follows them")
+        self._keeper = _keeper(loaded.model)
         super().__init__(loaded, parallel, cells)
 
     def take(self, prompt: Sequence[int], reserved: int, adapters: Chosen = ()) -> Row | None:
@@ -49,6 +44,7 @@ class VisionBatchSession(BatchSession):
             return super().forward(works, abort)
         assert len(works) == 1
         cache = DynamicCache(config=self._model.config)
+        self._moved()  # an aborted pass may have left it
         with self._computing(abort), self._own_attention():
             self._cache.ensure(len(tokens))
             output = self._model(
@@ -58,11 +54,19 @@ class VisionBatchSession(BatchSession):
                 **({"logits_to_keep": 1} if self._keeps_logits else {}),
                 **_placed(row.inputs, self.loaded),
             )
+            row.shift = self._moved()
             self._cache.fill(
                 row, [(layer.keys, layer.values) for layer in cache.layers], len(tokens)
             )
         row.tokens += tokens
         return output.logits[:, -1]
+
+    def _moved(self) -> int:
+        """How far the last prompt's pictures moved the positions; forgets it."""
+        if self._keeper is None:
+            return 0
+        moved, self._keeper.rope_deltas = self._keeper.rope_deltas, None
+        return 0 if moved is None else int(moved)
 
     @contextmanager
     def _own_attention(self) -> Iterator[None]:
@@ -126,7 +130,10 @@ class VisionSession(SoloSession):
 
 
 def _keeper(model: Any) -> Any:
-    """What remembers the positions of the last prompt by itself, as some models do."""
+    """What remembers how far a prompt's pictures moved the positions of what follows, if anything.
+
+    In Qwen2-VL and its like a picture takes fewer positions than it has tokens.
+    """
     return next((module for module in model.modules() if hasattr(module, "rope_deltas")), None)
 
 
