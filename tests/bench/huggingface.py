@@ -1,11 +1,12 @@
 """Speed and start-up of the Hugging Face engine beside transformers' own ways of serving.
 
-    python -m tests.bench.huggingface [stream eight batching serve cold start memory]
+    python -m tests.bench.huggingface [stream eight batching adapters serve cold start memory]
         [--rounds 5] [--tokens 64] [--threads N] [--serve-python PYTHON] [--directory DIR]
 
 stream    one stream through the socket / `model.generate`
 eight     eight streams through the socket, all together / `generate` with a batch of eight
 batching  eight prompts by transformers' `generate_batch` / by our engine, both in this process
+adapters  eight requests of a model with an adapter at once / one after the other, in this process
 serve     eight chats at once / `transformers serve`, with and without continuous batching
 cold      from nothing running to the first token; the same from a warm daemon
 start     `models.load` to ready, the packaged demo model, template warm
@@ -25,7 +26,7 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -164,25 +165,76 @@ def part_eight(a: Arguments) -> None:
     streams(a, STREAMS, "eight streams / generate of eight")
 
 
+class _Engine:
+    """The model in our engine, in this process; `adapters` are names and directories."""
+
+    def __init__(self, a: Arguments, adapters: Mapping[str, Path] | None = None) -> None:
+        from hybridd.backends.huggingface.engine import HuggingFaceEngine
+        from tests.support_models import ignore_progress, spec_for
+
+        spec = spec_for(model_path(a.directory), "huggingface", **load_options(a))
+        placed = [{"name": name, "path": str(path)} for name, path in (adapters or {}).items()]
+        spec["adapters"] = placed
+        self._engine = HuggingFaceEngine()
+        self._engine.load(spec, ignore_progress)
+        self._count = a.tokens
+
+    def tokens_per_second(self, choices: Sequence[Sequence[str]], *, together: bool) -> float:
+        """A request with each of these adapters, all at once or one after the other."""
+        began, made = time.perf_counter(), 0
+        for number, chosen in enumerate(choices):
+            options = {"temperature": 0, "max_tokens": self._count, "ignore_eos": True}
+            options["adapters"] = [{"name": name} for name in chosen]
+            self._engine.submit(
+                {"id": number, "kind": "generate", "prompt": prompt(), "options": options}
+            )
+            if not together:
+                made += self._run()
+        return (made + self._run()) / (time.perf_counter() - began)
+
+    def _run(self) -> int:
+        made = 0
+        while self._engine.busy:
+            for output in self._engine.step():
+                assert "error" not in output, output["error"]
+                made += output.get("tokens", 0)
+        return made
+
+
+def part_adapters(a: Arguments) -> None:
+    path = a.directory / "bench" / "qwen2-0.1b-adapter"
+    if not (path / "adapter_model.safetensors").exists():
+        import peft
+
+        untyped: Any = peft
+        config = untyped.LoraConfig(
+            r=8, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False
+        )
+        model = Plain(model_path(a.directory), a.threads).model
+        untyped.get_peft_model(model, config).save_pretrained(path)
+    engine = _Engine(a, {"one": path})
+    for name, choices in (
+        ("no adapter", [[]] * STREAMS),
+        ("one adapter", [["one"]] * STREAMS),
+        ("every second one", [[], ["one"]] * (STREAMS // 2)),
+    ):
+        pairs(
+            f"{name}, at once / in turns",
+            lambda: engine.tokens_per_second(choices, together=True),  # noqa: B023 - in this turn
+            lambda: engine.tokens_per_second(choices, together=False),  # noqa: B023
+            a.rounds,
+            "tokens/s",
+        )
+
+
 def part_batching(a: Arguments) -> None:
     import torch
 
-    from hybridd.backends.huggingface.engine import HuggingFaceEngine
-    from tests.support_models import ignore_progress, spec_for
-
-    path = model_path(a.directory)
-    plain = Plain(path, a.threads)
-    engine = HuggingFaceEngine()
-    engine.load(spec_for(path, "huggingface", **load_options(a)), ignore_progress)
+    plain = Plain(model_path(a.directory), a.threads)
+    engine = _Engine(a)
 
     def ours() -> float:
-        options = {"temperature": 0, "max_tokens": a.tokens, "ignore_eos": True}
-        for i in range(STREAMS):
-            engine.submit({"id": i, "kind": "generate", "prompt": prompt(), "options": options})
-        began, made = time.perf_counter(), 0
-        while engine.busy:
-            made += sum(output.get("tokens", 0) for output in engine.step())
-        return made / (time.perf_counter() - began)
+        return engine.tokens_per_second([[]] * STREAMS, together=True)
 
     def theirs() -> float:
         from transformers import GenerationConfig
