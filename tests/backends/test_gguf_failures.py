@@ -175,6 +175,33 @@ def test_cells_without_numbers_spoil_no_later_request(
     engine.close()
 
 
+@pytest.mark.parametrize("parallel", [2, 3])
+def test_rows_that_nobody_wants_bring_no_nan_into_the_cells(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parallel: int
+) -> None:
+    """Token 0 of the model is NaN: it is in no prompt, so it must be in no filling either."""
+    prompts = [" ".join(WORDS[: 8 + n]) for n in range(parallel)]
+    options = {"flash_attention": False, "parallel": parallel}
+    whole = load(directory, "tiny-llama", **options)
+    expected = [ask(whole, prompt=prompt, options=greedy(12)).text for prompt in prompts]
+    whole.close()
+    damage(monkeypatch, 0)
+    engine = load(tmp_path, "tiny-llama", **options)
+    for gone in range(1, parallel):
+        crowd = Crowd(engine)
+        for key, prompt in enumerate(prompts):
+            crowd.submit(key, prompt, **greedy(12))
+        crowd.step()  # prompts of different lengths in one pass
+        crowd.step()
+        crowd.cancel(gone)  # leaves a gap where it was in the middle
+        crowd.run()
+        assert crowd.texts == {key: expected[key] for key in range(parallel) if key != gone}
+        again = ask(engine, prompt=f"{prompts[gone]}", options=greedy(12))
+        assert again.text == expected[gone]
+    check_whole(engine)
+    engine.close()
+
+
 def test_a_text_without_a_vector_spoils_no_later_one(
     directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -235,22 +235,25 @@ class Places:
         batch = self._context.batch
         batch.clear()
         indices: list[int] = []
-        missing = self._filled(gaps, rows)
-        unwanted = [0] * _width(rows) if missing else []
+        missing, width = self._filled(gaps, rows), _width(rows)
         for row in rows:
             sequence = row.sequence
-            while missing and missing[0] < sequence.slot_index:
-                number = missing.pop(0)
-                batch.add(number, unwanted, len(self.slots.all[number].tokens), logits=False)
             at = len(sequence.slot.tokens)
             part = sequence.tokens[at : at + row.count]
+            # Rows that nobody wants repeat a token of those beside them: of any other the model
+            # may make NaN, and a cell keeps it when it is free again.
+            while missing and missing[0] < sequence.slot_index:
+                number = missing.pop(0)
+                start = len(self.slots.all[number].tokens)
+                batch.add(number, part[-1:] * width, start, logits=False)
             last = row.count == sequence.todo
             drafts = last and bool(sequence.draft)
             if drafts:
                 part.extend(sequence.draft)
             indices.append(batch.add(sequence.slot_index, part, at, logits=last, every=drafts))
             if row.filling:
-                batch.add(sequence.slot_index, [0] * row.filling, at + row.count, logits=False)
+                filling = part[-1:] * row.filling
+                batch.add(sequence.slot_index, filling, at + row.count, logits=False)
         return indices
 
     def _filled(self, gaps: Sequence[int], rows: Sequence[Row[GGUFSequence]]) -> list[int]:
