@@ -316,6 +316,39 @@ def test_a_wrong_draft_that_computes_no_numbers_spoils_nobody(
         each.close()
 
 
+def test_what_makes_up_the_length_of_a_draft_computes_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drafts beside each other are of one length; token 0, which nobody says, has no vector."""
+    monkeypatch.setattr(drafter_module, "CONFIDENCE", 0.0)
+    monkeypatch.setattr(drafter_module, "ROW_COST", 0.0)
+    with monkeypatch.context() as patch:
+        nan_tokens(patch, 0)
+        write_tiny("tiny-llama", tmp_path)
+    engine = load(tmp_path, "tiny-llama", draft_model="tiny-llama", **EXACT)
+    drafter = engine._drafter
+    assert drafter is not None
+    guess, verify, made_up = drafter._guess, engine._verify, list[int]()
+
+    def unsure(sequence: Any, row: int) -> int | None:
+        return guess(sequence, row) if sequence.id else None
+
+    def noting(context: Any, places: Any, sequence: Any, *more: Any) -> None:
+        made_up.append(len(sequence.draft) - sequence.drafted)
+        verify(context, places, sequence, *more)
+
+    monkeypatch.setattr(drafter, "_guess", unsure)
+    monkeypatch.setattr(engine, "_verify", noting)
+    monkeypatch.setattr(type(engine._places), "wipe", lambda _places: pytest.fail("distrusted"))
+    crowd = Crowd(engine)
+    for key in range(4):
+        crowd.submit(key, " ".join(WORDS[key:]), **greedy(30))
+    crowd.run()
+    assert any(made_up)
+    check_whole(engine)
+    engine.close()
+
+
 def _failing(how: Callable[[Context], None], which: Context) -> Callable[..., None]:
     decode = Context.decode
 

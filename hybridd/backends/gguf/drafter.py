@@ -127,7 +127,11 @@ class Drafter:
             sequence.drafted = len(draft)
             if common is not None and len(draft) > common:
                 sequence.asked = sequence.drafted = common  # what was cut off nobody looks at
-            sequence.draft = draft if common is None else _filled(draft, common)
+            if common is not None:
+                # What makes up the number will hardly be right; of another token the model may
+                # make NaN, though.
+                draft = [*draft[:common], *sequence.tokens[-1:] * (common - len(draft))]
+            sequence.draft = draft
             if sequence.asked and not sequence.draft:
                 assert sequence.pace is not None
                 sequence.pace.learn(sequence.asked, 0)
@@ -309,8 +313,3 @@ class Drafter:
         self._context.clear()
         for held in self.held:
             del held[:]
-
-
-def _filled(draft: Sequence[int], length: int) -> list[int]:
-    """A draft of that length; what makes up the number will hardly be right."""
-    return [*draft[:length], *[0] * (length - len(draft))]
