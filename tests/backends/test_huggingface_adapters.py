@@ -262,9 +262,14 @@ def test_an_adapter_that_would_change_the_base_model_is_refused(
         opened(one)
 
 
-def test_of_two_adapters_that_replace_modules_a_request_has_one(tmp_path: Path) -> None:
-    one = adapter(tmp_path / "one", 1, modules_to_save=["norm"])
-    two = adapter(tmp_path / "two", 2, modules_to_save=["norm"])
+@pytest.mark.parametrize("kind", ["modules_to_save", "trainable_token_indices"])
+def test_of_two_adapters_that_replace_the_same_a_request_has_one(tmp_path: Path, kind: str) -> None:
+    config: dict[str, Any] = {
+        "modules_to_save": {"modules_to_save": ["norm"]},
+        "trainable_token_indices": {"trainable_token_indices": [5, 6]},
+    }[kind]
+    one = adapter(tmp_path / "one", 1, **config)
+    two = adapter(tmp_path / "two", 2, **config)
     engine = opened(one, two)
     plain = ask(engine, prompt=PROMPT, options=GREEDY)
     both = [{"name": "one"}, {"name": "two"}]
@@ -273,3 +278,24 @@ def test_of_two_adapters_that_replace_modules_a_request_has_one(tmp_path: Path) 
     assert error["data"]["field"] == "options.adapters"
     assert said(engine, ("one", 1.0)) == expected(one)
     assert ask(engine, prompt=PROMPT, options=GREEDY).text == plain.text
+
+
+def test_a_choice_that_fails_halfway_is_in_no_other_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine: Any = opened(adapter(tmp_path / "one", 1))
+    plain = said(engine)
+    tuner = engine._engine._adapters._peft.base_model
+    set_adapter = tuner.set_adapter
+
+    def failing(names: list[str]) -> None:
+        set_adapter(names)
+        raise ValueError("a layer that would not")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tuner, "set_adapter", failing)
+        options = {**GREEDY, "adapters": [{"name": "one"}]}
+        error = ask(engine, prompt=PROMPT, options=options).error
+    assert error["data"]["reason"] == "engine_error"
+    assert said(engine) == plain
+    assert said(engine, ("one", 1.0)) == expected(tmp_path / "one")

@@ -35,13 +35,17 @@ class Adapters:
         self._names = tuple(paths)
         self._peft: Any = None
         self._replacing: set[str] = set()
-        self.in_force: Chosen = ()
+        self._in_force: Chosen | None = ()
         if paths:
             self._peft = _load(model, paths)
             self._peft.base_model.disable_adapter_layers()
-            # Those that bring whole modules in place of the model's own.
-            known = self._peft.peft_config
-            self._replacing = {name for name in known if known[name].modules_to_save}
+            # Those that bring whole modules, or vectors of tokens, in place of the model's own.
+            known = self._peft.peft_config.items()
+            self._replacing = {
+                name
+                for name, config in known
+                if config.modules_to_save or config.trainable_token_indices
+            }
 
     def check(self, chosen: Chosen) -> None:
         """Refuse a request's choice.
@@ -66,16 +70,17 @@ class Adapters:
         replacing = [name for name, _ in chosen if name in self._replacing]
         if len(replacing) > 1:
             raise InvalidParams(
-                f"the adapters {' and '.join(replacing)} replace whole parts of the model, which "
-                "only one can at a time; name one of them",
+                f"the adapters {' and '.join(replacing)} replace parts of the model, which only "
+                "one can at a time; name one of them",
                 field="options.adapters",
                 reason="both replace modules",
             )
 
     def use(self, chosen: Chosen) -> None:
         """Have the next passes computed with these, and no others."""
-        if chosen == self.in_force:
+        if chosen == self._in_force:
             return
+        self._in_force = None  # neither the one nor the other, should it fail halfway
         tuner = self._peft.base_model
         if chosen:
             tuner.enable_adapter_layers()
@@ -86,7 +91,7 @@ class Adapters:
                         layer.set_scale(name, scale)
         else:
             tuner.disable_adapter_layers()
-        self.in_force = chosen
+        self._in_force = chosen
 
 
 def _load(model: Any, adapters: Mapping[str, Path]) -> Any:
