@@ -236,6 +236,37 @@ def test_a_cancelled_prompt_leaves_what_was_computed(build: Build) -> None:
     subject.check(subject.prompt_tokens(text), done["logprobs"])
 
 
+@pytest.mark.parametrize("at_layer", [False, True])
+def test_a_cancelled_prompt_leaves_no_nan_to_others(build: Build, at_layer: bool) -> None:
+    """A token of the model is NaN, which nobody sees before the prompt is done."""
+    subject = build("llama", parallel=3, ubatch_size=16, context_length=256)
+    engine, session = subject.engine, subject.session
+    texts = ["ab", "b ab ab ab ab"]
+    alone = [done["logprobs"] for done in subject.run(texts, max_tokens=6)]
+    bad = session.loaded.vocabulary.encode("世", False)[0]
+    vectors = session.loaded.model.model.embed_tokens.weight.data
+    before = vectors[bad].clone()
+    vectors[bad] = torch.nan
+    session._cache._kept.clear()
+    asked: list[int] = []
+
+    def interrupted(request_id: int) -> bool:
+        asked.append(request_id)
+        return at_layer and len(asked) > 1  # in the second layer
+
+    engine.set_interrupted(interrupted)
+    try:
+        subject.submit(9, "世" * 3 + "ab " * 20, max_tokens=3)
+        assert engine.step() == []
+        engine.cancel(9)
+        engine.set_interrupted(lambda _request_id: False)
+        for _ in range(3):
+            for done, logprobs in zip(subject.run(texts, max_tokens=6), alone, strict=True):
+                assert [e["id"] for e in done["logprobs"]] == [e["id"] for e in logprobs]
+    finally:
+        vectors[bad] = before
+
+
 # ---------------------------------------------------------------- taking turns
 
 

@@ -13,7 +13,7 @@ from . import attention
 from .kv_cache import Chosen, KVCache, LayerShape, Row
 from .library import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer, torch
 from .loading import LoadedModel
-from .session import PROBE_TOKENS, Session, close, probe_tokens
+from .session import PROBE_TOKENS, Aborted, Session, close, probe_tokens
 
 _KNOWN_LAYERS = frozenset({"full_attention", "sliding_attention"})
 # Rotary embeddings that are scaled by the longest position of a pass: one row would change what
@@ -72,6 +72,11 @@ class BatchSession(Session):
         """See `Session`."""
         self._cache.give_back(row)
 
+    def leave(self, row: Row, start: int) -> None:
+        """See `Session`."""
+        with torch.inference_mode():
+            self._cache.leave(row, start)
+
     def drop(self, row: Row) -> None:
         """See `Session`."""
         with torch.inference_mode():
@@ -86,7 +91,12 @@ class BatchSession(Session):
             # Rows that generate go first and in the order of their slots: they attend together.
             order = sorted(range(len(works)), key=lambda i: _place(*works[i]))
             ordered = [attention.Work(*works[i]) for i in order]
-            logits = self._run(ordered)
+            try:
+                logits = self._run(ordered)
+            except Aborted:
+                for row, tokens in works:
+                    self._cache.clear(row, len(tokens))
+                raise
             if order != list(range(len(works))):
                 back = torch.tensor(order, device=logits.device).argsort()
                 logits = logits[back]

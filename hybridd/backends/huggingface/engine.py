@@ -165,6 +165,8 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
         _, session = self._up()
         if sequence.spoiled:
             session.drop(sequence.row)
+        elif sequence.in_prompt:
+            session.leave(sequence.row, sequence.generation.cached_tokens)
         else:
             session.give_back(sequence.row)
 

@@ -157,6 +157,24 @@ class KVCache:
         if row.tokens and not row.inputs:
             self._kept.append(row)
 
+    def leave(self, row: Row, start: int) -> None:
+        """A row ends within its prompt: nobody has seen whether there are numbers in its cells.
+
+        Args:
+            start: Its first token that was computed for it.
+        """
+        own = slice(start, row.length)
+        tensors = [*self.keys, *self.values]
+        if self._torn or not all(bool(t[row.slot, :, own].isfinite().all()) for t in tensors):
+            self.drop(row)
+        else:
+            self.give_back(row)
+
+    def clear(self, row: Row, count: int) -> None:
+        """Clear the cells of a row's next tokens, where a pass was ended in its middle."""
+        for tensor in [*self.keys, *self.values]:
+            tensor[row.slot, :, row.length : row.length + count] = 0
+
     def ensure(self, cells: int) -> None:
         """Let every row that runs have `cells` cells, no more than each reserved.
 

@@ -56,6 +56,10 @@ class Session(ABC):
     def give_back(self, row: Row) -> None:
         """A row is finished."""
 
+    def leave(self, row: Row, start: int) -> None:
+        """A row is finished before its prompt was; see `kv_cache.KVCache.leave`."""
+        self.give_back(row)
+
     def drop(self, row: Row) -> None:
         """A row is finished, and what the model made of it is of no use."""
         row.tokens.clear()
