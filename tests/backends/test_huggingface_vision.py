@@ -230,6 +230,30 @@ def test_what_follows_pictures_shares_passes_with_texts(model: Path) -> None:
     assert rows == [2, 1, 1, 4, 4, 4, 4]
 
 
+def test_many_pictures_hold_up_nobody_for_longer_than_one(model: Path) -> None:
+    engine, _ = opened(model, parallel=4, ubatch_size=16)
+    session, pictures = session_of(engine), list[int]()
+    forward = session.forward
+
+    def counting(works: Any, abort: Any = None) -> Any:
+        pictures.append(sum(row.whole and not row.tokens for row, _ in works))
+        return forward(works, abort)
+
+    session.forward = counting
+    asked = [said(text("it is"))]
+    asked += [said(part(url(picture(seed))), text("what is")) for seed in (1, 2, 3)]
+    for number, messages in enumerate(asked):
+        options = {**GREEDY, "ignore_eos": True, "max_tokens": 20}
+        engine.submit({"id": number, "kind": "chat", "messages": messages, "options": options})
+    steps: list[int] = []
+    while engine.busy:
+        pictures.clear()
+        assert not any("error" in output for output in engine.step())
+        steps.append(sum(pictures))
+    assert sum(steps) == 3
+    assert max(steps) == 1
+
+
 @pytest.mark.parametrize("first", [True, False])
 def test_a_picture_in_a_text_that_is_longer_than_a_sliding_window(
     tmp_path: Path, first: bool

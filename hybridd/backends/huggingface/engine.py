@@ -240,15 +240,20 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
     def _chunks(
         self, waiting: Sequence[_Sequence], shared: bool
     ) -> list[tuple[_Sequence, list[int]]]:
-        """What of the prompts goes into one step; the first in line goes first."""
+        """What of the prompts goes into one step; the first in line goes first.
+
+        One that has to be computed in one pass may be more than the others should wait for, but
+        then it is the last.
+        """
         left = min(self._chunk, self._pace.chunk) if shared else self._chunk
         chunks = []
         for sequence in waiting:
+            if left <= 0:
+                break
             room = len(sequence.prompt) if sequence.row.whole else left
             tokens = sequence.prompt[sequence.processed : sequence.processed + room]
-            if tokens:
-                chunks.append((sequence, tokens))
-                left = max(0, left - len(tokens))
+            chunks.append((sequence, tokens))
+            left -= len(tokens)
         return chunks
 
     def _next(self, ready: Sequence[tuple[int, _Sequence]], logits: Any) -> list[Output]:
