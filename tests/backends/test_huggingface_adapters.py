@@ -250,6 +250,8 @@ def test_an_adapter_of_another_model_or_without_safetensors(tmp_path: Path) -> N
         ({"init_lora_weights": "pissa_niter_4"}, "begun by taking a part"),
         ({"init_lora_weights": "OLoRA"}, "begun by taking a part"),
         ({"layer_replication": [[0, 4], [2, 6]]}, "repeats layers"),
+        # Nor would this one count for the requests that name it.
+        ({"alora_invocation_tokens": [5, 6]}, "activated LoRA"),
     ],
 )
 def test_an_adapter_that_would_change_the_base_model_is_refused(

@@ -128,6 +128,12 @@ def _check(name: str, path: Path) -> None:
             f"the adapter {name} {what}, which counts for requests without it too; convert it to a "
             "plain LoRA, or merge it into a copy of the model"
         )
+    if config.get("alora_invocation_tokens"):
+        # Its place in a prompt is peft's business, beside whose own loop it counts nowhere.
+        raise _unsupported(
+            f"the adapter {name} is an activated LoRA, which counts from certain tokens on; plain "
+            "LoRA is known"
+        )
     if not has_weights:
         raise ModelInvalid(
             f"the adapter {name} has no {WEIGHTS}; other files are pickles, which are unsafe",
