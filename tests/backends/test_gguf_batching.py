@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 import numpy as np  # noqa: TID253 - for the files of tiny models
 
 from hybridd.backends.gguf.engine import GGUFEngine
+from hybridd.backends.gguf.tiles import ROWS, Tiles
 from tests.make_gguf import GENERATING, HEAD, ModelFile
 from tests.make_gguf import _llama as write_llama
 from tests.support_gguf import (
@@ -147,6 +149,38 @@ def test_a_prompt_is_aborted_inside_its_step(directory: Path, name: str) -> None
     assert reference.said("the people", 40, crowd.texts[1])
     check_whole(engine)
     reference._engine.close()
+    engine.close()
+
+
+@pytest.mark.parametrize("kind", ["tiny-llama", "tiny-llama unified", "tiny-qwen3"])
+def test_passes_filled_for_attention_change_nothing(directory: Path, kind: str) -> None:
+    engine = load(directory, kind, context_length=256)
+    assert engine._context is not None
+    engine._context.tiles = Tiles(1.0)  # so that it seems to pay early
+    sizes = list[int]()
+    decode = engine._context.decode
+
+    def counting(abort: Any = None) -> None:
+        sizes.append(engine._context.batch.native.n_tokens)  # type: ignore[union-attr]
+        decode(abort)
+
+    engine._context.decode = counting  # type: ignore[method-assign]
+    alone = Alone(load(directory, kind.partition(" ")[0], context_length=256, parallel=1))
+    assert alone._engine._context is not None
+    alone._engine._context.tiles = None
+    chance = random.Random(5)
+    crowd, prompts = Crowd(engine), dict[int, str]()
+    for key in range(12):
+        prompts[key] = " ".join(chance.choices(WORDS, k=chance.randint(5, 60)))
+        crowd.submit(key, prompts[key], **greedy(8))
+        for _ in range(chance.randint(0, 4)):
+            crowd.step()
+    crowd.run()
+    assert max(sizes) >= ROWS
+    for key, prompt in prompts.items():
+        assert alone.said(prompt, 8, crowd.texts[key])
+    check_whole(engine)
+    alone._engine.close()
     engine.close()
 
 

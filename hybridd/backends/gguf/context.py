@@ -24,6 +24,8 @@ from .library import llama
 from .load_options import CACHE_TYPES, FLASH, LoadOptions
 from .model import Model
 
+# Of the KV cache, with which attention takes several rows at a time.
+_TILED_TYPES = ("f16", "f32")
 # llama_decode's answers
 _NO_ROOM = 1
 _ABORTED = 2
@@ -58,6 +60,8 @@ class Context:
         micro_batch: Most rows of one `decode`.
         batch: To be filled for `decode`.
         beyond_original: A model with rope factors for long contexts uses those.
+        tiles: What attention gains by filled passes; None where it is not the processor's, or not
+            of a kind that takes several rows at a time.
     """
 
     def __init__(
@@ -103,6 +107,9 @@ class Context:
         # One sequence's cells, as llama.cpp rounds them, decide which rope factors count.
         self.beyond_original = int(llama.llama_n_ctx_seq(self.native)) > model.original_context
         self.cells = int(llama.llama_n_ctx(self.native))
+        on_gpu = llama.llama_supports_gpu_offload() and options.layers_for(model.layers) != 0
+        plain = options.flash_attention is False or options.kv_cache_type not in _TILED_TYPES
+        self.tiles = None if on_gpu or plain else model.tiles
 
     def _params(self, options: LoadOptions, threads: int, draft_rows: int) -> Any:
         params = llama.llama_context_default_params()

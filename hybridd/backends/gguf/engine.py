@@ -231,6 +231,7 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
             context.micro_batch,
             unified=context.unified,
             fill_to=context.length if context.can_cut_anywhere else 0,
+            tiles=context.tiles,
             in_force=self._adapters.in_force,
         )
         outputs: list[Output] = []

@@ -14,6 +14,7 @@ from .kept_vocabulary import KeptVocabulary, kept_of
 from .library import Log, llama
 from .load_options import LoadOptions
 from .reader import read_header
+from .tiles import Tiles
 from .types import ENCODERS
 from .vocabulary import Vocabulary
 
@@ -97,6 +98,17 @@ class Model:
     def layers(self) -> int:
         """How many it has."""
         return int(llama.llama_model_n_layer(self.native))
+
+    @property
+    def tiles(self) -> Tiles:
+        """What attention on processors gains by filled passes."""
+        heads = int(llama.llama_model_n_head(self.native))
+        hidden = int(llama.llama_model_n_embd(self.native))
+        said = self._value(f"{self._value('general.architecture')}.attention.key_length")
+        width = heads * int(said) if said.isdigit() else hidden
+        weights = int(llama.llama_model_n_params(self.native))
+        weights -= hidden * self.vocabulary.vocab_size  # looked up, or for a pass's last row only
+        return Tiles.of(max(0, weights), max(1, self.layers), max(1, width))
 
     @property
     def trained_context(self) -> int:

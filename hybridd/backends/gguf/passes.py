@@ -21,6 +21,7 @@ from itertools import pairwise
 from typing import Generic, Protocol, TypeVar
 
 from .slots import NONE, Key
+from .tiles import Tiles
 
 # A row that fills a gap costs a fraction of what another pass over the weights does; measured with
 # 0.5 B on two cores, about a third.
@@ -74,7 +75,8 @@ class Row(Generic[R]):
     """A part of a sequence: `count` tokens from the first that is not done, and its draft.
 
     Attributes:
-        filling: Rows behind them that nobody wants, for all streams of a pass to have as many.
+        filling: Rows behind them that nobody wants, for all streams of a pass to have as many, or
+            for attention to go faster (`tiles`).
     """
 
     sequence: R
@@ -103,6 +105,7 @@ def compose(
     *,
     unified: bool,
     fill_to: int = 0,
+    tiles: Tiles | None = None,
     in_force: Key = NONE,
 ) -> list[Pass[R]]:
     """Passes of one step.
@@ -112,8 +115,9 @@ def compose(
         micro_batch: Rows of the step, of all passes together; at least one a sequence, and its
             draft.
         unified: Whether the sequences share their cells.
-        fill_to: A stream may be added rows that are taken back as long as it has no more tokens
+        fill_to: A sequence may be added rows that are taken back as long as it has no more tokens
             than this; 0 where none may.
+        tiles: What filling brings where attention is the processor's; None elsewhere.
         in_force: The adapters of the pass before; another one with them comes first.
     """
     generating = [Row(s, 1) for s in sequences if s.generating]
@@ -132,13 +136,23 @@ def compose(
         tokens = [row for row in generating if row.sequence.adapters == key]
         chunks = [row for row in prompts if row.sequence.adapters == key]
         if unified:
+            if tiles is not None and chunks:
+                # Each row looks back on all that lies in the cells.
+                held = [sum(sequence.length for sequence in sequences)]
+                count = sum(row.count + len(row.sequence.draft) for row in [*tokens, *chunks])
+                room = micro_batch - count + chunks[-1].count
+                chunks[-1:] = _tiled(chunks[-1:], count, held, tiles, room, fill_to)
             passes.append(Pass([*tokens, *chunks], (), key))
             continue
         if tokens:
             tokens.sort(key=lambda row: row.sequence.slot_index)
             numbers = [row.sequence.slot_index for row in tokens]
             passes.append(Pass(tokens, _gaps(numbers) if fill_to else (), key))
-        passes.extend(Pass(rows, (), key) for rows in _joined(chunks, micro_batch, fill_to))
+        for rows in _joined(chunks, micro_batch, fill_to):
+            if tiles is not None:
+                width, lengths = rows[0].count + rows[0].filling, [_end(row) for row in rows]
+                rows = _tiled(rows, width, lengths, tiles, micro_batch, fill_to)
+            passes.append(Pass(rows, (), key))
     return passes
 
 
@@ -163,12 +177,35 @@ def _filled(rows: list[Row[R]]) -> list[Row[R]]:
 
 
 def _fit(rows: list[Row[R]], micro_batch: int, fill_to: int) -> bool:
-    """Whether a pass has room for the rows, and each stream for its own."""
+    """Whether a pass has room for the rows, and each sequence for its own."""
     return sum(row.count + row.filling for row in rows) <= micro_batch and all(
-        row.sequence.length - row.sequence.todo + row.count + row.filling <= fill_to
-        for row in rows
-        if row.filling
+        _end(row) + row.filling <= fill_to for row in rows if row.filling
     )
+
+
+def _end(row: Row[R]) -> int:
+    """How many tokens of its sequence are done once a row is."""
+    return row.sequence.length - row.sequence.todo + row.count
+
+
+def _tiled(
+    rows: list[Row[R]],
+    width: int,
+    lengths: Sequence[int],
+    tiles: Tiles,
+    room: int,
+    fill_to: int,
+) -> list[Row[R]]:
+    """The rows, filled where attention gains more than that costs.
+
+    Args:
+        width: Rows that attention has at a time, of one stream or of all that share their cells.
+        lengths: What those look back on, of each stream.
+        room: Of the pass, for these rows.
+    """
+    added = tiles.filling(width, lengths)
+    made = [replace(row, filling=row.filling + added) for row in rows]
+    return made if added and _fit(made, room, fill_to) else rows
 
 
 def _gaps(numbers: Sequence[int]) -> list[int]:

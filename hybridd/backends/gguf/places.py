@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from .context import Aborted, Context, NoRoom
 from .passes import Row
@@ -208,6 +209,9 @@ class Places:
                 break
             except NoRoom:
                 if _without_drafts(rows):
+                    continue
+                if any(row.filling for row in rows):
+                    rows = [replace(row, filling=0) for row in rows]
                     continue
                 rows = self._make_room(rows, active)
                 if not rows:
