@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np  # noqa: TID253 - worker side, where it may be imported
@@ -24,7 +25,7 @@ from .library import llama
 from .load_options import CACHE_TYPES, FLASH, LoadOptions
 from .model import Model
 
-# Of the KV cache, with which attention takes several rows at a time.
+# Of the KV cache, with which attention goes by tiles.
 _TILED_TYPES = ("f16", "f32")
 # llama_decode's answers
 _NO_ROOM = 1
@@ -60,8 +61,8 @@ class Context:
         micro_batch: Most rows of one `decode`.
         batch: To be filled for `decode`.
         beyond_original: A model with rope factors for long contexts uses those.
-        tiles: What attention gains by filled passes; None where it is not the processor's, or not
-            of a kind that takes several rows at a time.
+        tiles: What attention gains by filled passes; None where it is not the processor's, or is
+            of a kind that takes no tiles.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class Context:
         self.cells = int(llama.llama_n_ctx(self.native))
         on_gpu = llama.llama_supports_gpu_offload() and options.layers_for(model.layers) != 0
         plain = options.flash_attention is False or options.kv_cache_type not in _TILED_TYPES
-        self.tiles = None if on_gpu or plain else model.tiles
+        self.tiles = None if on_gpu or plain else replace(model.tiles, threads=threads)
 
     def _params(self, options: LoadOptions, threads: int, draft_rows: int) -> Any:
         params = llama.llama_context_default_params()
@@ -174,6 +175,8 @@ class Context:
     def set_threads(self, count: int) -> None:
         """Compute with this many threads from now on."""
         llama.llama_set_n_threads(self.native, count, count)
+        if self.tiles is not None:
+            self.tiles = replace(self.tiles, threads=count)
 
     def _asked_to_abort(self, _data: Any) -> bool:
         return self._abort is not None and self._abort()

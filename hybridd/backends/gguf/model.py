@@ -105,10 +105,10 @@ class Model:
         heads = int(llama.llama_model_n_head(self.native))
         hidden = int(llama.llama_model_n_embd(self.native))
         said = self._value(f"{self._value('general.architecture')}.attention.key_length")
-        width = heads * int(said) if said.isdigit() else hidden
+        width = heads * int(said) if said.isdecimal() else hidden
         weights = int(llama.llama_model_n_params(self.native))
         weights -= hidden * self.vocabulary.vocab_size  # looked up, or for a pass's last row only
-        return Tiles.of(max(0, weights), max(1, self.layers), max(1, width))
+        return Tiles.of(max(0, weights), max(1, self.layers), max(1, heads), max(1, width))
 
     @property
     def trained_context(self) -> int:

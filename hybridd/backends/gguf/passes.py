@@ -136,13 +136,10 @@ def compose(
         tokens = [row for row in generating if row.sequence.adapters == key]
         chunks = [row for row in prompts if row.sequence.adapters == key]
         if unified:
+            rows = [*tokens, *chunks]
             if tiles is not None and chunks:
-                # Each row looks back on all that lies in the cells.
-                held = [sum(sequence.length for sequence in sequences)]
-                count = sum(row.count + len(row.sequence.draft) for row in [*tokens, *chunks])
-                room = micro_batch - count + chunks[-1].count
-                chunks[-1:] = _tiled(chunks[-1:], count, held, tiles, room, fill_to)
-            passes.append(Pass([*tokens, *chunks], (), key))
+                rows = _tiled(rows, tiles, micro_batch, fill_to, shared=True)
+            passes.append(Pass(rows, (), key))
             continue
         if tokens:
             tokens.sort(key=lambda row: row.sequence.slot_index)
@@ -150,8 +147,7 @@ def compose(
             passes.append(Pass(tokens, _gaps(numbers) if fill_to else (), key))
         for rows in _joined(chunks, micro_batch, fill_to):
             if tiles is not None:
-                width, lengths = rows[0].count + rows[0].filling, [_end(row) for row in rows]
-                rows = _tiled(rows, width, lengths, tiles, micro_batch, fill_to)
+                rows = _tiled(rows, tiles, micro_batch, fill_to, shared=False)
             passes.append(Pass(rows, (), key))
     return passes
 
@@ -178,9 +174,14 @@ def _filled(rows: list[Row[R]]) -> list[Row[R]]:
 
 def _fit(rows: list[Row[R]], micro_batch: int, fill_to: int) -> bool:
     """Whether a pass has room for the rows, and each sequence for its own."""
-    return sum(row.count + row.filling for row in rows) <= micro_batch and all(
+    return sum(map(_width, rows)) <= micro_batch and all(
         _end(row) + row.filling <= fill_to for row in rows if row.filling
     )
+
+
+def _width(row: Row[R]) -> int:
+    """How many rows of the batch it takes."""
+    return row.count + len(row.sequence.draft) + row.filling
 
 
 def _end(row: Row[R]) -> int:
@@ -189,23 +190,18 @@ def _end(row: Row[R]) -> int:
 
 
 def _tiled(
-    rows: list[Row[R]],
-    width: int,
-    lengths: Sequence[int],
-    tiles: Tiles,
-    room: int,
-    fill_to: int,
+    rows: list[Row[R]], tiles: Tiles, micro_batch: int, fill_to: int, *, shared: bool
 ) -> list[Row[R]]:
-    """The rows, filled where attention gains more than that costs.
+    """The rows of a pass, filled where attention gains more than that costs.
 
     Args:
-        width: Rows that attention has at a time, of one stream or of all that share their cells.
-        lengths: What those look back on, of each stream.
-        room: Of the pass, for these rows.
+        shared: They share their cells, and are one to attention: the last is filled for all.
     """
-    added = tiles.filling(width, lengths)
-    made = [replace(row, filling=row.filling + added) for row in rows]
-    return made if added and _fit(made, room, fill_to) else rows
+    added = tiles.filling(list(map(_width, rows)), list(map(_end, rows)), shared=shared)
+    first = len(rows) - 1 if shared else 0
+    made = [replace(row, filling=row.filling + added) for row in rows[first:]]
+    made[:0] = rows[:first]
+    return made if added and _fit(made, micro_batch, fill_to) else rows
 
 
 def _gaps(numbers: Sequence[int]) -> list[int]:
