@@ -61,8 +61,8 @@ class Context:
         micro_batch: Most rows of one `decode`.
         batch: To be filled for `decode`.
         beyond_original: A model with rope factors for long contexts uses those.
-        tiles: What attention gains by filled passes; None where it is not the processor's, or is
-            of a kind that takes no tiles.
+        tiles: What attention gains by filled passes; None where a GPU may compute it, or where it
+            is of a kind that takes no tiles.
     """
 
     def __init__(
@@ -108,9 +108,10 @@ class Context:
         # One sequence's cells, as llama.cpp rounds them, decide which rope factors count.
         self.beyond_original = int(llama.llama_n_ctx_seq(self.native)) > model.original_context
         self.cells = int(llama.llama_n_ctx(self.native))
-        on_gpu = llama.llama_supports_gpu_offload() and options.layers_for(model.layers) != 0
+        # Where there is a GPU, it takes part in long passes also of layers that are not on it.
         plain = options.flash_attention is False or options.kv_cache_type not in _TILED_TYPES
-        self.tiles = None if on_gpu or plain else replace(model.tiles, threads=threads)
+        with_gpu = llama.llama_supports_gpu_offload()
+        self.tiles = None if with_gpu or plain else replace(model.tiles, threads=threads)
 
     def _params(self, options: LoadOptions, threads: int, draft_rows: int) -> Any:
         params = llama.llama_context_default_params()
