@@ -208,10 +208,10 @@ class Places:
                 self._context.decode(abort)
                 break
             except NoRoom:
-                if _without_drafts(rows):
-                    continue
                 if any(row.filling for row in rows):
                     rows = [replace(row, filling=0) for row in rows]
+                    continue
+                if _without_drafts(rows):
                     continue
                 rows = self._make_room(rows, active)
                 if not rows:
