@@ -32,7 +32,7 @@ from tests.support_gguf import (
     load,
 )
 from tests.support_models import ask
-from tests.support_tiles import Always
+from tests.support_tiles import NowAndThenApart
 
 # Short, so that filling meets the end of contexts.
 LENGTH = 128
@@ -102,7 +102,7 @@ def filled(directory: Path, kind: str, **options: Any) -> GGUFEngine:
     engine = load(directory, kind, kv, **given_options)
     assert engine._context is not None
     assert engine._context.tiles is None, "attention without tiles gains nothing"
-    engine._context.tiles = Always(1.0)
+    engine._context.tiles = NowAndThenApart(1.0)
     return engine
 
 

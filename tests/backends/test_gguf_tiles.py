@@ -118,21 +118,42 @@ def test_streams_are_filled_up_to_a_tile_each() -> None:
 
 
 def test_of_shared_cells_all_rows_count() -> None:
-    turn, talking = Work(0, 48, 4000), [Work(n, 1, 100, generating=True) for n in range(1, 9)]
-    assert fillings([turn, *talking], unified=True) == [[*[0] * 8, 8]]
+    turn, talking = Work(0, 46, 2000), [Work(n, 1, 20, generating=True) for n in range(1, 9)]
+    assert fillings([turn, *talking], unified=True) == [[*[0] * 8, 10]]
     assert fillings([turn, *talking], unified=True, micro_batch=63) == [[0] * 9]
     assert fillings(talking, unified=True) == [[0] * 8]
-    assert fillings([turn], unified=True) == [[16]]
+    assert fillings([turn], unified=True) == [[18]]
     assert fillings([Work(0, 20, 2000)], unified=True) == [[0]]
 
 
 def test_of_shared_cells_a_tile_takes_all_that_any_of_its_rows_needs() -> None:
-    turn, talking = Work(0, 48, 4000), [Work(n, 1, 2000, generating=True) for n in range(1, 9)]
-    assert fillings([turn, *talking], unified=True) == [[0] * 9]
-    # What is not in the pass is in no tile.
-    other: Key = (("other", 1.0),)
-    apart = [replace(work, adapters=other) for work in talking]
-    assert fillings([turn, *apart], unified=True) == [[16], [0] * 8]
+    talking = [Work(n, 1, 2000, generating=True) for n in range(1, 9)]
+    assert HALF.filling([1] * 8 + [48], [2000] * 8 + [4000], shared=True) == 0
+    # Those who generate go first, and what is not in the pass is in no tile.
+    assert fillings([Work(0, 48, 4000), *talking], unified=True) == [[0] * 8, [16]]
+    assert fillings([Work(0, 500, 4000), *talking], unified=True) == [[0] * 8, [0]]
+    few = [Work(n, 1, 20, generating=True) for n in range(1, 9)]
+    assert fillings([Work(0, 500, 4000), *few], unified=True) == [[0] * 9]
+
+
+@pytest.mark.parametrize(
+    ("rows", "length", "others", "apart"),
+    # Milliseconds of one pass and of two, 0.1 B with two threads and eight others.
+    [
+        (64, 1000, 1000, True),
+        (248, 1000, 1000, True),
+        (500, 0, 500, True),
+        (200, 2000, 100, True),
+        (40, 2000, 100, True),
+        (40, 200, 20, False),
+    ],
+    ids=["289, 22+76", "608, 22+419", "736, 19+624", "367, 12+288", "113, 12+90", "27, 6+24"],
+)
+def test_passes_of_shared_cells_are_two_where_that_was_faster(
+    rows: int, length: int, others: int, apart: bool
+) -> None:
+    tiles = replace(Tiles.of(weights=36_200_000, layers=12, heads=8, width=512), threads=2)
+    assert tiles.apart([1] * 8, [others] * 8, [rows], [length + rows]) is apart
 
 
 @st.composite

@@ -3,7 +3,8 @@
 Every sequence that generates gets its one row; prompts get what is left of the micro-batch, in the
 order in which they came, so that a long prompt holds the others up for one micro-batch at most.
 
-With unified cells all that is one pass. As streams, llama.cpp computes only sequences with
+With unified cells all that is one pass, but where attention on processors is faster with those that
+generate in one of their own (`tiles`). As streams, llama.cpp computes only sequences with
 neighbouring numbers together, each with an equal number of rows, and would cut a mixed batch into
 many small ones, of which each reads all weights again. So prompts go apart from sequences that
 generate there, neighbours of about the same length together. What is missing to neighbours and to
@@ -136,10 +137,10 @@ def compose(
         tokens = [row for row in generating if row.sequence.adapters == key]
         chunks = [row for row in prompts if row.sequence.adapters == key]
         if unified:
-            rows = [*tokens, *chunks]
-            if tiles is not None and chunks:
-                rows = _tiled(rows, tiles, micro_batch, fill_to, shared=True)
-            passes.append(Pass(rows, (), key))
+            for rows in _apart(tokens, chunks, tiles):
+                if tiles is not None and rows is not tokens:
+                    rows = _tiled(rows, tiles, micro_batch, fill_to, shared=True)
+                passes.append(Pass(rows, (), key))
             continue
         if tokens:
             tokens.sort(key=lambda row: row.sequence.slot_index)
@@ -187,6 +188,17 @@ def _width(row: Row[R]) -> int:
 def _end(row: Row[R]) -> int:
     """How many tokens of its sequence are done once a row is."""
     return row.sequence.length - row.sequence.todo + row.count
+
+
+def _apart(tokens: list[Row[R]], chunks: list[Row[R]], tiles: Tiles | None) -> list[list[Row[R]]]:
+    """The passes of rows that share their cells: those that generate alone where that is faster."""
+    if not tokens or not chunks:
+        return [tokens or chunks]
+    if tiles is not None:
+        lots = [[*map(measure, rows)] for rows in (tokens, chunks) for measure in (_width, _end)]
+        if tiles.apart(*lots):
+            return [tokens, chunks]
+    return [[*tokens, *chunks]]
 
 
 def _tiled(

@@ -25,6 +25,8 @@ _PARTS = 4  # of each thread
 # and 0.5 B), one thread and two, 1,000 to 6,000 tokens.
 _GAIN = 2.8
 _WEIGHTS_EACH = 0.15
+# Reading the weights once more costs as much as so many rows, for each thread (see `passes`).
+_PASS = 5
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,41 @@ class Tiles:
         rows, streams = (sum(counts), 1) if shared else (counts[0], len(counts))
         if not 0 < rows < ROWS:
             return 0
+        better = self._by_tiles(ROWS, lengths, streams) < self._row_by_row(counts, lengths)
+        return ROWS - rows if better else 0
+
+    def apart(
+        self,
+        counts: Sequence[int],
+        lengths: Sequence[int],
+        other_counts: Sequence[int],
+        other_lengths: Sequence[int],
+    ) -> bool:
+        """Whether two lots of rows that share their cells are faster in two passes than in one.
+
+        Args:
+            counts, lengths: As of `filling`, of one lot.
+            other_counts, other_lengths: Of the other.
+        """
+        one, other = self._best(counts, lengths), self._best(other_counts, other_lengths)
+        both = self._best([*counts, *other_counts], [*lengths, *other_lengths])
+        return one + other + _PASS * self.threads < both
+
+    def _best(self, counts: Sequence[int], lengths: Sequence[int]) -> float:
+        rows = sum(counts)
+        tiled = self._by_tiles(max(rows, ROWS), lengths, 1)
+        return tiled if rows >= ROWS else min(tiled, self._row_by_row(counts, lengths))
+
+    def _row_by_row(self, counts: Sequence[int], lengths: Sequence[int]) -> float:
+        """What a pass costs, as are the others in rows behind nothing."""
         each = zip(counts, lengths, strict=True)
-        plain = sum(count * (1 + length / self.even) for count, length in each)
+        return sum(count * (1 + length / self.even) for count, length in each)
+
+    def _by_tiles(self, rows: int, lengths: Sequence[int], streams: int) -> float:
+        """Of one tile that looks back on all; where there are more, the others on the longest."""
         gain = _GAIN * self.heads * streams / self.tiles(streams)
-        tiled = ROWS * (streams + sum(lengths) / self.even / gain)
-        return ROWS - rows if tiled < plain else 0
+        back = ROWS * (sum(lengths) + (rows - 1) // ROWS * max(lengths))
+        return rows * streams + back / self.even / gain
 
     def tiles(self, streams: int) -> int:
         """How many the threads make of 64 rows of each stream, of all heads together."""
