@@ -24,7 +24,8 @@ class HuggingFaceBackend:
     extra: str | None = "huggingface"
     distributions: tuple[str, ...] = ("torch", "transformers", "safetensors", "jinja2")
     engine_factory = "hybridd.backends.huggingface.any_engine:AnyEngine"
-    preload: tuple[str, ...] = ("torch", "transformers", "safetensors", "jinja2")
+    # transformers comes with the engine, which knows how to import it in less time.
+    preload: tuple[str, ...] = ("torch", "jinja2")
     prepare = ""
     suffixes: tuple[str, ...] = ()
     splits_layers = False

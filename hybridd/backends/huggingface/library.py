@@ -19,7 +19,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 import torch  # noqa: TID253 - worker side, where it may be imported
-import transformers  # noqa: TID253 - the same
+
+from .lean_import import lean
 
 __all__ = [
     "ALL_ATTENTION_FUNCTIONS",
@@ -30,33 +31,41 @@ __all__ = [
     "DynamicCache",
     "DynamicLayer",
     "DynamicSlidingWindowLayer",
+    "auto_factory",
+    "auto_models",
     "auto_processor",
+    "cache_utils",
     "following",
     "torch",
     "version",
 ]
 
-# Named through an untyped module: transformers imports these when they are first asked for, which
-# is to be now.
-_untyped: Any = transformers
-AutoConfig = _untyped.AutoConfig
-AutoModelForCausalLM = _untyped.AutoModelForCausalLM
-AutoTokenizer = _untyped.AutoTokenizer
-_cache_utils: Any = importlib.import_module("transformers.cache_utils")
-Cache = _cache_utils.Cache
-DynamicCache = _cache_utils.DynamicCache
-DynamicLayer = _cache_utils.DynamicLayer
-DynamicSlidingWindowLayer = _cache_utils.DynamicSlidingWindowLayer
-# Most architectures are built on this one's modules, and it brings what a first load would wait
-# for: two seconds.
-importlib.import_module("transformers.models.llama.modeling_llama")
-ALL_ATTENTION_FUNCTIONS: Any = importlib.import_module(
-    "transformers.modeling_utils"
-).ALL_ATTENTION_FUNCTIONS
-# Rules for renaming the weights of every architecture, which each load asks for: a thousand regular
-# expressions, compiled on first use. Without them a load still works.
-with suppress(ImportError, AttributeError):
-    importlib.import_module("transformers.conversion_mapping").get_checkpoint_conversion_mapping("")
+with lean():
+    # Untyped: transformers imports these when they are first asked for, which is to be now.
+    _untyped: Any = importlib.import_module("transformers")
+    AutoConfig = _untyped.AutoConfig
+    AutoModelForCausalLM = _untyped.AutoModelForCausalLM
+    AutoTokenizer = _untyped.AutoTokenizer
+    auto_factory: Any = importlib.import_module("transformers.models.auto.auto_factory")
+    auto_models: Any = importlib.import_module("transformers.models.auto.modeling_auto")
+    cache_utils: Any = importlib.import_module("transformers.cache_utils")
+    Cache = cache_utils.Cache
+    DynamicCache = cache_utils.DynamicCache
+    DynamicLayer = cache_utils.DynamicLayer
+    DynamicSlidingWindowLayer = cache_utils.DynamicSlidingWindowLayer
+    # Most architectures are built on this one's modules, and it brings what a first load would
+    # wait for: two seconds.
+    importlib.import_module("transformers.models.llama.modeling_llama")
+    ALL_ATTENTION_FUNCTIONS: Any = importlib.import_module(
+        "transformers.modeling_utils"
+    ).ALL_ATTENTION_FUNCTIONS
+    # Making modules without memory asks for it, symbols and all.
+    importlib.import_module("torch.fx.experimental.symbolic_shapes")
+    # Rules for renaming the weights of every architecture, which each load asks for: a thousand
+    # regular expressions, compiled on first use. Without them a load still works.
+    with suppress(ImportError, AttributeError):
+        _renaming: Any = importlib.import_module("transformers.conversion_mapping")
+        _renaming.get_checkpoint_conversion_mapping("")
 
 _logging: Any = _untyped.utils.logging
 _logging.set_verbosity_error()

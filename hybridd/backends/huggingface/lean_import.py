@@ -1,0 +1,137 @@
+"""Importing transformers without what its modules name and no worker uses.
+
+torch's compiler is there for decorators, torch's distributed tensors for models in many processes,
+trio for an asynchronous client of the hub. They take a third of the time that all imports take, and
+50 MiB. The compiler is imported when something asks it for more than marks; of the others
+transformers has branches for where they are missing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec, module_from_spec
+from types import ModuleType
+from typing import Any, TypeVar, cast
+
+import torch  # noqa: TID253 - worker side, where it may be imported
+
+_COMPILER = "torch._dynamo"
+# A module of the compiler's that the masks of all models need, and which needs nothing of it.
+_BESIDE = f"{_COMPILER}._trace_wrapped_higher_order_op"
+_ASYNCHRONOUS = "trio"
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@contextmanager
+def lean() -> Iterator[None]:
+    """For the import of transformers' modules; what they import later is free to be whole."""
+    _put_off()
+    distributed, had = torch.distributed, _ASYNCHRONOUS in sys.modules
+    available = distributed.is_available
+    # transformers keeps the answer.
+    distributed.is_available = lambda: False
+    if not had:
+        cast("dict[str, Any]", sys.modules)[_ASYNCHRONOUS] = None  # the import system's "no such"
+    try:
+        yield
+    finally:
+        distributed.is_available = available
+        if not had:
+            sys.modules.pop(_ASYNCHRONOUS, None)
+
+
+class Later(ModuleType):
+    """A module that is imported when it is asked for anything but what is defined here.
+
+    The decorators keep what they were given, and hand it to the module's own once those are there.
+    Until then nothing is compiled, and they mean nothing.
+
+    Args:
+        spec: Where the module is.
+    """
+
+    def __init__(self, spec: ModuleSpec) -> None:
+        super().__init__(spec.name)
+        self.__dict__.update(vars(module_from_spec(spec)))
+        # An import of what is inside asks for it, and finds that the package comes first.
+        del self.__path__
+        self._lock = threading.RLock()
+        self._importing = False
+        self._told: list[tuple[str, Any]] = []
+
+    def assume_constant_result(self, fn: F) -> F:
+        """Mark a function for the compiler."""
+        self._told.append(("assume_constant_result", fn))
+        return fn
+
+    def allow_in_graph(self, fn: F) -> F:
+        """Mark a function for the compiler."""
+        self._told.append(("allow_in_graph", fn))
+        return fn
+
+    def mark_static_address(self, _tensor: Any, guard: bool = True) -> None:
+        """Nothing: a hint for what will be compiled, and to keep tensors for it would be a leak."""
+
+    def disable(
+        self,
+        fn: Callable[..., Any] | None = None,
+        recursive: bool = True,
+        *,
+        reason: str | None = None,
+        wrapping: bool = True,
+    ) -> Any:
+        """Mark a function for the compiler; without one, the decorator that does."""
+        if fn is None:
+            return lambda one: self.disable(one, recursive, reason=reason, wrapping=wrapping)
+        with suppress(AttributeError):  # what takes no marks is nothing that could be compiled
+            marked = cast("Any", fn)
+            marked._torchdynamo_disable, marked._torchdynamo_disable_msg = True, reason
+        return fn
+
+    def __getattr__(self, name: str) -> Any:
+        # Whoever looks through all modules asks each for names of this kind.
+        if not name.startswith("__") or name == "__path__":
+            with self._lock:
+                if type(self) is not Later:  # any more: another thread had it imported
+                    return getattr(self, name)
+                if not self._importing:
+                    self._import()
+                    return getattr(self, name)
+        raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+
+    def _import(self) -> None:
+        """Become the real one."""
+        spec = self.__spec__
+        assert spec is not None
+        assert spec.loader is not None
+        self._importing, self.__path__ = True, spec.submodule_search_locations or []
+        try:
+            spec.loader.exec_module(self)
+        except BaseException:
+            del self.__path__
+            raise
+        finally:
+            self._importing = False
+        self.__class__ = ModuleType  # type: ignore[assignment]
+        for decorator, fn in self._told:
+            getattr(self, decorator)(fn)
+
+
+def _put_off() -> None:
+    """Have the compiler imported when it is needed, if it is not there yet."""
+    spec = None if _COMPILER in sys.modules else find_spec(_COMPILER)
+    if spec is None:
+        return
+    later = sys.modules[_COMPILER] = Later(spec)
+    torch._dynamo = later
+    later.__path__ = spec.submodule_search_locations or []
+    with suppress(ImportError):  # with another version of torch, all of it may come here
+        importlib.import_module(_BESIDE)
+    if type(later) is Later:
+        del later.__path__
