@@ -248,6 +248,10 @@ def test_metadata_is_json_without_nan_and_odd_text(made: Any) -> None:
             None,
             "without a tokenizer",
         ),
+        ({"general__architecture": "llada"}, None, "diffusion language model"),
+        ({"general__architecture": "t5"}, None, "encoder-decoder"),
+        ({"general__architecture": "eagle3"}, None, "drafts for one certain model"),
+        ({"general__architecture": "qwen3tts"}, None, "speech"),
     ],
 )
 def test_what_is_no_model(

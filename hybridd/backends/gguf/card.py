@@ -11,7 +11,7 @@ from typing import Any
 from .. import card
 from ..bounded import number, plain, template_capabilities, valid_text, whole
 from .reader import Header
-from .types import ENCODERS, POOLING_NAMES
+from .types import ENCODERS, NO_GENERATORS, POOLING_NAMES
 
 _FILL_IN_THE_MIDDLE = (
     ("fim_pre_token_id", "fim_suf_token_id", "fim_mid_token_id"),
@@ -49,6 +49,8 @@ def capabilities(header: Header, template: str | None) -> dict[str, str]:
         return {"embedding": f"its pooling type is {pooling}"}
     if architecture in ENCODERS:
         return {"embedding": f"the architecture {architecture} is an encoder"}
+    if architecture in NO_GENERATORS:
+        return {}
     found = {"completion": "its architecture generates text"}
     if template is not None:
         found["chat"] = f"the header has {_TEMPLATE}"

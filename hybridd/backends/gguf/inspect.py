@@ -20,7 +20,7 @@ from ..bounded import invalid, plain, sampling_default, valid_text, whole
 from ..card import ADAPTER, CARD, PROJECTOR
 from .card import base_models, capabilities, describe, kind
 from .reader import Header, read_header
-from .types import FILE_TYPE_GUESSED, FILE_TYPES
+from .types import FILE_TYPE_GUESSED, FILE_TYPES, NO_GENERATORS
 
 FORMAT = "gguf"
 # llama.cpp's own limit is 999 shards by the name's width; real ones have up to some 50.
@@ -101,6 +101,8 @@ def _reason(files: Sequence[Path], headers: Sequence[Header], what: str) -> str 
         return "only a vocabulary: the file holds no tensors"
     if "tokenizer.ggml.model" not in meta and "tokenizer.ggml.tokens" not in first.counts:
         return f"no language model: a file of the architecture {architecture!r} without a tokenizer"
+    if architecture in NO_GENERATORS:
+        return f"{NO_GENERATORS[architecture]} (architecture {architecture})"
     return _shard_reason(files, headers)
 
 

@@ -116,6 +116,24 @@ ENCODERS = frozenset(
     }
 )
 
+# Architectures with a tokenizer that write no text by themselves -> what they are. llama.cpp has
+# programs of their own for the first (`llm_arch_is_diffusion`) and the last.
+_DIFFUSION = "a diffusion language model: it does not write a text token by token"
+_DRAFTS = "a part that drafts for one certain model: it is none by itself"
+_SPEECH = "a speech synthesizer: it writes no text"
+NO_GENERATORS: dict[str, str] = {
+    "dream": _DIFFUSION,
+    "llada": _DIFFUSION,
+    "llada-moe": _DIFFUSION,
+    "rnd1": _DIFFUSION,
+    "t5": "an encoder-decoder: those run as Hugging Face directories",
+    "eagle3": _DRAFTS,
+    "dflash": _DRAFTS,
+    "gemma4-assistant": _DRAFTS,
+    "qwen3tts": _SPEECH,
+    "pockettts": _SPEECH,
+}
+
 # What llama.cpp calls recurrent or hybrid: some layers at least keep a state in place of the past.
 # Of a newer one that is not here llama.cpp says so once it is loaded.
 RECURRENT = frozenset(
