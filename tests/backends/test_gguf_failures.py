@@ -282,6 +282,39 @@ def test_a_pass_that_fails_leaves_every_slot_as_it_says(
     engine.close()
 
 
+def test_a_pass_that_fails_ends_only_its_own_requests(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside it another pass of the same step brings somebody a token."""
+    engine = load(directory, "tiny-qwen2", parallel=2)
+    crowd = Crowd(engine)
+    first, second = " ".join(WORDS), " ".join(WORDS[3:] * 2)
+    crowd.submit(0, first, **greedy(20))
+    while not crowd.tokens.get(0):
+        crowd.step()
+    decode = Context.decode
+
+    def failing(context: Context, abort: Any = None) -> None:
+        decode(context, abort)
+        if context.batch.native.n_tokens > 4:
+            raise RuntimeError("llama_decode answered -3")
+
+    crowd.submit(1, second, **greedy(20))
+    with monkeypatch.context() as patch:
+        patch.setattr(Context, "decode", failing)
+        outputs = list(engine.step())
+    errors = [output.pop("error") for output in outputs if "error" in output]
+    assert [error["data"]["reason"] for error in errors] == ["engine_error"]
+    crowd.texts[0] += "".join(output.get("text", "") for output in outputs if output["id"] == 0)
+    crowd.submit(2, second, **greedy(20))
+    crowd.run()
+    check_whole(engine)
+    alone = Alone(engine)
+    assert alone.said(first, 20, crowd.texts[0])
+    assert alone.said(second, 20, crowd.texts[2])
+    engine.close()
+
+
 def test_no_token_ends_a_text_that_is_to_go_on(directory: Path, tmp_path: Path) -> None:
     """Also one that the file alone makes an end: llama.cpp leaves it of an ordinary kind."""
     engine = load(directory, "tiny-llama")

@@ -236,7 +236,13 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
         )
         outputs: list[Output] = []
         for each in passes:
-            outputs.extend(self._run(context, places, each))
+            try:
+                outputs.extend(self._run(context, places, each))
+            except Exception as exc:
+                # What other passes computed is good.
+                error = work_failure(exc)
+                failed = [row.sequence for row in each.rows if not row.sequence.paused]
+                outputs.extend(sequence.generation.fail(error) for sequence in failed)
         return outputs
 
     def _run(self, context: Context, places: Places, work: Pass[GGUFSequence]) -> list[Output]:
