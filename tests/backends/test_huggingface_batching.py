@@ -236,6 +236,29 @@ def test_a_cancelled_prompt_leaves_what_was_computed(build: Build) -> None:
     subject.check(subject.prompt_tokens(text), done["logprobs"])
 
 
+def test_a_pass_goes_on_for_its_greater_part(build: Build) -> None:
+    """Who left is less than half of it; where it is more, nobody gets further."""
+    subject = build("llama", parallel=3, ubatch_size=64, context_length=256)
+    engine, short, long = subject.engine, "ab", "b ab ab ab ab"
+    alone = subject.run([long], max_tokens=4)[0]["logprobs"]
+    engine.set_interrupted(lambda request_id: request_id == 8)
+    subject.submit(8, short, max_tokens=4)
+    subject.submit(9, long, max_tokens=4)
+    assert {output["id"] for output in engine.step()} >= {9}
+    engine.cancel(8)
+    engine.cancel(9)
+    subject.session._cache._kept.clear()
+    engine.set_interrupted(lambda request_id: request_id == 9)
+    subject.submit(8, short, max_tokens=4)
+    subject.submit(9, long, max_tokens=4)
+    assert engine.step() == []
+    engine.cancel(9)
+    engine.cancel(8)
+    engine.set_interrupted(lambda _request_id: False)
+    again = subject.run([long], max_tokens=4)[0]["logprobs"]
+    assert [entry["id"] for entry in again] == [entry["id"] for entry in alone]
+
+
 @pytest.mark.parametrize("at_layer", [False, True])
 def test_a_cancelled_prompt_leaves_no_nan_to_others(build: Build, at_layer: bool) -> None:
     """A token of the model is NaN, which nobody sees before the prompt is done."""

@@ -209,14 +209,19 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
         generating, chunks = work.generating, work.chunks
         works = [(s.row, [s.pending]) for s in generating]
         works += [(sequence.row, tokens) for sequence, tokens in chunks]
-        prefilling = [sequence.id for sequence, _ in chunks]
+        prompts = [(sequence.id, len(tokens)) for sequence, tokens in chunks]
+        prompt_tokens = sum(count for _, count in prompts)
+        half, interrupted = (len(generating) + prompt_tokens) / 2, self._interrupted
+
+        def abort() -> bool:
+            # Others lose the pass as well: not for the lesser part of it.
+            return sum(count for id, count in prompts if interrupted(id)) >= half
+
         assert self._adapters is not None
         self._adapters.use(works[0][0].adapters)
         try:
-            with self._pace.measured(sum(len(tokens) for _, tokens in chunks)):
-                logits = session.forward(
-                    works, (lambda: any(map(self._interrupted, prefilling))) if prefilling else None
-                )
+            with self._pace.measured(prompt_tokens):
+                logits = session.forward(works, abort if prompts else None)
         except Aborted:
             # The cancel itself is in the loop's queue and comes before the next step.
             return []
