@@ -1,8 +1,8 @@
 """Importing transformers without what its modules name and no worker uses.
 
 torch's compiler is there for decorators, torch's distributed tensors for models in many processes,
-trio for an asynchronous client of the hub. They take a third of the time that all imports take, and
-50 MiB. The compiler is imported when something asks it for more than marks; of the others
+trio for an asynchronous client of the hub. They take a fifth of the time that all imports take, and
+46 MiB. The compiler is imported when something asks it for more than marks; of the others
 transformers has branches for where they are missing.
 """
 
