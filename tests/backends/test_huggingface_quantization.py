@@ -50,6 +50,28 @@ def test_a_quantized_model_is_smaller_and_still_makes_sense(quantization: str) -
     plain.close()
 
 
+@needs_bitsandbytes
+@pytest.mark.parametrize("quantization", SHARE)
+def test_requests_of_a_quantized_model_share_passes(quantization: str) -> None:
+    """Though int8 rounds a row by what is in the others'."""
+    engine, _ = loaded_demo("huggingface", quantization=quantization, dtype="float32")
+    questions = {1: ("How do I load a model?", "hybridctl load"), 2: ("Who are you?", "demo model")}
+    for key, (question, _) in questions.items():
+        asked = {"messages": user(question), "options": GREEDY}
+        engine.submit({"id": key, "kind": "chat", **asked})
+    texts, together = dict.fromkeys(questions, ""), 0
+    while engine.busy:
+        outputs = [output for output in engine.step() if output.get("text")]
+        together += len({output["id"] for output in outputs}) == len(questions)
+        for output in outputs:
+            texts[output["id"]] += output["text"]
+    assert together > 3
+    assert engine._engine._session.reason is None  # type: ignore[attr-defined]
+    for key, (_, said) in questions.items():
+        assert said in texts[key]
+    engine.close()
+
+
 def copied(tmp_path: Path, **values: Any) -> Path:
     path = Path(shutil.copytree(DEMO_HUGGINGFACE, tmp_path / "model"))
     config = json.loads((path / "config.json").read_text())

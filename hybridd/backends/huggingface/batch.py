@@ -166,7 +166,7 @@ class BatchSession(Session):
             ]
             logits = self.forward(works)
             expected = own[[row.length - 1 for row in rows]]
-            if not close(logits, expected):
+            if not close(logits, expected, self.loaded.quantization):
                 raise NotBatchable("its attention is of a kind that is not known here")
         self._cache = kept
 

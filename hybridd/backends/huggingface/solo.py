@@ -126,7 +126,8 @@ class SoloSession(Session):
         try:
             whole = self._run(self._new_cache(), tokens, None)
             self._run(cache, tokens[:at], None)
-            return close(self._run(cache, tokens[at:], None), whole)
+            behind = self._run(cache, tokens[at:], None)
+            return close(behind, whole, self.loaded.quantization)
         except Exception:
             # What unknown code makes of a probe says nothing of whole prompts.
             return unknown
