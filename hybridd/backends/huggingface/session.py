@@ -118,8 +118,9 @@ def close(logits: Any, expected: Any, quantization: str) -> bool:
     Args:
         quantization: Of the weights, `none` for those that are numbers of the logits' type.
     """
-    plain = quantization == "none"
-    tolerance = _TOLERANCE.get(expected.dtype if plain else None, _TOLERANCE_ROUNDED)
+    tolerance = _TOLERANCE_ROUNDED
+    if quantization == "none":
+        tolerance = _TOLERANCE.get(expected.dtype, tolerance)
     logits, expected = logits.double(), expected.double()
     size = (expected - expected.mean(dim=-1, keepdim=True)).norm()
     return bool((logits - expected).norm() <= tolerance * size)
