@@ -95,6 +95,15 @@ class Backend(Protocol):
         """
         ...
 
+    def check_load_options(self, load_options: Mapping[str, Any]) -> None:
+        """Refuse what the engine would refuse of any model: before anything is unloaded for it.
+
+        Raises:
+            hybridd.wire.errors.InvalidParams: A value that the engine does not know.
+            hybridd.wire.errors.Unsupported: An option that it does not have.
+        """
+        ...
+
     def parallel(self, facts: Facts) -> Parallel:
         """How many requests at a time the engine serves of this model."""
         ...

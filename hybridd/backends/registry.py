@@ -26,6 +26,15 @@ GROUP = "hybridd.backends"
 _log = logging.getLogger(__name__)
 _TEXTS = ("name", "engine", "engine_factory", "prepare")
 _TUPLES = ("distributions", "preload", "suffixes")
+_CALLABLES = (
+    "uses_gpu",
+    "claims",
+    "companions",
+    "inspect",
+    "check_load_options",
+    "parallel",
+    "estimate",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +140,7 @@ def _problem(name: str, backend: Any) -> str | None:
     for attribute in ("tagged", "splits_layers", "keeps_states"):
         if not isinstance(getattr(backend, attribute, None), bool):
             return f"its {attribute} is no boolean"
-    for attribute in ("uses_gpu", "claims", "companions", "inspect", "parallel", "estimate"):
+    for attribute in _CALLABLES:
         if not callable(getattr(backend, attribute, None)):
             return f"it has no {attribute}"
     return None if backend.name == name else f"it calls itself {backend.name!r}"

@@ -225,6 +225,7 @@ class Manager:
         """Change a model's lasting settings (None removes one); returns those it has then."""
         record = await self.find(query)
         if values:
+            self._backends[record.format].check_load_options(values.get("load_options") or {})
             others = [r for id, r in self._library.snapshot.models.items() if id != record.id]
             given = self.settings.aliases()
             taken = {name for r in others for name in (r.id, *r.aliases, *given.get(r.id, ()))}
@@ -363,10 +364,10 @@ class Manager:
         self, record: ModelRecord, asked: Mapping[str, Any], drafting: ModelRecord | None = None
     ) -> dict[str, Any]:
         backend, models = self._backends[record.format], self._library.snapshot.models
+        backend.check_load_options(asked)
         asked = await draft_models.named(asked, record, backend, self._loadable, models, drafting)
-        models = self._library.snapshot.models
         most = backend.parallel(record.facts).most
-        return wanted_of(adapters.named(asked, models, record.format), most)
+        return wanted_of(adapters.named(asked, self._library.snapshot.models, record.format), most)
 
     def _need(self, record: ModelRecord) -> Need:
         backend = self._backends[record.format]

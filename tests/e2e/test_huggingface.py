@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from hybridd.wire.errors import InvalidParams, Unsupported
+
 from .conftest import NET_S, RealDaemon, Wire
 
 pytest.importorskip("torch", reason="torch is not installed")
@@ -56,6 +58,25 @@ def test_a_conversation_with_a_picture(daemon: RealDaemon) -> None:
         assert again["message"] == made["message"]
         bad = chat("seeing", f"data:image/png;base64,{encoded[:80]}")["error"]
         assert bad["data"]["kind"] == "invalid_params"
+
+
+@pytest.mark.parametrize("model", ["hybridd/demo-hf", "hybridd/demo-gguf"])
+def test_options_that_no_load_takes_cost_no_model(daemon: RealDaemon, model: str) -> None:
+    with daemon.client() as client:
+        loaded = client.load(model)
+        wrong: list[dict[str, Any]] = [
+            {"kv_cache_type": "q9_9"},
+            {"device": "tpu"},
+            {"device": "cuda:0"} if model.endswith("gguf") else {"quantization": "int9"},
+        ]
+        for options in wrong:
+            with pytest.raises((InvalidParams, Unsupported)):
+                client.load(model, **options)
+            with pytest.raises((InvalidParams, Unsupported)):
+                client.generate(model, "a", load_options=options)
+            with pytest.raises((InvalidParams, Unsupported)):
+                client.configure(model, load_options=options)
+        assert [(one.id, one.pid) for one in client.loaded()] == [(model, loaded.pid)]
 
 
 def _missing_shard(path: Path) -> None:

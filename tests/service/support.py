@@ -210,6 +210,10 @@ class FakeBackend:
     def parallel(self, facts: Facts) -> Parallel:
         return Parallel(auto=1, most=8)
 
+    def check_load_options(self, load_options: Mapping[str, Any]) -> None:
+        if load_options.get("dtype") == "int3":
+            raise errors.InvalidParams("dtype int3 is unknown", field="load_options.dtype")
+
     def estimate(self, facts: Facts, load_options: Mapping[str, Any]) -> Estimate:
         length = int(load_options.get("context_length", 4096))
         return Estimate(facts.weights_bytes, 0, 0, 0, length, 1)

@@ -278,6 +278,22 @@ async def test_does_not_fit_carries_the_plan(tmp_path: Path) -> None:
         assert load.error.data["plan"]["free"] == [{"device": "cpu", "bytes": 100}]
 
 
+async def test_nobody_leaves_for_options_that_no_load_takes(tmp_path: Path) -> None:
+    models = record("a", size=60), record("b", size=60)
+    async with running(tmp_path, *models) as (world, begin):
+        load = begin(world.manager.load, "a")
+        (await world.host.worker(0)).ready()
+        await load.over.wait()
+        for model in ("a", "b"):  # one that would be reloaded, one that it would have to leave for
+            load = begin(world.manager.load, model, load_options={"dtype": "int3"})
+            await load.over.wait()
+            assert load.kind == "invalid_params"
+        with pytest.raises(errors.InvalidParams, match="int3"):
+            await world.manager.configure("a", {"load_options": {"dtype": "int3"}})
+        assert world.manager.loaded_models == ["a"]
+        assert len(world.host.workers) == 1
+
+
 async def test_files_that_went_away_before_the_load_began(tmp_path: Path) -> None:
     async with running(tmp_path) as (world, begin):
         load = begin(world.manager.load, "a")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
+from typing import Any
 
 from hybridd.core.model import Facts
 
@@ -33,6 +34,9 @@ class EchoBackend:
     def uses_gpu(self) -> bool:
         """It pretends on the CPU only."""
         return False
+
+    def check_load_options(self, load_options: Mapping[str, Any]) -> None:
+        """Any will do."""
 
     def parallel(self, facts: Facts) -> Parallel:
         """One at a time, unless the file says more."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
+from typing import Any
 
 from hybridd.core.model import Facts
 
@@ -11,6 +12,7 @@ from ..api import Backend, Parallel
 from .draft_facts import check_draft
 from .estimate import draft_estimate, estimate
 from .inspect import FORMAT, inspect
+from .option_checks import check_load_options
 from .projector import companions
 
 # Four conversations at a time cost little more than one in a batch, and their cells are reserved
@@ -44,6 +46,10 @@ class GGUFBackend:
         return any(
             name.startswith(_GPU_LIBRARIES) for name in installed.files_of("llama_cpp", "lib")
         )
+
+    def check_load_options(self, load_options: Mapping[str, Any]) -> None:
+        """See `api.Backend`."""
+        check_load_options(load_options, self.uses_gpu)
 
     def parallel(self, facts: Facts) -> Parallel:
         """Sequences in one batch."""

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
-from hybridd.wire.errors import InvalidParams, Unsupported
-
 from .estimate import DRAFT_CACHE_TYPE
 from .library import llama
+from .option_checks import cache_type_of, check_load_options
 
 CACHE_TYPES = {
     "f32": llama.GGML_TYPE_F32,
@@ -127,22 +126,7 @@ class LoadOptions:
             Unsupported: An option that this engine does not have.
         """
         given = {k: v for k, v in options.items() if v is not None and v != "auto"}
-        if given.get("dtype"):
-            raise Unsupported("the gguf engine has no dtype", capability="dtype", format="gguf")
-        cache_type = str(given.get("kv_cache_type", "f16")).lower()
-        if cache_type not in CACHE_TYPES:
-            raise InvalidParams(
-                f"kv_cache_type {cache_type!r} is unknown; there are {', '.join(CACHE_TYPES)}",
-                field="load_options.kv_cache_type",
-                reason="unknown",
-            )
-        flash = given.get("flash_attention")
-        if flash is False and cache_type not in ("f32", "f16", "bf16"):
-            raise InvalidParams(
-                f"kv_cache_type {cache_type} needs flash attention; leave it on",
-                field="load_options.flash_attention",
-                reason="needed by kv_cache_type",
-            )
+        check_load_options(options, llama.llama_supports_gpu_offload)
         gpu_layers, main_gpu = _placement(given)
         batch = int(given.get("batch_size", _BATCH))
         return cls(
@@ -158,8 +142,8 @@ class LoadOptions:
             mmap=bool(given.get("mmap", True)),
             mlock=bool(given.get("mlock", False)),
             rope=RopeScaling.from_wire(given.get("rope_scaling", {})),
-            flash_attention=flash,
-            kv_cache_type=cache_type,
+            flash_attention=given.get("flash_attention"),
+            kv_cache_type=cache_type_of(given),
             adapters=[str(each["name"]) for each in given.get("adapters", ())],
             draft_model=given.get("draft_model"),
         )
@@ -215,19 +199,7 @@ class LoadOptions:
 def _placement(given: Mapping[str, Any]) -> tuple[int | float, int | None]:
     device = str(given.get("device", ""))
     kind, _, number = device.partition(":")
-    if kind not in ("", "cpu", "cuda", "gpu", "vulkan", "metal"):
-        raise InvalidParams(
-            f"device {device!r} is unknown; there are cpu and cuda:N",
-            field="load_options.device",
-            reason="unknown",
-        )
     if not llama.llama_supports_gpu_offload():
-        if kind not in ("", "cpu"):
-            raise Unsupported(
-                "this build of llama.cpp has no GPU support; load the model on the cpu",
-                capability="gpu",
-                format="gguf",
-            )
         return 0, None
     main_gpu = int(number) if number.isdecimal() else None
     if kind == "cpu":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from hybridd.core.model import Facts
 
@@ -10,6 +11,7 @@ from .. import installed
 from ..api import Backend, Parallel
 from .estimate import estimate
 from .inspect import FORMAT, claims, inspect
+from .option_checks import check_load_options
 
 # What shares a forward pass costs little more than one request alone; beyond the second number
 # processors compute what they do not save on reading weights.
@@ -39,6 +41,10 @@ class HuggingFaceBackend:
         """Whether torch is a build with GPU support: only those without say so."""
         version = installed.version_of("torch")
         return version is not None and "+cpu" not in version
+
+    def check_load_options(self, load_options: Mapping[str, Any]) -> None:
+        """See `api.Backend`."""
+        check_load_options(load_options, self.uses_gpu)
 
     def parallel(self, facts: Facts) -> Parallel:
         """The same of every model: those whose requests cannot share passes take turns."""

@@ -4,19 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any, Self
 
-from hybridd.wire.errors import InvalidParams, Unsupported
-
 from .library import torch
-from .quantization import check_quantization
+from .option_checks import check_load_options, gpu_number, no_device
 
-DTYPES = {
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-}
 # When nobody settled it: as in the gguf engine.
 _AUTO_CONTEXT = 4096
 # Requests at a time, when nobody settled it: what shares a forward pass costs little more than
@@ -60,38 +52,15 @@ class LoadOptions:
             Unsupported: An option that it does not have.
         """
         given = {k: v for k, v in options.items() if v is not None and v != "auto"}
-        if given.get("draft_model"):
-            raise _unsupported("draft_model", "the huggingface engine has no draft models yet")
-        if given.get("adapters") and find_spec("peft") is None:
-            raise _unsupported(
-                "adapters",
-                "adapters need the Python package peft, which is not installed; install it with: "
-                "pip install 'hybridd[adapters]'",
-            )
-        quantization = check_quantization(given.get("quantization", "none"))
-        dtype = given.get("dtype")
-        if dtype is not None and dtype not in DTYPES:
-            raise InvalidParams(
-                f"dtype {dtype!r} is unknown; there are auto, {', '.join(DTYPES)}",
-                field="load_options.dtype",
-                reason="unknown",
-            )
-        cache_type = given.get("kv_cache_type")
-        if cache_type not in (None, "f16", "bf16", "f32"):
-            raise _unsupported(
-                "kv_cache_type", "the huggingface engine keeps its cache unquantized"
-            )
-        for name in ("mlock", "tensor_split", "rope_scaling"):
-            if given.get(name):
-                raise _unsupported(name, f"the huggingface engine has no {name}")
+        check_load_options(options, lambda: torch.cuda.device_count() > 0)
         chunk = int(given.get("ubatch_size") or given.get("batch_size") or _CHUNK)
         return cls(
             context_length=given.get("context_length"),
             parallel=int(given.get("parallel", _AUTO_PARALLEL)),
             kv_cells=given.get("kv_cells"),
             device=_device(given.get("device")),
-            dtype=dtype,
-            quantization=quantization,
+            dtype=given.get("dtype"),
+            quantization=given.get("quantization", "none"),
             chunk=max(1, min(chunk, _CHUNK)),
             threads=given.get("threads"),
             mmap=given.get("mmap"),
@@ -107,7 +76,7 @@ class LoadOptions:
         Processors have no arithmetic for float16, so on them such a checkpoint is widened.
         """
         if self.dtype is not None:
-            return DTYPES[self.dtype]
+            return getattr(torch, self.dtype)  # of `option_checks.DTYPES`
         if not isinstance(stored, torch.dtype) or not stored.is_floating_point:
             stored = torch.float32
         if self.device == "cpu" and stored not in (torch.float32, torch.bfloat16):
@@ -118,25 +87,9 @@ class LoadOptions:
 def _device(wanted: object) -> str:
     if wanted is None:
         return "cuda:0" if torch.cuda.is_available() else "cpu"
-    name = str(wanted)
-    if name == "cpu":
-        return name
-    kind, _, number = name.partition(":")
-    if kind in ("cuda", "gpu") and (not number or number.isdecimal()):
-        index = int(number or 0)
-        if index < torch.cuda.device_count():
-            return f"cuda:{index}"
-        raise InvalidParams(
-            f"there is no device {name}; load the model on the cpu",
-            field="load_options.device",
-            reason="absent",
-        )
-    raise InvalidParams(
-        f"device {name!r} is unknown; there are cpu and cuda:N",
-        field="load_options.device",
-        reason="unknown",
-    )
-
-
-def _unsupported(capability: str, message: str) -> Unsupported:
-    return Unsupported(message, capability=capability, format="huggingface")
+    number = gpu_number(wanted)
+    if number is None:
+        return "cpu"
+    if number < torch.cuda.device_count():
+        return f"cuda:{number}"
+    raise no_device(wanted)

@@ -37,8 +37,8 @@ _STORED: Mapping[str, tuple[str, ...]] = {
 _CUDA_ONLY = frozenset({"mxfp4", "fp8", "fbgemm_fp8", "vptq", "aqlm"})
 
 
-def check_quantization(wanted: object) -> str:
-    """A load's `quantization`, if it can be made here.
+def check_quantization(wanted: object) -> None:
+    """Refuse a load's `quantization` that cannot be made here.
 
     Raises:
         InvalidParams: It is none of `KINDS`.
@@ -56,7 +56,6 @@ def check_quantization(wanted: object) -> str:
             f"quantization {wanted} needs the Python package {missing}, which is not installed; "
             "install it with: pip install 'hybridd[quantization]'"
         )
-    return str(wanted)
 
 
 def configuration(quantization: str, dtype: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from hybridd.core.model import Facts
 
@@ -32,6 +33,9 @@ class ONNXBackend:
     def uses_gpu(self) -> bool:
         """There is no engine that could."""
         return False
+
+    def check_load_options(self, load_options: Mapping[str, Any]) -> None:
+        """Any will do."""
 
     def parallel(self, facts: Facts) -> Parallel:
         """There is no engine yet."""
