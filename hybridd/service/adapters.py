@@ -11,9 +11,9 @@ from dataclasses import replace
 from typing import Any
 
 from hybridd.backends import card
-from hybridd.core.model import Estimate, ModelRecord
+from hybridd.core.model import AVAILABLE, Estimate, ModelRecord
 from hybridd.core.naming import resolve
-from hybridd.wire.errors import InvalidParams
+from hybridd.wire.errors import InvalidParams, ModelNotFound
 
 Models = Mapping[str, ModelRecord]
 
@@ -75,10 +75,24 @@ def with_weights(estimate: Estimate, load_options: Mapping[str, Any], models: Mo
 
 def _find(query: str, models: Models) -> ModelRecord:
     by_path = next((id for id, r in models.items() if query == str(r.path)), None)
-    record = models[by_path or resolve(query, models)]
-    if card.of(record.facts.metadata).get("kind") != card.ADAPTER:
+    record = models.get(by_path or query)
+    if record is None:
+        # A part of an id means one among adapters, which are no models for any other purpose.
+        usable = {id: replace(r, status=AVAILABLE) for id, r in models.items() if _is_adapter(r)}
+        try:
+            record = models[resolve(query, usable)]
+        except ModelNotFound as missing:
+            try:
+                record = models[resolve(query, models)]
+            except ModelNotFound:
+                raise missing from None
+    if not _is_adapter(record):
         raise _invalid(f"{record.id} is no adapter", "no adapter")
     return record
+
+
+def _is_adapter(record: ModelRecord) -> bool:
+    return card.of(record.facts.metadata).get("kind") == card.ADAPTER
 
 
 def _invalid(message: str, reason: str) -> InvalidParams:

@@ -26,7 +26,7 @@ def wanted(*pairs: tuple[str, str]) -> dict[str, object]:
     return {"adapters": [{"name": n, "path_or_id": i} for n, i in pairs], "context_length": 5}
 
 
-@pytest.mark.parametrize("query", ["p/lora:F16", "p/lora", "/m/p/lora:F16"])
+@pytest.mark.parametrize("query", ["p/lora:F16", "p/lora", "lora", "LORA", "/m/p/lora:F16"])
 def test_an_adapter_is_named_as_the_catalog_names_it_or_by_its_path(query: str) -> None:
     found = named(wanted(("mine", query)), MODELS, "fake")
     assert found == wanted(("mine", "p/lora:F16"))
@@ -38,6 +38,14 @@ def test_an_adapter_is_named_as_the_catalog_names_it_or_by_its_path(query: str) 
 def test_no_other_path_is_taken_or_looked_at(query: str) -> None:
     with pytest.raises(ModelNotFound):
         named(wanted(("mine", query)), MODELS, "fake")
+
+
+def test_a_part_of_an_id_means_adapters_alone() -> None:
+    models = {**MODELS, "p/lora-base": record("p/lora-base")}
+    assert named(wanted(("mine", "lora")), models, "fake") == wanted(("mine", "p/lora:F16"))
+    with pytest.raises(ModelNotFound) as caught:
+        named(wanted(("mine", "p/lorra")), models, "fake")
+    assert caught.value.data["suggestions"] == ["p/lora:F16"]
 
 
 @pytest.mark.parametrize(
