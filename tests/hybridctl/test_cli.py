@@ -220,6 +220,29 @@ def test_load(ctl: Any, daemon: Any) -> None:
     assert ctl("load", "demo", "--no-wait", "--json").json == {"job": "j1"}
 
 
+def test_adapters_and_quantization(ctl: Any, daemon: Any) -> None:
+    ids = ["polite=acme/polite-lora:F16", "acme/terse-lora:F16", "plain"]
+    ctl("load", "demo", "--quantization", "int8", *[f"--adapter={one}" for one in ids])
+    (params,) = daemon.asked("models.load")
+    assert params["load_options"] == {
+        "quantization": "int8",
+        "adapters": [
+            {"name": "polite", "path_or_id": "acme/polite-lora:F16"},
+            {"name": "terse-lora", "path_or_id": "acme/terse-lora:F16"},
+            {"name": "plain", "path_or_id": "plain"},
+        ],
+    }
+    ctl("run", "demo", "--adapter", "polite=0.5", "--adapter", "plain", "hi")
+    chosen = [{"name": "polite", "scale": 0.5}, {"name": "plain"}]
+    assert daemon.asked("chat")[0]["options"]["adapters"] == chosen
+    for wrong in ("=model", "name="):
+        ran = ctl("load", "demo", "--adapter", wrong)
+        assert (ran.code, "--adapter" in ran.err) == (2, True)
+    for wrong in ("=1", "polite=much", "polite=nan"):
+        ran = ctl("run", "demo", "--adapter", wrong, "hi")
+        assert (ran.code, "--adapter" in ran.err) == (2, True)
+
+
 def test_unload(ctl: Any, daemon: Any) -> None:
     assert ctl("unload", "demo", "--force").out == f"unloaded {ID}, 9.0 MB free again\n"
     assert ctl("unload", "--all", "--json").json == {"unloaded": [ID], "freed_bytes": 9_000_000}

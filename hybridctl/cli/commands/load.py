@@ -22,6 +22,16 @@ if TYPE_CHECKING:
     from ..parser import Parser
 
 
+def adapter(text: str) -> dict[str, str]:
+    """`[NAME=]MODEL`, which names one by the last part of its id."""
+    name, equals, model = text.partition("=")
+    if not equals:
+        name, model = text.rpartition("/")[2].partition(":")[0], text
+    if not name or not model:
+        raise ValueError(text)
+    return {"name": name, "path_or_id": model}
+
+
 def configure_load(parser: Parser) -> None:
     """Arguments of `load`."""
     parser.add_argument("model", metavar="MODEL", help="an id or a part of it")
@@ -30,6 +40,18 @@ def configure_load(parser: Parser) -> None:
     parser.add_argument("--gpu-layers", metavar="N", help='layers on the GPU, or "auto"')
     parser.add_argument(
         "--draft-model", metavar="MODEL", help="a small model that proposes tokens to it"
+    )
+    parser.add_argument(
+        "--adapter",
+        action="append",
+        type=adapter,
+        metavar="[NAME=]MODEL",
+        help="a LoRA adapter for requests to choose by its name (repeat)",
+    )
+    parser.add_argument(
+        "--quantization",
+        metavar="KIND",
+        help='of a Hugging Face model: "int8" or "int4", made while it is read',
     )
     parser.add_argument("--pin", action="store_true", help="never evict it")
     parser.add_argument("--no-wait", action="store_true", help="print the job and leave")
@@ -43,6 +65,8 @@ def load(args: Namespace) -> int:
         "parallel": args.parallel,
         "gpu_layers": int(layers) if layers is not None and layers.isdecimal() else layers,
         "draft_model": args.draft_model,
+        "adapters": args.adapter,
+        "quantization": args.quantization,
         "keepalive": args.keepalive,
         "pin": args.pin or None,
     }

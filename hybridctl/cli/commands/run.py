@@ -34,6 +34,14 @@ def number(text: str) -> float:
     return value
 
 
+def adapter(text: str) -> dict[str, Any]:
+    """`NAME[=SCALE]`."""
+    name, equals, scale = text.partition("=")
+    if not name:
+        raise ValueError(text)
+    return {"name": name, "scale": number(scale)} if equals else {"name": name}
+
+
 _SAMPLING: tuple[tuple[str, Callable[[str], float], str, str], ...] = (
     ("max-tokens", int, "N", "stop after N tokens"),
     ("temperature", number, "T", "0 always takes the likeliest token"),
@@ -48,6 +56,13 @@ def _add_inference_options(parser: Parser) -> None:
     for name, kind, metavar, help in _SAMPLING:
         parser.add_argument(f"--{name}", type=kind, metavar=metavar, help=help)
     parser.add_argument("--stop", action="append", metavar="TEXT", help="end before TEXT (repeat)")
+    parser.add_argument(
+        "--adapter",
+        action="append",
+        type=adapter,
+        metavar="NAME[=SCALE]",
+        help="with an adapter that the model was loaded with (repeat)",
+    )
     parser.add_argument("--system", metavar="TEXT", help="the system message of the conversation")
     add_load_options(parser)
     parser.add_argument("--verbose", action="store_true", help="print timings on standard error")
@@ -58,6 +73,7 @@ def _inference_options(args: Namespace) -> dict[str, Any]:
     return {
         **{name: getattr(args, name) for name in options},
         "stop": args.stop,
+        "adapters": args.adapter,
         "context_length": args.context_length,
         "keepalive": args.keepalive,
     }
