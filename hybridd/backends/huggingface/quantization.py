@@ -46,7 +46,7 @@ def check_quantization(wanted: object) -> None:
     """
     if wanted not in KINDS:
         raise InvalidParams(
-            f"quantization {wanted!r} is unknown; there are {', '.join(KINDS)}",
+            f"quantization {wanted!r} is unknown; it can be: {', '.join(KINDS)}",
             field="load_options.quantization",
             reason="unknown",
         )
