@@ -24,7 +24,7 @@ from hybridd.core.naming import resolve
 from hybridd.core.options import complete_sampling, satisfies, wanted_of
 from hybridd.core.plan import Need
 from hybridd.host.processes import ProcessHost
-from hybridd.service import adapters, draft_models, refusals, views
+from hybridd.service import adapters, builds, draft_models, refusals, views
 from hybridd.service.configuration import Configuration
 from hybridd.service.jobs import Job, Jobs
 from hybridd.service.library import Library
@@ -33,6 +33,8 @@ from hybridd.service.model_settings import ModelSettings
 from hybridd.service.requests import Sink, Work
 from hybridd.service.residency import Residency, Waiter
 from hybridd.wire import errors
+
+Options = Mapping[str, Any] | None
 
 
 class Manager:
@@ -102,7 +104,7 @@ class Manager:
         self,
         query: str,
         *,
-        load_options: Mapping[str, Any] | None = None,
+        load_options: Options = None,
         keepalive: float | None = None,
         pin: bool | None = None,
         on_job: Callable[[Job], None] | None = None,
@@ -115,15 +117,7 @@ class Manager:
         Raises:
             HybriddError: Any of those that a load can meet.
         """
-        record = await self._loadable(query)
-        item = work.Item(
-            next(self._keys),
-            record.id,
-            load=True,
-            load_options=await self._wanted(record, load_options),
-            keepalive=self._settled(record, "keepalive", keepalive),
-            pin=self._settled(record, "pin", pin),
-        )
+        record, item = await self._load_item(query, load_options, keepalive, pin)
         waiter = self._residency.waiters[item.key] = Waiter(on_job)
         await self._residency.through(item, self._need(record), waiter.over.wait)
         number = waiter.instance()
@@ -137,21 +131,12 @@ class Manager:
         self,
         query: str,
         *,
-        load_options: Mapping[str, Any] | None = None,
+        load_options: Options = None,
         keepalive: float | None = None,
         pin: bool | None = None,
     ) -> Job:
         """Begin a load that goes on by itself; returns its job."""
-        record = await self._loadable(query)
-        item = work.Item(
-            next(self._keys),
-            record.id,
-            load=True,
-            load_options=await self._wanted(record, load_options),
-            keepalive=self._settled(record, "keepalive", keepalive),
-            pin=self._settled(record, "pin", pin),
-            detached=True,
-        )
+        record, item = await self._load_item(query, load_options, keepalive, pin, detached=True)
         waiter = self._residency.waiters[item.key] = Waiter(None, keep=True)
         self._residency.feed(work.Enqueue(item, self._need(record)))
         if waiter.job is None:
@@ -171,7 +156,7 @@ class Manager:
         request: Mapping[str, Any],
         *,
         options: Mapping[str, Any] | None = None,
-        load_options: Mapping[str, Any] | None = None,
+        load_options: Options = None,
         keepalive: float | None = None,
         timeout_s: float | None = None,
         sink: Sink | None = None,
@@ -187,7 +172,7 @@ class Manager:
             HybriddError: Any of those that a request can meet.
         """
         with trio.move_on_after(math.inf if timeout_s is None else timeout_s):
-            record = await self._loadable(query)
+            record = await self._loadable(query, load_options)
             settled = self.settings.get(record.id)
             refusals.check_wishes(record, request, options or {})
             refusals.check_kind(record, kind)
@@ -225,7 +210,9 @@ class Manager:
         """Change a model's lasting settings (None removes one); returns those it has then."""
         record = await self.find(query)
         if values:
-            self._backends[record.format].check_load_options(values.get("load_options") or {})
+            options, models = values.get("load_options") or {}, self._library.snapshot.models
+            builds.chosen(record, record.id, options, self._backends, models)
+            builds.checked(options, record, self._backends)
             others = [r for id, r in self._library.snapshot.models.items() if id != record.id]
             given = self.settings.aliases()
             taken = {name for r in others for name in (r.id, *r.aliases, *given.get(r.id, ()))}
@@ -319,8 +306,23 @@ class Manager:
         }
         return self._departed
 
-    async def _loadable(self, query: str) -> ModelRecord:
-        record = await self.find(query)
+    async def _load_item(
+        self, query: str, asked: Options, keepalive: float | None, pin: bool | None, **more: bool
+    ) -> tuple[ModelRecord, work.Item]:
+        record = await self._loadable(query, asked)
+        return record, work.Item(
+            next(self._keys),
+            record.id,
+            load=True,
+            load_options=await self._wanted(record, asked),
+            keepalive=self._settled(record, "keepalive", keepalive),
+            pin=self._settled(record, "pin", pin),
+            **more,
+        )
+
+    async def _loadable(self, query: str, asked: Options = None) -> ModelRecord:
+        record, models = await self.find(query), self._library.snapshot.models
+        record = builds.chosen(record, query, asked, self._backends, models)
         # While new files are written over a loaded model's, it goes on serving.
         loaded = record.id in self._scheduler.instances
         if record.available and not loaded:
@@ -346,9 +348,7 @@ class Manager:
         value = self.settings.get(record.id).get(key) if asked is None else asked
         return math.inf if key == "keepalive" and value is not None and value < 0 else value
 
-    async def _wanted(
-        self, record: ModelRecord, load_options: Mapping[str, Any] | None
-    ) -> dict[str, Any]:
+    async def _wanted(self, record: ModelRecord, load_options: Options) -> dict[str, Any]:
         """Load options with full ids; what is loaded is no other load for what a name means now."""
         own = self.settings.get(record.id).get("load_options", {})
         asked: Mapping[str, Any] = {**own, **(load_options or {})}
@@ -364,7 +364,7 @@ class Manager:
         self, record: ModelRecord, asked: Mapping[str, Any], drafting: ModelRecord | None = None
     ) -> dict[str, Any]:
         backend, models = self._backends[record.format], self._library.snapshot.models
-        backend.check_load_options(asked)
+        asked = builds.checked(asked, record, self._backends)
         asked = await draft_models.named(asked, record, backend, self._loadable, models, drafting)
         most = backend.parallel(record.facts).most
         return wanted_of(adapters.named(asked, self._library.snapshot.models, record.format), most)

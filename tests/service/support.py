@@ -203,6 +203,7 @@ class FakeBackend:
     prepare = ""
     splits_layers = False
     keeps_states = True
+    tagged = True
 
     def uses_gpu(self) -> bool:
         return False

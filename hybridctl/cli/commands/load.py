@@ -51,7 +51,7 @@ def configure_load(parser: Parser) -> None:
     parser.add_argument(
         "--quantization",
         metavar="KIND",
-        help='of a Hugging Face model: "int8" or "int4", made while it is read',
+        help='"int8" or "int4", made while a Hugging Face model is read; of GGUF files the build',
     )
     parser.add_argument("--pin", action="store_true", help="never evict it")
     parser.add_argument("--no-wait", action="store_true", help="print the job and leave")
