@@ -18,9 +18,10 @@ from tests.make_transformers import make
 from tests.support_models import DEMO_HUGGINGFACE, make_engine
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
-pytest.importorskip("transformers", reason="transformers is not installed")
+transformers: Any = pytest.importorskip("transformers", reason="transformers is not installed")
 
-from hybridd.backends.huggingface.lean_import import Later  # noqa: E402 - without torch: skipped
+from hybridd.backends.huggingface import lean_import  # noqa: E402 - without torch: skipped
+from hybridd.backends.huggingface.lean_import import Later, compiling_later  # noqa: E402 - the same
 
 UNUSED = {"trio", "torch.distributed.tensor", "torch._dynamo.config", "torch._inductor"}
 ANSWERS = """
@@ -59,6 +60,51 @@ def test_first_answers_need_no_compiler(tmp_path: Path) -> None:
     assert not set(loaded) & (UNUSED - {"trio"})
 
 
+# What a load has to import is imported by each worker anew, without the compiler.
+LOADED = """
+import sys
+{before}
+from pathlib import Path
+from tests.support_models import ask, ignore_progress, make_engine, spec_for
+spec = spec_for(Path({path!r}), "huggingface", **{options!r})
+spec["adapters"] = {adapters!r}
+engine = make_engine("huggingface")
+engine.load(spec, ignore_progress)
+assert ask(engine, prompt="hello", options={{"temperature": 0, "max_tokens": 8}}).tokens
+engine.close()
+print(*sys.modules)
+"""
+
+
+@pytest.mark.parametrize("quantization", ["int8", "int4"])
+def test_a_quantized_model_needs_no_compiler(quantization: str) -> None:
+    for package in ("bitsandbytes", "accelerate"):
+        pytest.importorskip(package, reason="the extra quantization is not installed")
+    options = {"quantization": quantization}
+    path = str(DEMO_HUGGINGFACE)
+    said = run(LOADED.format(path=path, options=options, adapters=[], before=""))
+    assert "bitsandbytes" in (loaded := said.splitlines()[-1].split())
+    assert not set(loaded) & (UNUSED - {"trio"})
+
+
+# peft 0.21 asks transformers 5 for an attribute by its old name.
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+@pytest.mark.parametrize("beside", ["", "sys.modules['bitsandbytes'] = None"])
+def test_adapters_need_neither_the_compiler_nor_another_extra(tmp_path: Path, beside: str) -> None:
+    peft: Any = pytest.importorskip("peft", reason="the extra adapters is not installed")
+    make_engine("huggingface")  # its import has progress bars off, and their thread
+    base = make("llama", tmp_path / "model")
+    model = transformers.AutoModelForCausalLM.from_pretrained(base)
+    peft.get_peft_model(model, peft.LoraConfig(target_modules=["q_proj"])).save_pretrained(
+        tmp_path / "one"
+    )
+    named = [{"name": "one", "path": str(tmp_path / "one")}]
+    options = {"adapters": [{"name": "one", "path_or_id": "one"}]}
+    said = run(LOADED.format(path=str(base), options=options, adapters=named, before=beside))
+    assert "peft" in (loaded := said.splitlines()[-1].split())
+    assert not set(loaded) & (UNUSED - {"trio"})
+
+
 COMPILING = """
 import torch, transformers
 from transformers import PreTrainedModel
@@ -72,8 +118,28 @@ from torch._dynamo import trace_rules
 marked = PreTrainedModel.__dict__["can_record_outputs"]
 assert trace_rules.is_callable_allowed(getattr(marked, "fget", marked))
 """
+DISABLED = """
+import torch
+seen = []
+@torch.compiler.disable
+def inner(x):
+    seen.append(torch.compiler.is_compiling())
+    return x + 1
+class Owner:
+    def method(self, x):
+        return inner(x)
+kept = torch.compiler.disable(Owner().method)
+assert inner(1) == kept(1) == 2 and type(torch._dynamo).__name__ == "Later"
+def outer(x):
+    return inner(x) * kept(x)
+assert torch.compile(outer, backend="eager")(torch.ones(2)).tolist() == [4, 4]
+assert not any(seen)
+# Of a class or a module it is the compiler's business.
+assert isinstance(torch.compiler.disable(torch.nn.Linear(2, 2)), torch.nn.Module)
+"""
 OTHERS = """
 import inspect, sys, torch
+assert torch.distributed.tensor.DTensor and not hasattr(torch.distributed, "nothing")
 inspect.getmodule(sys._getframe())
 assert type(sys.modules['torch._dynamo']).__name__ == 'Later'
 assert torch.distributed.is_available() == hasattr(torch._C, '_c10d_init')
@@ -86,11 +152,12 @@ import trio; trio.run(trio.sleep, 0)
     "code",
     [
         COMPILING,
+        DISABLED,
         OTHERS,
         "import torch._dynamo.config as c; assert c.recompile_limit > 0",
         "from torch._dynamo.utils import counters",
     ],
-    ids=["compiling", "others", "what is inside", "from what is inside"],
+    ids=["compiling", "disabled", "others", "what is inside", "from what is inside"],
 )
 def test_what_was_left_out_is_there_when_wanted(code: str) -> None:
     run(code)
@@ -111,7 +178,7 @@ def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Later]:
         "from . import inner\n"
         "value = inner.value\n"
         "def allow_in_graph(fn): builtins.put_off_told.append(fn)\n"
-        "def disable(fn): return ('disabled', fn)\n"
+        "def disable(fn, recursive=True): return lambda: 'disabled'\n"
     )
     (package / "inner.py").write_text("import put_off\nvalue = 7\n")
     monkeypatch.syspath_prepend(tmp_path)
@@ -153,19 +220,24 @@ def test_what_is_inside_comes_after_it(later: Any) -> None:
 
 
 def test_its_decorators_wait_for_it(later: Any) -> None:
-    def function() -> None:
-        """Of somebody's."""
+    def function() -> int:
+        return 3
 
     assert later.allow_in_graph(function) is function
     assert later.assume_constant_result is not None
-    assert later.disable(function) is function
-    assert later.disable(recursive=False)(function) is function
-    assert later.disable(len) is len  # takes no marks
+    decorated = later.disable(recursive=False)(function)
+    assert decorated.__wrapped__ is function
+    assert decorated() == 3
     later.mark_static_address([1])
     assert not counted("imports")
     assert later.value == 7
     assert counted("told") == [function]
-    assert later.disable(function) == ("disabled", function)
+    assert decorated() == "disabled", "the real one is asked now"
+
+
+def test_what_is_no_function_is_disabled_by_the_real_one(later: Any) -> None:
+    assert later.disable(Path)() == "disabled"
+    assert len(counted("imports")) == 1
 
 
 def test_one_that_fails_can_be_tried_again(later: Any) -> None:
@@ -179,3 +251,47 @@ def test_threads_that_ask_at_once_have_it_imported_once(later: Any) -> None:
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(lambda _: later.value, range(32))) == [7] * 32
     assert len(counted("imports")) == 1
+
+
+@pytest.mark.parametrize("missing", ["inner", "nothing"])
+def test_it_comes_at_once_where_it_cannot_wait(
+    later: Any, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    """Another version of torch may not have what all models need of it, or not without the rest."""
+    monkeypatch.delitem(sys.modules, later.__name__)
+    monkeypatch.setattr(torch, "_dynamo", torch._dynamo)
+    monkeypatch.setattr(lean_import, "_COMPILER", "put_off")
+    monkeypatch.setattr(lean_import, "_BESIDE", f"put_off.{missing}")
+    failing = "import builtins\nif builtins.put_off_fails.pop(): raise ImportError('not now')\n"
+    Path(later.__file__).with_name("inner.py").write_text(f"{failing}value = 7\n")
+    counted("fails")[:] = [False, False] + [True] * (missing == "inner")
+    lean_import._put_off()
+    assert type(sys.modules["put_off"]) is ModuleType
+    assert sys.modules["put_off"].value == 7
+    assert not counted("fails")
+
+
+# ---------------------------------------------------------------- functions for later
+
+
+def test_functions_are_compiled_when_they_are_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[tuple[Any, dict[str, Any]]] = []
+
+    def compile_now(model: Any, **options: Any) -> Any:
+        compiled.append((model, options))
+        return lambda *_args: "compiled"
+
+    monkeypatch.setattr(torch, "compile", compile_now)
+
+    def function() -> None:
+        """Of somebody's."""
+
+    with compiling_later():
+        one = torch.compile(function, dynamic=False)
+        other = torch.compile(fullgraph=True)(function)
+        assert torch.compile(function.__call__)() == "compiled", "not a function's own"
+    assert torch.compile is compile_now
+    compiled.clear()
+    assert one.__wrapped__ is function
+    assert [one(), one(), other()] == ["compiled"] * 3
+    assert compiled == [(function, {"dynamic": False}), (function, {"fullgraph": True})]

@@ -14,6 +14,7 @@ from hybridd.wire.errors import InvalidParams, ModelInvalid, Unsupported
 from ..bounded import read_json
 from .adapter import CONFIG, MAX_CONFIG_BYTES, WEIGHTS
 from .kv_cache import Chosen
+from .lean_import import compiling_later, lean
 
 # Of peft's `init_lora_weights`: what the adapter begins with is subtracted from the base model.
 _TAKEN_OUT = ("pissa", "olora", "corda", "loftq", "lora_ga")
@@ -95,7 +96,8 @@ class Adapters:
 
 
 def _load(model: Any, adapters: Mapping[str, Path]) -> Any:
-    import peft
+    with lean(), compiling_later():
+        import peft
 
     untyped: Any = peft
     made: Any = None

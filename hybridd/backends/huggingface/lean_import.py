@@ -12,10 +12,11 @@ import importlib
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from functools import wraps
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec, module_from_spec
-from types import ModuleType
+from types import FunctionType, MethodType, ModuleType
 from typing import Any, TypeVar, cast
 
 import torch  # noqa: TID253 - worker side, where it may be imported
@@ -24,17 +25,21 @@ _COMPILER = "torch._dynamo"
 # A module of the compiler's that the masks of all models need, and which needs nothing of it.
 _BESIDE = f"{_COMPILER}._trace_wrapped_higher_order_op"
 _ASYNCHRONOUS = "trio"
+# Of torch's distributed half: transformers imports them, and others take them as being there.
+_TAKEN = frozenset({"tensor", "fsdp", "checkpoint", "nn", "_functional_collectives"})
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 @contextmanager
 def lean() -> Iterator[None]:
-    """For the import of transformers' modules; what they import later is free to be whole."""
+    """For the import of transformers' modules, or peft's; what they import later may be whole."""
     _put_off()
     distributed, had = torch.distributed, _ASYNCHRONOUS in sys.modules
     available = distributed.is_available
-    # transformers keeps the answer.
+    if available():
+        vars(distributed).setdefault("__getattr__", _taken)
+    # transformers keeps the answer, as peft does.
     distributed.is_available = lambda: False
     if not had:
         cast("dict[str, Any]", sys.modules)[_ASYNCHRONOUS] = None  # the import system's "no such"
@@ -78,32 +83,42 @@ class Later(ModuleType):
     def mark_static_address(self, _tensor: Any, guard: bool = True) -> None:
         """Nothing: a hint for what will be compiled, and to keep tensors for it would be a leak."""
 
-    def disable(
-        self,
-        fn: Callable[..., Any] | None = None,
-        recursive: bool = True,
-        *,
-        reason: str | None = None,
-        wrapping: bool = True,
-    ) -> Any:
-        """Mark a function for the compiler; without one, the decorator that does."""
+    def disable(self, fn: Any = None, *settings: Any, **options: Any) -> Any:
+        """Keep a function from being compiled; without one, the decorator that does."""
         if fn is None:
-            return lambda one: self.disable(one, recursive, reason=reason, wrapping=wrapping)
-        with suppress(AttributeError):  # what takes no marks is nothing that could be compiled
-            marked = cast("Any", fn)
-            marked._torchdynamo_disable, marked._torchdynamo_disable_msg = True, reason
-        return fn
+            return lambda one: self.disable(one, *settings, **options)
+        if not isinstance(fn, FunctionType | MethodType):
+            return self.disable(fn, *settings, **options) if self._become() else fn
+        own: Any = None
+
+        @wraps(fn)
+        def disabled(*args: Any, **kwargs: Any) -> Any:
+            nonlocal own
+            if own is None:
+                if type(self) is Later:
+                    return fn(*args, **kwargs)
+                own = self.disable(fn, *settings, **options)  # the real one, by now
+            return own(*args, **kwargs)
+
+        marked: Any = disabled
+        marked._torchdynamo_disable = True
+        marked._torchdynamo_disable_msg = options.get("reason")
+        return marked
 
     def __getattr__(self, name: str) -> Any:
         # Whoever looks through all modules asks each for names of this kind.
-        if not name.startswith("__") or name == "__path__":
-            with self._lock:
-                if type(self) is not Later:  # any more: another thread had it imported
-                    return getattr(self, name)
-                if not self._importing:
-                    self._import()
-                    return getattr(self, name)
+        if (not name.startswith("__") or name == "__path__") and self._become():
+            return getattr(self, name)
         raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+
+    def _become(self) -> bool:
+        """Be the real one, unless it is just being imported."""
+        with self._lock:
+            if type(self) is Later:  # still: no other thread had it imported
+                if self._importing:
+                    return False
+                self._import()
+            return True
 
     def _import(self) -> None:
         """Become the real one."""
@@ -131,7 +146,44 @@ def _put_off() -> None:
     later = sys.modules[_COMPILER] = Later(spec)
     torch._dynamo = later
     later.__path__ = spec.submodule_search_locations or []
-    with suppress(ImportError):  # with another version of torch, all of it may come here
+    try:
         importlib.import_module(_BESIDE)
+    except Exception:
+        later._become()  # with another version of torch it may need the compiler
     if type(later) is Later:
-        del later.__path__
+        vars(later).pop("__path__", None)
+
+
+def _taken(name: str) -> Any:
+    """A part of `torch.distributed` that somebody wants who did not import it."""
+    if name in _TAKEN:
+        return importlib.import_module(f"torch.distributed.{name}")
+    raise AttributeError(f"module 'torch.distributed' has no attribute {name!r}")
+
+
+@contextmanager
+def compiling_later() -> Iterator[None]:
+    """For the import of a library that has functions compiled, whether they are called or not."""
+    compile_now = torch.compile
+
+    def compile_later(model: Any = None, **options: Any) -> Any:
+        if model is None:
+            return lambda one: compile_later(one, **options)
+        if not isinstance(model, FunctionType):
+            return compile_now(model, **options)
+        compiled: Any = None
+
+        @wraps(model)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal compiled
+            if compiled is None:
+                compiled = compile_now(model, **options)
+            return compiled(*args, **kwargs)
+
+        return call
+
+    torch.compile = compile_later
+    try:
+        yield
+    finally:
+        torch.compile = compile_now

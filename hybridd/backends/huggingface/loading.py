@@ -22,6 +22,7 @@ from .devices import is_spread, max_memory
 from .estimate import estimate
 from .inspect import inspect as inspect_files
 from .inspect import is_permitted
+from .lean_import import compiling_later
 from .lengths import context_length
 from .library import AutoConfig, following, torch
 from .load_options import LoadOptions
@@ -247,7 +248,7 @@ def _load_weights(
         **configuration(options.quantization, dtype),
         **where_to,
     }
-    with following(loaded):
+    with following(loaded), compiling_later():
         # Weights that are in memory already are not looked for anywhere.
         where: str | None = spec["path"]
         if "state_dict" in arguments:
