@@ -248,6 +248,7 @@ def test_metadata_is_json_without_nan_and_odd_text(made: Any) -> None:
             None,
             "without a tokenizer",
         ),
+        ({"tokenizer__ggml__model": "none"}, None, "without a tokenizer"),
         ({"general__architecture": "llada"}, None, "diffusion language model"),
         ({"general__architecture": "t5"}, None, "encoder-decoder"),
         ({"general__architecture": "eagle3"}, None, "drafts for one certain model"),
@@ -258,6 +259,13 @@ def test_what_is_no_model(
     tmp_path: Path, metadata: dict[str, Any], tensors: list[Tensor] | None, reason: str
 ) -> None:
     assert reason in reason_of(write_gguf(tmp_path / "m.gguf", llama_metadata(**metadata), tensors))
+
+
+def test_what_writes_no_text_may_make_vectors(tmp_path: Path) -> None:
+    said = {"general__architecture": "llada", "llada__pooling_type": 1}
+    facts = inspect(write_gguf(tmp_path / "m.gguf", llama_metadata(**said)))
+    assert facts.reason is None
+    assert facts.capabilities == ("embedding",)
 
 
 def test_cut_short_anywhere(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from ..bounded import invalid, plain, sampling_default, valid_text, whole
 from ..card import ADAPTER, CARD, PROJECTOR
 from .card import base_models, capabilities, describe, kind
 from .reader import Header, read_header
-from .types import FILE_TYPE_GUESSED, FILE_TYPES, NO_GENERATORS
+from .types import FILE_TYPE_GUESSED, FILE_TYPES, NO_GENERATORS, NO_TOKENIZER
 
 FORMAT = "gguf"
 # llama.cpp's own limit is 999 shards by the name's width; real ones have up to some 50.
@@ -99,9 +99,12 @@ def _reason(files: Sequence[Path], headers: Sequence[Header], what: str) -> str 
         return "the header names no architecture"
     if not any(header.tensors for header in headers):
         return "only a vocabulary: the file holds no tensors"
-    if "tokenizer.ggml.model" not in meta and "tokenizer.ggml.tokens" not in first.counts:
+    tokenizer = meta.get("tokenizer.ggml.model")
+    if tokenizer in NO_TOKENIZER or (
+        tokenizer is None and "tokenizer.ggml.tokens" not in first.counts
+    ):
         return f"no language model: a file of the architecture {architecture!r} without a tokenizer"
-    if architecture in NO_GENERATORS:
+    if architecture in NO_GENERATORS and not capabilities(first, None):
         return f"{NO_GENERATORS[architecture]} (architecture {architecture})"
     return _shard_reason(files, headers)
 

@@ -134,6 +134,9 @@ NO_GENERATORS: dict[str, str] = {
     "pockettts": _SPEECH,
 }
 
+# What the key of the tokenizer's kind says where there is none, as in WavTokenizer's files.
+NO_TOKENIZER = ("none", "no_vocab")
+
 # What llama.cpp calls recurrent or hybrid: some layers at least keep a state in place of the past.
 # Of a newer one that is not here llama.cpp says so once it is loaded.
 RECURRENT = frozenset(
