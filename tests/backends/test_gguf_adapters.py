@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 
 from hybridd.backends.api import KVSpec
+from hybridd.backends.gguf.context import Context
 from hybridd.backends.gguf.engine import GGUFEngine
 from hybridd.wire.errors import HybriddError, LoadFailed, ModelInvalid, Unsupported
 from tests.make_gguf import write_adapter
@@ -198,3 +199,34 @@ def test_adapters_that_cannot_be_loaded(directory: Path, tmp_path: Path) -> None
     model = directory / "tiny-llama-F32.gguf"
     assert isinstance(failure(directory, model), ModelInvalid)
     assert isinstance(failure(directory, directory / "one.gguf", "tiny-bert"), Unsupported)
+
+
+def test_a_pass_that_fails_leaves_its_slots_to_passes_with_other_adapters(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those fill the slots between their own, from where the tokens end that these have."""
+    engine = load_with(directory, "tiny-llama")
+    crowd = Crowd(engine)
+    for key, named in enumerate(({"two": 1.0}, {"one": 1.0}, {"two": 1.0})):
+        crowd.submit(key, " ".join(WORDS[key:]), **using(12, **named))
+    while not all(crowd.tokens.get(key) for key in range(3)):
+        crowd.step()
+    engine._adapters.in_force = (engine._active[1].adapters[0],)
+    decode = Context.decode
+    passes: list[int] = []
+
+    def failing(context: Context, abort: Any = None) -> None:
+        passes.append(int(context.batch.native.n_tokens))
+        decode(context, abort)
+        if len(passes) == 1:
+            raise RuntimeError("llama_decode answered -3")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Context, "decode", failing)
+        outputs = list(engine.step())
+    assert passes == [1, 3], "its own row, then two and the gap between them"
+    assert [output["id"] for output in outputs if "error" in output] == [1]
+    assert {output["id"] for output in outputs if "text" in output} == {0, 2}
+    crowd.run()
+    check_whole(engine)
+    engine.close()

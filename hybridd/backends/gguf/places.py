@@ -221,9 +221,12 @@ class Places:
                     self._settle(row.sequence.slot)
                 raise
             except RuntimeError:
-                # The rows' requests are over and settled then; nobody else looks after the gaps.
-                for number in gaps:
-                    self._settle(self.slots.all[number])
+                # Other passes of the step may still fill the same slots, and from where they say.
+                for slot in [
+                    *(r.sequence.slot for r in rows),
+                    *map(self.slots.all.__getitem__, gaps),
+                ]:
+                    self._settle(slot)
                 raise
         for row in rows:
             sequence = row.sequence
