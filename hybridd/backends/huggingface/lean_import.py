@@ -4,6 +4,9 @@ torch's compiler is there for decorators, torch's distributed tensors for models
 trio for an asynchronous client of the hub. They take a fifth of the time that all imports take, and
 46 MiB. The compiler is imported when something asks it for more than marks; of the others
 transformers has branches for where they are missing.
+
+What workers import later, for adapters and quantized weights, is kept from the compiler too: each
+of them would import it anew.
 """
 
 from __future__ import annotations
@@ -88,7 +91,7 @@ class Later(ModuleType):
         if fn is None:
             return lambda one: self.disable(one, *settings, **options)
         if not isinstance(fn, FunctionType | MethodType):
-            return self.disable(fn, *settings, **options) if self._become() else fn
+            return self.disable(fn, *settings, **options) if Later._become(self) else fn
         own: Any = None
 
         @wraps(fn)
@@ -106,8 +109,9 @@ class Later(ModuleType):
         return marked
 
     def __getattr__(self, name: str) -> Any:
-        # Whoever looks through all modules asks each for names of this kind.
-        if (not name.startswith("__") or name == "__path__") and self._become():
+        # Whoever looks through all modules asks each for names of this kind. The method is named by
+        # its class, which may be another one's by now, in another thread.
+        if (not name.startswith("__") or name == "__path__") and Later._become(self):
             return getattr(self, name)
         raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
 
