@@ -166,6 +166,20 @@ def test_gguf_chunks_of_a_prompt_change_nothing() -> None:
 # ---------------------------------------------------------------- Hugging Face
 
 
+def test_transformers_without_a_hook_for_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in its 5.0: how far a load is comes only at its end."""
+    engine = make_engine("huggingface")
+    from transformers.utils import logging
+
+    monkeypatch.delattr(logging, "set_tqdm_hook")
+    told: list[tuple[str, int, int]] = []
+    engine.load(spec_for(source("huggingface"), "huggingface"), lambda *said: told.append(said))
+    weights = [(done, total) for stage, done, total in told if stage == "weights"]
+    assert weights == [(0, weights[0][1]), (weights[0][1], weights[0][1])]
+    assert ask(engine, prompt="hello", options={"temperature": 0, "max_tokens": 2}).tokens
+    engine.close()
+
+
 def test_huggingface_dtype_in_force() -> None:
     for asked, said in ((None, "float32"), ("auto", "float32"), ("bfloat16", "bfloat16")):
         engine, facts = loaded_demo("huggingface", dtype=asked, device="cpu")

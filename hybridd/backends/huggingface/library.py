@@ -89,8 +89,11 @@ def following(loaded: Callable[[str], None]) -> Iterator[None]:
     """Call `loaded(parameter's name)` as each parameter is in memory.
 
     transformers walks over the parameters in a progress bar, and lets a hook stand in for the
-    bar. What `loaded` raises ends the load.
+    bar. What `loaded` raises ends the load. The first versions of transformers 5 have no such hook.
     """
+    if not hasattr(_logging, "set_tqdm_hook"):
+        yield
+        return
 
     def hook(factory: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if args and "weights" in str(kwargs.get("desc", "")).lower():
