@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import strategies as st
 
 from hybridd.backends.api import KVSpec
+from hybridd.backends.gguf import drafter as drafter_module
+from hybridd.backends.gguf import drafts
 from hybridd.backends.gguf.engine import GGUFEngine
 from tests.make_gguf import write_tiny
 from tests.support_models import Answer, ask, ignore_progress, spec_for
@@ -176,3 +180,24 @@ class Crowd:
                 leaving[key] = steps + leaves
         while self.engine.busy:
             step()
+
+
+def check_alike(crowd: Crowd, alone: Alone, arrivals: Sequence[Arrival]) -> None:
+    """Whoever stayed got the text that they get alone, and was counted alike."""
+    for key, (_, prompt, tokens, _) in enumerate(arrivals):
+        if key in crowd.over:
+            assert alone.said(prompt, tokens, crowd.texts[key])
+            expected = alone.answer(prompt, tokens).result["usage"]
+            usage = {**crowd.over[key]["usage"], "cached_tokens": 0}
+            assert usage == {**expected, "cached_tokens": 0}
+
+
+@contextmanager
+def eager_drafts() -> Iterator[None]:
+    """Have everything drafted at full length, however badly it goes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drafter_module, "CONFIDENCE", 0.0)
+        patch.setattr(drafter_module, "ROW_COST", 0.0)
+        patch.setattr(drafts, "_DRAFT_COST", 0.0)
+        patch.setattr(drafts, "_HOPELESS_RATE", -1.0)
+        yield

@@ -24,6 +24,7 @@ from tests.support_gguf import (
     Alone,
     Arrival,
     Crowd,
+    check_alike,
     check_whole,
     forget,
     greedy,
@@ -67,13 +68,7 @@ def test_a_greedy_request_gets_the_same_whoever_else_is_there(
 ) -> None:
     crowd = Crowd(batched)
     crowd.come_and_go(arrivals)
-    for key, (_, prompt, tokens, _) in enumerate(arrivals):
-        if key in crowd.texts:
-            assert alone.said(prompt, tokens, crowd.texts[key])
-            usage = crowd.over[key]["usage"]
-            assert usage["completion_tokens"] == tokens
-            expected = alone.answer(prompt, tokens).result["usage"]
-            assert usage["prompt_tokens"] == expected["prompt_tokens"]
+    check_alike(crowd, alone, arrivals)
     check_whole(batched)
 
 

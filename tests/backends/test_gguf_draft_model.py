@@ -13,8 +13,6 @@ from hypothesis import given, settings
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 
 from hybridd.backends.api import KVSpec
-from hybridd.backends.gguf import drafter as drafter_module
-from hybridd.backends.gguf import drafts
 from hybridd.backends.gguf.drafts import MAX_DRAFT
 from hybridd.backends.gguf.engine import GGUFEngine
 from tests.make_gguf import write_adapter
@@ -27,6 +25,7 @@ from tests.support_gguf import (
     Arrival,
     Crowd,
     check_whole,
+    eager_drafts,
     forget,
     greedy,
     kv_spec,
@@ -52,12 +51,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def eager() -> Iterator[None]:
-    """Have everything drafted at full length, however badly it goes."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(drafter_module, "CONFIDENCE", 0.0)
-        patch.setattr(drafter_module, "ROW_COST", 0.0)
-        patch.setattr(drafts, "_DRAFT_COST", 0.0)
-        patch.setattr(drafts, "_HOPELESS_RATE", -1.0)
+    with eager_drafts():
         yield
 
 

@@ -13,8 +13,6 @@ from hypothesis import strategies as st
 
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 
-from hybridd.backends.gguf import drafter as drafter_module
-from hybridd.backends.gguf import drafts
 from hybridd.backends.gguf.engine import GGUFEngine
 from hybridd.backends.gguf.tiles import ROWS
 from tests.make_gguf import write_adapter
@@ -25,7 +23,9 @@ from tests.support_gguf import (
     Alone,
     Arrival,
     Crowd,
+    check_alike,
     check_whole,
+    eager_drafts,
     forget,
     greedy,
     kv_spec,
@@ -85,12 +85,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def eager() -> Iterator[None]:
-    """Have everything drafted at full length, however badly it goes."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(drafter_module, "CONFIDENCE", 0.0)
-        patch.setattr(drafter_module, "ROW_COST", 0.0)
-        patch.setattr(drafts, "_DRAFT_COST", 0.0)
-        patch.setattr(drafts, "_HOPELESS_RATE", -1.0)
+    with eager_drafts():
         yield
 
 
@@ -135,12 +130,7 @@ def test_everyone_gets_what_they_get_alone(
 ) -> None:
     crowd = Watched(filling)
     crowd.come_and_go(arrivals)
-    for key, (_, prompt, tokens, _) in enumerate(arrivals):
-        if key in crowd.over:
-            assert alone.said(prompt, tokens, crowd.texts[key])
-            expected = alone.answer(prompt, tokens).result["usage"]
-            usage = {**crowd.over[key]["usage"], "cached_tokens": 0}
-            assert usage == {**expected, "cached_tokens": 0}
+    check_alike(crowd, alone, arrivals)
     check_whole(filling)
 
 
