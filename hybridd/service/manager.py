@@ -34,7 +34,7 @@ from hybridd.service.requests import Sink, Work
 from hybridd.service.residency import Residency, Waiter
 from hybridd.wire import errors
 
-Options = Mapping[str, Any] | None
+LoadOptions = Mapping[str, Any] | None
 
 
 class Manager:
@@ -104,7 +104,7 @@ class Manager:
         self,
         query: str,
         *,
-        load_options: Options = None,
+        load_options: LoadOptions = None,
         keepalive: float | None = None,
         pin: bool | None = None,
         on_job: Callable[[Job], None] | None = None,
@@ -131,12 +131,13 @@ class Manager:
         self,
         query: str,
         *,
-        load_options: Options = None,
+        load_options: LoadOptions = None,
         keepalive: float | None = None,
         pin: bool | None = None,
     ) -> Job:
         """Begin a load that goes on by itself; returns its job."""
-        record, item = await self._load_item(query, load_options, keepalive, pin, detached=True)
+        record, item = await self._load_item(query, load_options, keepalive, pin)
+        item.detached = True
         waiter = self._residency.waiters[item.key] = Waiter(None, keep=True)
         self._residency.feed(work.Enqueue(item, self._need(record)))
         if waiter.job is None:
@@ -156,7 +157,7 @@ class Manager:
         request: Mapping[str, Any],
         *,
         options: Mapping[str, Any] | None = None,
-        load_options: Options = None,
+        load_options: LoadOptions = None,
         keepalive: float | None = None,
         timeout_s: float | None = None,
         sink: Sink | None = None,
@@ -307,7 +308,7 @@ class Manager:
         return self._departed
 
     async def _load_item(
-        self, query: str, asked: Options, keepalive: float | None, pin: bool | None, **more: bool
+        self, query: str, asked: LoadOptions, keepalive: float | None, pin: bool | None
     ) -> tuple[ModelRecord, work.Item]:
         record = await self._loadable(query, asked)
         return record, work.Item(
@@ -317,10 +318,9 @@ class Manager:
             load_options=await self._wanted(record, asked),
             keepalive=self._settled(record, "keepalive", keepalive),
             pin=self._settled(record, "pin", pin),
-            **more,
         )
 
-    async def _loadable(self, query: str, asked: Options = None) -> ModelRecord:
+    async def _loadable(self, query: str, asked: LoadOptions = None) -> ModelRecord:
         record, models = await self.find(query), self._library.snapshot.models
         record = builds.chosen(record, query, asked, self._backends, models)
         # While new files are written over a loaded model's, it goes on serving.
@@ -348,7 +348,7 @@ class Manager:
         value = self.settings.get(record.id).get(key) if asked is None else asked
         return math.inf if key == "keepalive" and value is not None and value < 0 else value
 
-    async def _wanted(self, record: ModelRecord, load_options: Options) -> dict[str, Any]:
+    async def _wanted(self, record: ModelRecord, load_options: LoadOptions) -> dict[str, Any]:
         """Load options with full ids; what is loaded is no other load for what a name means now."""
         own = self.settings.get(record.id).get("load_options", {})
         asked: Mapping[str, Any] = {**own, **(load_options or {})}

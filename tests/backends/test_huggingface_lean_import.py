@@ -21,7 +21,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 transformers: Any = pytest.importorskip("transformers", reason="transformers is not installed")
 
 from hybridd.backends.huggingface import lean_import  # noqa: E402 - without torch: skipped
-from hybridd.backends.huggingface.lean_import import Later, compiling_later  # noqa: E402 - the same
+from hybridd.backends.huggingface.lean_import import DeferredModule, compiling_later  # noqa: E402 - the same
 
 UNUSED = {"trio", "torch.distributed.tensor", "torch._dynamo.config", "torch._inductor"}
 ANSWERS = """
@@ -110,7 +110,7 @@ import torch, transformers
 from transformers import PreTrainedModel
 def double(x):
     return x * 2 if x.sum() > 0 else x
-assert type(torch._dynamo).__name__ == "Later"
+assert type(torch._dynamo).__name__ == "DeferredModule"
 assert torch.compile(double, backend="eager")(torch.ones(3)).tolist() == [2, 2, 2]
 assert type(torch._dynamo).__name__ == "module"
 # What was marked before the compiler was there is known to it.
@@ -129,7 +129,7 @@ class Owner:
     def method(self, x):
         return inner(x)
 kept = torch.compiler.disable(Owner().method)
-assert inner(1) == kept(1) == 2 and type(torch._dynamo).__name__ == "Later"
+assert inner(1) == kept(1) == 2 and type(torch._dynamo).__name__ == "DeferredModule"
 def outer(x):
     return inner(x) * kept(x)
 assert torch.compile(outer, backend="eager")(torch.ones(2)).tolist() == [4, 4]
@@ -141,7 +141,7 @@ OTHERS = """
 import inspect, sys, torch
 assert torch.distributed.tensor.DTensor and not hasattr(torch.distributed, "nothing")
 inspect.getmodule(sys._getframe())
-assert type(sys.modules['torch._dynamo']).__name__ == 'Later'
+assert type(sys.modules['torch._dynamo']).__name__ == 'DeferredModule'
 assert torch.distributed.is_available() == hasattr(torch._C, '_c10d_init')
 import torch.distributed.tensor
 import trio; trio.run(trio.sleep, 0)
@@ -167,7 +167,7 @@ def test_what_was_left_out_is_there_when_wanted(code: str) -> None:
 
 
 @pytest.fixture
-def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Later]:
+def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DeferredModule]:
     """A package that counts how often it was imported, and has not been yet."""
     package = tmp_path / "put_off"
     package.mkdir()
@@ -187,7 +187,7 @@ def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Later]:
     monkeypatch.setattr("builtins.put_off_told", [], raising=False)
     spec = find_spec("put_off")
     assert spec is not None
-    module = Later(spec)
+    module = DeferredModule(spec)
     monkeypatch.setitem(sys.modules, "put_off", module)
     yield module
     sys.modules.pop("put_off.inner", None)

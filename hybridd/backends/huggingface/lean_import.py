@@ -29,7 +29,7 @@ _COMPILER = "torch._dynamo"
 _BESIDE = f"{_COMPILER}._trace_wrapped_higher_order_op"
 _ASYNCHRONOUS = "trio"
 # Of torch's distributed half: transformers imports them, and others take them as being there.
-_TAKEN = frozenset({"tensor", "fsdp", "checkpoint", "nn", "_functional_collectives"})
+_ON_REQUEST = frozenset({"tensor", "fsdp", "checkpoint", "nn", "_functional_collectives"})
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -41,7 +41,7 @@ def lean() -> Iterator[None]:
     distributed, had = torch.distributed, _ASYNCHRONOUS in sys.modules
     available = distributed.is_available
     if available():
-        vars(distributed).setdefault("__getattr__", _taken)
+        vars(distributed).setdefault("__getattr__", _on_request)
     # transformers keeps the answer, as peft does.
     distributed.is_available = lambda: False
     if not had:
@@ -54,7 +54,7 @@ def lean() -> Iterator[None]:
             sys.modules.pop(_ASYNCHRONOUS, None)
 
 
-class Later(ModuleType):
+class DeferredModule(ModuleType):
     """A module that is imported when it is asked for anything but what is defined here.
 
     The decorators keep what they were given, and hand it to the module's own once those are there.
@@ -91,14 +91,14 @@ class Later(ModuleType):
         if fn is None:
             return lambda one: self.disable(one, *settings, **options)
         if not isinstance(fn, FunctionType | MethodType):
-            return self.disable(fn, *settings, **options) if Later._become(self) else fn
+            return self.disable(fn, *settings, **options) if DeferredModule._imported(self) else fn
         own: Any = None
 
         @wraps(fn)
         def disabled(*args: Any, **kwargs: Any) -> Any:
             nonlocal own
             if own is None:
-                if type(self) is Later:
+                if type(self) is DeferredModule:
                     return fn(*args, **kwargs)
                 own = self.disable(fn, *settings, **options)  # the real one, by now
             return own(*args, **kwargs)
@@ -111,14 +111,14 @@ class Later(ModuleType):
     def __getattr__(self, name: str) -> Any:
         # Whoever looks through all modules asks each for names of this kind. The method is named by
         # its class, which may be another one's by now, in another thread.
-        if (not name.startswith("__") or name == "__path__") and Later._become(self):
+        if (not name.startswith("__") or name == "__path__") and DeferredModule._imported(self):
             return getattr(self, name)
         raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
 
-    def _become(self) -> bool:
-        """Be the real one, unless it is just being imported."""
+    def _imported(self) -> bool:
+        """Be the real one; whether it is: not while it is just being imported."""
         with self._lock:
-            if type(self) is Later:  # still: no other thread had it imported
+            if type(self) is DeferredModule:  # still: no other thread had it imported
                 if self._importing:
                     return False
                 self._import()
@@ -147,20 +147,20 @@ def _put_off() -> None:
     spec = None if _COMPILER in sys.modules else find_spec(_COMPILER)
     if spec is None:
         return
-    later = sys.modules[_COMPILER] = Later(spec)
-    torch._dynamo = later
-    later.__path__ = spec.submodule_search_locations or []
+    compiler = sys.modules[_COMPILER] = DeferredModule(spec)
+    torch._dynamo = compiler
+    compiler.__path__ = spec.submodule_search_locations or []
     try:
         importlib.import_module(_BESIDE)
     except Exception:
-        later._become()  # with another version of torch it may need the compiler
-    if type(later) is Later:
-        vars(later).pop("__path__", None)
+        compiler._imported()  # with another version of torch it may need the compiler
+    if type(compiler) is DeferredModule:
+        vars(compiler).pop("__path__", None)
 
 
-def _taken(name: str) -> Any:
+def _on_request(name: str) -> Any:
     """A part of `torch.distributed` that somebody wants who did not import it."""
-    if name in _TAKEN:
+    if name in _ON_REQUEST:
         return importlib.import_module(f"torch.distributed.{name}")
     raise AttributeError(f"module 'torch.distributed' has no attribute {name!r}")
 

@@ -25,7 +25,6 @@ from .lean_import import lean
 __all__ = [
     "ALL_ATTENTION_FUNCTIONS",
     "AutoConfig",
-    "AutoModelForCausalLM",
     "AutoTokenizer",
     "Cache",
     "DynamicCache",
@@ -44,7 +43,6 @@ with lean():
     # Untyped: transformers imports these when they are first asked for, which is to be now.
     _untyped: Any = importlib.import_module("transformers")
     AutoConfig = _untyped.AutoConfig
-    AutoModelForCausalLM = _untyped.AutoModelForCausalLM
     AutoTokenizer = _untyped.AutoTokenizer
     auto_factory: Any = importlib.import_module("transformers.models.auto.auto_factory")
     auto_models: Any = importlib.import_module("transformers.models.auto.modeling_auto")
