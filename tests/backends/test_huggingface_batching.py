@@ -16,8 +16,8 @@ pytest.importorskip("transformers", reason="transformers is not installed")
 import torch  # noqa: TID253 - a test of what runs in workers
 
 from hybridd.backends.huggingface.batch import BatchSession
+from hybridd.backends.huggingface.classes import AutoModelForCausalLM
 from hybridd.backends.huggingface.engine import HuggingFaceEngine
-from hybridd.backends.huggingface.library import AutoModelForCausalLM
 from tests.make_transformers import make
 from tests.support_models import ignore_progress, spec_for
 

@@ -21,7 +21,8 @@ pytest.importorskip("transformers", reason="transformers is not installed")
 pytest.importorskip("accelerate", reason="accelerate is not installed")
 
 from hybridd.backends.huggingface import BACKEND, devices
-from hybridd.backends.huggingface.library import AutoConfig, AutoModelForCausalLM, torch
+from hybridd.backends.huggingface.classes import AutoModelForCausalLM
+from hybridd.backends.huggingface.library import AutoConfig, torch
 from tests.make_transformers import make
 
 MODEL = Estimate(400, 400, 7, 5, 0, 1, spread=Spread(10, 1.0))

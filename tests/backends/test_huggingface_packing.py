@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from hybridd.backends.api import LoadCancelled
 from hybridd.backends.huggingface import packing
+from hybridd.backends.huggingface.classes import AutoModelForCausalLM
 from hybridd.backends.huggingface.engine import HuggingFaceEngine
-from hybridd.backends.huggingface.library import AutoModelForCausalLM, torch
+from hybridd.backends.huggingface.library import torch
 from tests.make_transformers import make
 from tests.support_models import ask, ignore_progress, spec_for
 
