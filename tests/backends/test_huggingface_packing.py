@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ pytest.importorskip("transformers", reason="transformers is not installed")
 from safetensors.torch import load_file, save_file
 
 from hybridd.backends.api import LoadCancelled
+from hybridd.backends.cpu import usable_cores
 from hybridd.backends.huggingface import packing
 from hybridd.backends.huggingface.classes import AutoModelForCausalLM
 from hybridd.backends.huggingface.engine import HuggingFaceEngine
@@ -109,5 +111,23 @@ def test_packing_can_be_cancelled(path: Path) -> None:
         if stage == "packing" and done > 3:
             raise LoadCancelled
 
+    before = threading.active_count()
     with pytest.raises(LoadCancelled):
-        HuggingFaceEngine().load(spec_for(path, "huggingface"), report)
+        HuggingFaceEngine().load(spec_for(path, "huggingface", threads=1), report)
+    assert threading.active_count() == before
+    assert torch.get_num_threads() == 1
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_all_cores_pack_and_the_model_keeps_its_threads(path: Path, threads: int) -> None:
+    packers = set()
+
+    def report(stage: str, _done: int, _total: int) -> None:
+        if stage == "packing":
+            packers.update(t.name for t in threading.enumerate() if "packing" in t.name)
+
+    engine = HuggingFaceEngine()
+    facts = engine.load(spec_for(path, "huggingface", threads=threads), report)
+    assert len(packers) == usable_cores()
+    assert facts["load_options"]["threads"] == torch.get_num_threads() == threads
+    engine.close()

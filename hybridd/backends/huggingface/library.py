@@ -20,6 +20,7 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 import torch  # noqa: TID253 - worker side, where it may be imported
 
+from . import import_structure
 from .lean_import import lean
 
 __all__ = [
@@ -41,7 +42,8 @@ __all__ = [
 
 with lean():
     # Untyped: transformers imports these when they are first asked for, which is to be now.
-    _untyped: Any = importlib.import_module("transformers")
+    with import_structure.kept():
+        _untyped: Any = importlib.import_module("transformers")
     AutoConfig = _untyped.AutoConfig
     AutoTokenizer = _untyped.AutoTokenizer
     auto_factory: Any = importlib.import_module("transformers.models.auto.auto_factory")

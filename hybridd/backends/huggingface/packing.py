@@ -11,9 +11,13 @@ from __future__ import annotations
 import functools
 import mmap
 import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 from hybridd.backends.api import Report
+from hybridd.backends.cpu import usable_cores
 
 from .library import torch
 
@@ -36,14 +40,15 @@ def packable(model: Any, device: str, weights_bytes: int) -> bool:
 def pack(model: Any, report: Report) -> None:
     """Pack the model's linear layers, in place, and let go of the files but for embeddings.
 
+    All cores take part, as in every load, however many threads the model will compute with.
+
     Raises:
         LoadCancelled: `report` said so; the model is of no use then.
     """
     linears = _linears(model)
-    with torch.inference_mode():
-        for done, module in enumerate(linears):
+    with torch.inference_mode(), _packed(linears) as ready:
+        for done, (module, packed) in enumerate(zip(linears, ready, strict=True)):
             report("packing", done, len(linears))
-            packed = torch.ops.mkldnn._reorder_linear_weight(module.weight, None)
             bias = None if module.bias is None else module.bias.detach().clone()
             module.forward = functools.partial(_linear, packed, bias)
             # What asks a layer for its dtype still gets it.
@@ -55,6 +60,28 @@ def pack(model: Any, report: Report) -> None:
             alone = mapped_alone(parameter.data) if parameter is table else None
             parameter.data = parameter.data.clone() if alone is None else alone
     report("packing", len(linears), len(linears))
+
+
+@contextmanager
+def _packed(linears: list[Any]) -> Iterator[Iterator[Any]]:
+    """Their packed weights, in that order, as they get ready.
+
+    A layer is one thread's: most of the time goes into touching new memory, where threads that
+    share a layer wait for each other.
+    """
+
+    def packed(module: Any) -> Any:
+        with torch.inference_mode():
+            return torch.ops.mkldnn._reorder_linear_weight(module.weight, None)
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    pool = ThreadPoolExecutor(usable_cores(), "packing")
+    try:
+        yield pool.map(packed, linears)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
 
 
 def mapped_alone(tensor: Any) -> Any | None:

@@ -1,0 +1,168 @@
+"""transformers' import structure, kept on disk as Python keeps compiled modules.
+
+That is what each of its modules defines. Whenever it is imported transformers reads the sources of
+all its models for it, twice: a seventh of a cold start. The answer is the same until one of these
+files changes, which their times and sizes tell. Where anything is not as expected, transformers
+reads its sources as ever.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from hybridd.wire import paths
+
+_READER = "transformers.utils.import_utils"
+_FUNCTION = "define_import_structure"
+# Theirs has 160 kB.
+_MOST_BYTES = 16 * 1024 * 1024
+
+# Names by module, by what has to be installed for them. Of two modules the later has a name.
+Structure = dict[frozenset[str], dict[str, set[str]]]
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """For the import of transformers: have the structure taken from the disk, or left there."""
+    hook = _Hook()
+    sys.meta_path.insert(0, hook)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(hook)
+
+
+class _Hook(MetaPathFinder):
+    """Puts our function in the place of transformers' as soon as that is there."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, _target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name != _READER:
+            return None
+        spec = PathFinder.find_spec(name, path)
+        if spec is not None and spec.loader is not None:
+            loader: Any = spec.loader
+            execute = loader.exec_module
+
+            def execute_and_replace(module: ModuleType) -> None:
+                execute(module)
+                read = getattr(module, _FUNCTION, None)
+                if read is not None and spec.origin is not None:
+                    setattr(module, _FUNCTION, Reader(read, Path(spec.origin)))
+
+            loader.exec_module = execute_and_replace
+        return spec
+
+
+class Reader:
+    """Stands in for transformers' function, for the directory of its models.
+
+    Args:
+        read: transformers' own.
+        source: Where that is from.
+    """
+
+    def __init__(self, read: Any, source: Path) -> None:
+        self._read = read
+        self._source = source
+        self._models = source.parent.parent / "models"
+        self._structure: Structure | None = None
+
+    def __call__(self, module_path: Any, prefix: str | None = None) -> Structure:
+        path = Path(module_path)
+        if path not in (self._models, self._models / "__init__.py"):
+            return self._read(module_path, prefix)  # type: ignore[no-any-return]
+        if self._structure is None:
+            self._structure = self._kept()
+        begin = "" if prefix is None else f"{prefix}."
+        # Fresh ones each time: transformers adds to what it gets.
+        return {
+            needed: {begin + module: set(names) for module, names in modules.items()}
+            for needed, modules in self._structure.items()
+        }
+
+    def _kept(self) -> Structure:
+        file = Path(paths.cache_dir(), "transformers-import-structure.json")
+        try:
+            state = fingerprint(self._source, self._models)
+        except OSError:
+            state = None
+        found = None if state is None else _from_file(file, state)
+        if found is None:
+            found = self._read(str(self._models))
+            if state is not None:
+                with suppress(OSError):
+                    _write(file, state, found)
+        return found
+
+
+def fingerprint(source: Path, models: Path) -> str:
+    """Tells this state of the files from any other, of which one was added, removed or changed.
+
+    Args:
+        source: Of the function that reads them.
+        models: The directory that it reads.
+
+    Raises:
+        OSError: They cannot be looked at.
+    """
+    about = source.stat()
+    digest = hashlib.blake2b(repr((str(source), about.st_mtime_ns, about.st_size)).encode())
+    directories = [str(models)]
+    while directories:
+        with os.scandir(directories.pop()) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if entry.is_dir():
+                    if entry.name != "__pycache__":
+                        directories.append(entry.path)
+                        digest.update(repr(entry.path).encode())
+                else:
+                    about = entry.stat()
+                    digest.update(repr((entry.path, about.st_mtime_ns, about.st_size)).encode())
+    return digest.hexdigest()
+
+
+def _from_file(file: Path, state: str) -> Structure | None:
+    """The structure that was kept; None where there is none of this state."""
+    try:
+        with open(file, "rb") as opened:
+            data = json.loads(opened.read(_MOST_BYTES))
+        if data["state"] != state:
+            return None
+        return {
+            frozenset(needed): {module: set(names) for module, names in modules.items()}
+            for needed, modules in data["structure"]
+        }
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return None
+
+
+def _write(file: Path, state: str, structure: Structure) -> None:
+    """Replace the file, at once.
+
+    Raises:
+        OSError: The directory cannot be written, or the disk is full.
+    """
+    data = [
+        [sorted(needed), {module: sorted(names) for module, names in modules.items()}]
+        for needed, modules in structure.items()
+    ]
+    os.makedirs(file.parent, mode=0o700, exist_ok=True)
+    unfinished = file.with_name(f"{file.name}.tmp{os.getpid()}")
+    try:
+        unfinished.write_text(json.dumps({"state": state, "structure": data}))
+        unfinished.replace(file)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
