@@ -1,7 +1,7 @@
 """Forward passes that many rows share; see `attention` for how and `kv_cache` for where.
 
-Whether a model can be served so is found out when it is loaded: its layers have to be of kinds
-that are known here, and a few tokens have to give the logits that they give without us.
+Whether a model can be served so is found out when it is first loaded: its layers have to be of
+kinds that are known here, and a few tokens have to give the logits that they give without us.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import attention
+from .known_shapes import KnownShapes
 from .kv_cache import Chosen, KVCache, LayerShape, Row
 from .library import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer, torch
 from .loading import LoadedModel
@@ -44,10 +45,16 @@ class BatchSession(Session):
         self.parallel = parallel
         self._attention = self._config._attn_implementation
         try:
-            own, shapes = self._probe()
+            known = KnownShapes(loaded)
+            shapes = known.find(len(self._windows))
+            own = None
+            if shapes is None:
+                own, shapes = self._probe()
             self._cache = KVCache(shapes, parallel, cells)
             self._config._attn_implementation_internal = attention.NAME
-            self._check(own, shapes)
+            if own is not None:
+                self._check(own, shapes)
+                known.keep(shapes)
         except NotBatchable:
             self.close()
             raise

@@ -8,24 +8,21 @@ reads its sources as ever.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from hybridd.wire import paths
+from . import cache_files
+from .cache_files import fingerprint
 
 _READER = "transformers.utils.import_utils"
 _FUNCTION = "define_import_structure"
-# Theirs has 160 kB.
-_MOST_BYTES = 16 * 1024 * 1024
+_FILE = "transformers-import-structure.json"
 
 # Names by module, by what has to be installed for them. Of two modules the later has a name.
 Structure = dict[frozenset[str], dict[str, set[str]]]
@@ -93,76 +90,33 @@ class Reader:
         }
 
     def _kept(self) -> Structure:
-        file = Path(paths.cache_dir(), "transformers-import-structure.json")
         try:
             state = fingerprint(self._source, self._models)
         except OSError:
-            state = None
-        found = None if state is None else _from_file(file, state)
+            return self._read(str(self._models))  # type: ignore[no-any-return]
+        found = _from_json(cache_files.read(_FILE), state)
         if found is None:
             found = self._read(str(self._models))
-            if state is not None:
-                with suppress(OSError):
-                    _write(file, state, found)
+            cache_files.write(_FILE, _to_json(state, found))
         return found
 
 
-def fingerprint(source: Path, models: Path) -> str:
-    """Tells this state of the files from any other, of which one was added, removed or changed.
-
-    Args:
-        source: Of the function that reads them.
-        models: The directory that it reads.
-
-    Raises:
-        OSError: They cannot be looked at.
-    """
-    about = source.stat()
-    digest = hashlib.blake2b(repr((str(source), about.st_mtime_ns, about.st_size)).encode())
-    directories = [str(models)]
-    while directories:
-        with os.scandir(directories.pop()) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
-                if entry.is_dir():
-                    if entry.name != "__pycache__":
-                        directories.append(entry.path)
-                        digest.update(repr(entry.path).encode())
-                else:
-                    about = entry.stat()
-                    digest.update(repr((entry.path, about.st_mtime_ns, about.st_size)).encode())
-    return digest.hexdigest()
-
-
-def _from_file(file: Path, state: str) -> Structure | None:
+def _from_json(kept: Any, state: str) -> Structure | None:
     """The structure that was kept; None where there is none of this state."""
     try:
-        with open(file, "rb") as opened:
-            data = json.loads(opened.read(_MOST_BYTES))
-        if data["state"] != state:
+        if kept["state"] != state:
             return None
         return {
             frozenset(needed): {module: set(names) for module, names in modules.items()}
-            for needed, modules in data["structure"]
+            for needed, modules in kept["structure"]
         }
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
+    except (ValueError, TypeError, LookupError, AttributeError):
         return None
 
 
-def _write(file: Path, state: str, structure: Structure) -> None:
-    """Replace the file, at once.
-
-    Raises:
-        OSError: The directory cannot be written, or the disk is full.
-    """
+def _to_json(state: str, structure: Structure) -> dict[str, Any]:
     data = [
         [sorted(needed), {module: sorted(names) for module, names in modules.items()}]
         for needed, modules in structure.items()
     ]
-    os.makedirs(file.parent, mode=0o700, exist_ok=True)
-    unfinished = file.with_name(f"{file.name}.tmp{os.getpid()}")
-    try:
-        unfinished.write_text(json.dumps({"state": state, "structure": data}))
-        unfinished.replace(file)
-    except OSError:
-        unfinished.unlink(missing_ok=True)
-        raise
+    return {"state": state, "structure": data}

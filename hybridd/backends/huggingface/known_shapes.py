@@ -1,0 +1,93 @@
+"""What the layers keep of a token in models that were tried before; on disk, for the next load.
+
+Trying whether rows can share forward passes takes three passes over all weights, a sixth of a load.
+The outcome is the code's, not the weights': it is the same until the configuration, the libraries
+or the modules' sources change. Quantized models are tried each time, for there the numbers decide.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from . import cache_files
+from .kv_cache import LayerShape
+from .library import torch, version
+from .loading import LoadedModel
+
+_FILE = "huggingface-shapes.json"
+_MOST_MODELS = 100
+
+
+class KnownShapes:
+    """What is known of one model, and where to say what was found out.
+
+    Args:
+        loaded: The model, as it was loaded.
+    """
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self._device = torch.device(loaded.device)
+        self._key = _key(loaded)
+
+    def find(self, layers: int) -> list[LayerShape] | None:
+        """The shapes, where the model was tried with success; None where it has to be tried.
+
+        Args:
+            layers: How many it has.
+        """
+        if self._key is None:
+            return None
+        try:
+            known = [
+                LayerShape(*_sizes(sizes), getattr(torch, dtype), self._device)
+                for *sizes, dtype in cache_files.read(_FILE)[self._key]
+            ]
+        except (LookupError, TypeError, AttributeError, ValueError):
+            return None
+        return known if len(known) == layers else None
+
+    def keep(self, shapes: list[LayerShape]) -> None:
+        """The model was tried with success."""
+        if self._key is None or any(shape.device != self._device for shape in shapes):
+            return
+        found = cache_files.read(_FILE)
+        known = found if isinstance(found, dict) else {}
+        known[self._key] = [
+            [*shape[:3], str(shape.dtype).removeprefix("torch.")] for shape in shapes
+        ]
+        cache_files.write(_FILE, dict(list(known.items())[-_MOST_MODELS:]))
+
+
+def _sizes(values: list[Any]) -> tuple[int, int, int]:
+    """Heads and the sizes of their vectors.
+
+    Raises:
+        ValueError: They are none.
+    """
+    heads, key_dim, value_dim = values
+    if not all(type(value) is int and value > 0 for value in values):
+        raise ValueError("sizes have to be positive")
+    return heads, key_dim, value_dim
+
+
+def _key(loaded: LoadedModel) -> str | None:
+    """Tells all that decides from anything else; None where that cannot be said."""
+    if loaded.quantization != "none":
+        return None
+    kinds = {type(module) for module in loaded.model.modules()}
+    try:
+        sources = {str(sys.modules[kind.__module__].__file__) for kind in kinds}
+        parts = [
+            loaded.model.config.to_json_string(use_diff=False),
+            sorted(f"{kind.__module__}.{kind.__qualname__}" for kind in kinds),
+            cache_files.fingerprint(Path(__file__).parent, *map(Path, sorted(sources))),
+            [version(), torch.__version__, loaded.device, str(loaded.dtype)],
+        ]
+        return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
+    except Exception:
+        # The configuration may be of a model's own code, which raises what it likes.
+        return None
