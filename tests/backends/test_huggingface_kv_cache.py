@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +13,12 @@ from hypothesis import strategies as st
 pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
 
+from hybridd.backends.huggingface import kv_cache
 from hybridd.backends.huggingface.kv_cache import KVCache, LayerShape, Row, common_prefix
 from hybridd.backends.huggingface.library import torch
 
-SHAPES = [LayerShape(2, 3, 1, torch.float32, "cpu"), LayerShape(1, 2, 2, torch.float32, "cpu")]
+CPU = torch.device("cpu")
+SHAPES = [LayerShape(2, 3, 1, torch.float32, CPU), LayerShape(1, 2, 2, torch.float32, CPU)]
 
 
 def fill(cache: KVCache, row: Row, tokens: list[int]) -> None:
@@ -115,7 +119,7 @@ def test_rows_are_lost_rather_than_mixed_up_when_memory_runs_out(
     fill(cache, gone, [1] * 20)
     fill(cache, row, [2] * 20)
     cache.give_back(gone)
-    zeros, left = torch.zeros, [1]
+    zeros, left = kv_cache._zeros, [1]
 
     def failing(*arguments: Any, **named: Any) -> Any:
         if not left:
@@ -124,7 +128,7 @@ def test_rows_are_lost_rather_than_mixed_up_when_memory_runs_out(
         return zeros(*arguments, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(torch, "zeros", failing)
+        patch.setattr(kv_cache, "_zeros", failing)
         with pytest.raises(MemoryError):
             cache.ensure(1000)
     # Some layers are of the new size and order, the others are not.
@@ -136,3 +140,39 @@ def test_rows_are_lost_rather_than_mixed_up_when_memory_runs_out(
     assert anew.length == 0
     fill(cache, anew, [2] * 300)
     check(cache, anew)
+
+
+def private_bytes() -> int:
+    rollup = Path("/proc/self/smaps_rollup").read_text()
+    return int(rollup.split("Private_Dirty:")[1].split()[0]) * 1024
+
+
+def test_cells_take_no_memory_before_they_are_used() -> None:
+    cache = KVCache([LayerShape(8, 64, 64, torch.float32, CPU)] * 4, 16, 16 * 4096)
+    rows = [cache.take([i] * 5, 4096) for i in range(16)]
+    before = private_bytes()
+    cache.ensure(4096)
+    assert sum(tensor.nbytes for tensor in [*cache.keys, *cache.values]) == 1 << 30
+    assert private_bytes() - before < 1 << 26
+    for i, row in enumerate(rows):
+        assert row is not None
+        fill(cache, row, [i] * 5)
+        check(cache, row)
+        assert not cache.values[3][row.slot, :, 5:1000].any()
+    assert private_bytes() - before < 1 << 26
+
+
+def test_memory_that_the_system_refuses_is_a_memory_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = KVCache(SHAPES, 1, 2048)
+    row = cache.take([1] * 5, 1000)
+    assert row is not None
+
+    def refused(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.ENOMEM, "no memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kv_cache.mmap, "mmap", refused)
+        with pytest.raises(MemoryError):
+            cache.ensure(1000)
+    cache.give_back(row)
+    assert cache.take([1] * 5, 1000) is not None

@@ -9,6 +9,8 @@ Knows no attention and no model: `attention` reads and writes the tensors.
 
 from __future__ import annotations
 
+import math
+import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -291,8 +293,7 @@ class KVCache:
             (self.values, [shape.value_dim for shape in self._shapes]),
         ):
             for layer, (shape, dim) in enumerate(zip(self._shapes, dims, strict=True)):
-                size = (slots, shape.heads, cells, dim)
-                made = torch.zeros(size, dtype=shape.dtype, device=shape.device)
+                made = _zeros((slots, shape.heads, cells, dim), shape)
                 for i, row in enumerate(rows):
                     made[i, :, : row.length] = tensors[layer][row.slot, :, : row.length]
                 tensors[layer : layer + 1] = [made]
@@ -300,6 +301,25 @@ class KVCache:
             row.slot = i
         self.slots, self.cells = slots, cells
         self._torn = False
+
+
+def _zeros(size: tuple[int, ...], shape: LayerShape) -> Any:
+    """A tensor of zeros; in main memory one that takes no page before it is written to.
+
+    Cells come by the hundred and most are never used; on a virtual machine touching 100 MB of them
+    takes as long as ten passes of a small model.
+
+    Raises:
+        MemoryError: There is not enough.
+    """
+    if shape.device.type != "cpu":
+        return torch.zeros(size, dtype=shape.dtype, device=shape.device)
+    try:
+        count = math.prod(size) * shape.dtype.itemsize
+        pages = mmap.mmap(-1, count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as exc:
+        raise MemoryError("there is no memory for more cells") from exc
+    return torch.frombuffer(pages, dtype=shape.dtype).view(size)
 
 
 def _rounded(cells: int) -> int:
