@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from hybridd.backends.huggingface import packing
 from hybridd.backends.huggingface.classes import AutoModelForCausalLM
 from hybridd.backends.huggingface.engine import HuggingFaceEngine
 from hybridd.backends.huggingface.library import torch
+from hybridd.backends.huggingface.mappings import mapped_alone
 from tests.make_transformers import make
 from tests.support_models import ask, ignore_progress, spec_for
 
@@ -59,6 +61,9 @@ def test_packed_layers_compute_the_same(path: Path) -> None:
         packing.pack(model, lambda *report: seen.append(report))
         logits = model(input_ids=ids).logits.float()
     assert seen[-1] == ("packing", 36, 36)
+    for layer in model.model.layers:
+        assert fused(layer.self_attn) == {"q_proj", "k_proj", "v_proj"}
+        assert fused(layer.mlp) == {"gate_proj", "up_proj"}
     assert table_bytes(model) <= mapped(path) <= table_bytes(model) + 2 * 4096
     assert float((logits - expected).norm() / expected.norm()) < 0.02
     assert model.dtype is torch.bfloat16
@@ -95,7 +100,7 @@ def test_a_tensor_gets_a_mapping_of_its_own(tmp_path: Path, harm: str) -> None:
             other.rename(file)
         case "gone":
             file.unlink()
-    alone = packing.mapped_alone(tensor)
+    alone = mapped_alone(tensor)
     if harm != "none":
         assert alone is None
         return
@@ -131,3 +136,106 @@ def test_all_cores_pack_and_the_model_keeps_its_threads(path: Path, threads: int
     assert len(packers) == usable_cores()
     assert facts["load_options"]["threads"] == torch.get_num_threads() == threads
     engine.close()
+
+
+class Parts(torch.nn.Module):  # type: ignore[misc] # torch is untyped here
+    """Four layers, of which some are called as transformers' attention calls its own."""
+
+    def __init__(self, *, bias: bool = True, width: int = 64) -> None:
+        super().__init__()
+        self.q_proj = torch.nn.Linear(64, 64, bias=bias, dtype=torch.bfloat16)
+        self.k_proj = torch.nn.Linear(width, 32, bias=bias, dtype=torch.bfloat16)
+        self.v_proj = torch.nn.Linear(64, 16, bias=bias, dtype=torch.bfloat16)
+        self.o_proj = torch.nn.Linear(64, 64, dtype=torch.bfloat16)
+
+    def forward(self, rows: Any) -> Any:
+        return self.q_proj(rows), self.k_proj(rows), self.v_proj(rows)
+
+    def get_input_embeddings(self) -> None:
+        return None
+
+
+# The name says whose the class is.
+Parts.__module__ = "transformers.models.parts"
+
+
+class Crossing(Parts):
+    def forward(self, rows: Any, key_value_states: Any = None) -> Any:
+        other = rows if key_value_states is None else key_value_states
+        return self.q_proj(rows), self.k_proj(other), self.v_proj(other)
+
+
+Crossing.__module__ = Parts.__module__
+
+
+class Foreign(Parts):
+    pass
+
+
+def fused(model: Any) -> set[str]:
+    """The layers of `model` that are computed together with others."""
+    kinds = {name: getattr(child.forward, "func", None) for name, child in model.named_children()}
+    return {name for name, kind in kinds.items() if hasattr(kind, "__self__")}
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("count", [1, 5])
+def test_layers_of_the_same_rows_are_one(bias: bool, count: int) -> None:
+    model = Parts(bias=bias)
+    rows = [torch.randn(1, count, 64, dtype=torch.bfloat16) for _ in range(2)]
+    with torch.inference_mode():
+        expected = [model(one) for one in rows]
+        packing.pack(model, ignore_progress)
+        assert fused(model) == {"q_proj", "k_proj", "v_proj"}
+        for one, wanted in zip(rows, expected, strict=True):
+            for got, part in zip(model(one), wanted, strict=True):
+                torch.testing.assert_close(got, part, rtol=0.02, atol=0.02)
+        # In another order, one of them twice, and of other rows in between.
+        calls = [(2, 0), (0, 0), (0, 0), (1, 1), (1, 0), (2, 1), (0, 1), (2, 1)]
+        for place, which in calls:
+            layer = (model.q_proj, model.k_proj, model.v_proj)[place]
+            wanted = expected[which][place]
+            torch.testing.assert_close(layer(rows[which]), wanted, rtol=0.02, atol=0.02)
+
+
+def test_rows_are_let_go_of() -> None:
+    model = Parts()
+    packing.pack(model, ignore_progress)
+    rows = torch.randn(1, 3, 64, dtype=torch.bfloat16)
+    kept = weakref.ref(rows)
+    with torch.inference_mode():
+        model(rows)
+    del rows
+    assert kept() is None
+
+
+@pytest.mark.parametrize("kind", ["cross", "foreign", "widths", "biases", "large", "shared"])
+def test_other_layers_stay_apart(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model: Any = Parts()
+    match kind:
+        case "cross":
+            model = Crossing()
+        case "foreign":
+            model = Foreign()
+        case "widths":
+            model = Parts(width=32)
+        case "biases":
+            model.k_proj.bias = None
+        case "large":
+            monkeypatch.setattr(packing, "_FUSED_BYTES", 1000)
+        case "shared":
+            # Who comes second has its layers by themselves, or as the first has them.
+            model.inner = Parts()
+            model.inner.k_proj = model.k_proj
+    rows = torch.randn(1, 2, 64, dtype=torch.bfloat16)
+    layers = [m for m in model.modules() if type(m) is torch.nn.Linear and m.in_features == 64]
+    with torch.inference_mode():
+        expected = [layer(rows) for layer in layers]
+        packing.pack(model, ignore_progress)
+        for layer, wanted in zip(layers, expected, strict=True):
+            torch.testing.assert_close(layer(rows), wanted, rtol=0.02, atol=0.02)
+    if kind == "shared":
+        assert fused(model) == {"q_proj", "k_proj", "v_proj"}
+        assert fused(model.inner) == {"k_proj"}
+    else:
+        assert fused(model) == set()

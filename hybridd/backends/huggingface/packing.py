@@ -9,8 +9,7 @@ mapped, by itself: of a large vocabulary few rows are ever looked up.
 from __future__ import annotations
 
 import functools
-import mmap
-import os
+import inspect
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,9 +19,17 @@ from hybridd.backends.api import Report
 from hybridd.backends.cpu import usable_cores
 
 from .library import torch
+from .mappings import mapped_alone
 
 # Below this it would take longer than it is worth: such a model computes in no time.
 _SMALL_BYTES = 32 * 1024 * 1024
+# Layers that are given the same rows, wherever transformers calls them so: computed as one, a token
+# of a small model takes a twentieth less. In a larger one the calls are nothing, and each thread
+# that packs would need as much memory besides.
+_SAME_ROWS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+_FUSED_BYTES = 32 * 1024 * 1024
+# With one of these an attention may look at something else than what it asks with.
+_OTHER_ROWS = {"key_value_states", "encoder_hidden_states", "cross_attention_states"}
 
 
 def packable(model: Any, device: str, weights_bytes: int) -> bool:
@@ -33,7 +40,7 @@ def packable(model: Any, device: str, weights_bytes: int) -> bool:
         and weights_bytes >= _SMALL_BYTES
         and onednn.is_available()
         and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-        and bool(_linears(model))
+        and any(map(_is_packed, model.modules()))
     )
 
 
@@ -45,111 +52,120 @@ def pack(model: Any, report: Report) -> None:
     Raises:
         LoadCancelled: `report` said so; the model is of no use then.
     """
-    linears = _linears(model)
-    with torch.inference_mode(), _packed(linears) as ready:
-        for done, (module, packed) in enumerate(zip(linears, ready, strict=True)):
-            report("packing", done, len(linears))
-            bias = None if module.bias is None else module.bias.detach().clone()
-            module.forward = functools.partial(_linear, packed, bias)
-            # What asks a layer for its dtype still gets it.
-            empty = torch.empty(0, dtype=module.weight.dtype)
-            module.weight = torch.nn.Parameter(empty, requires_grad=False)
+    groups = _groups(model)
+    total, done = sum(map(len, groups)), 0
+    with torch.inference_mode(), _packed(groups) as ready:
+        for group, packed in zip(groups, ready, strict=True):
+            report("packing", done, total)
+            _replace(group, packed)
+            done += len(group)
         table: Any = getattr(model.get_input_embeddings(), "weight", None)
         for parameter in model.parameters():
             # The last ones that hold the mapped files open.
             alone = mapped_alone(parameter.data) if parameter is table else None
             parameter.data = parameter.data.clone() if alone is None else alone
-    report("packing", len(linears), len(linears))
+    report("packing", total, total)
 
 
 @contextmanager
-def _packed(linears: list[Any]) -> Iterator[Iterator[Any]]:
+def _packed(groups: list[list[Any]]) -> Iterator[Iterator[Any]]:
     """Their packed weights, in that order, as they get ready.
 
-    A layer is one thread's: most of the time goes into touching new memory, where threads that
+    A group is one thread's: most of the time goes into touching new memory, where threads that
     share a layer wait for each other.
     """
 
-    def packed(module: Any) -> Any:
+    def packed(group: list[Any]) -> Any:
         with torch.inference_mode():
-            return torch.ops.mkldnn._reorder_linear_weight(module.weight, None)
+            weights = [module.weight for module in group]
+            whole = weights[0] if len(weights) == 1 else torch.cat(weights)
+            return torch.ops.mkldnn._reorder_linear_weight(whole, None)
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     pool = ThreadPoolExecutor(usable_cores(), "packing")
     try:
-        yield pool.map(packed, linears)
+        yield pool.map(packed, groups)
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)
 
 
-def mapped_alone(tensor: Any) -> Any | None:
-    """The same numbers out of the same file, in a mapping that holds nothing else.
+def _replace(group: list[Any], packed: Any) -> None:
+    """Have layers compute by their packed weights, and forget the others."""
+    biases = [module.bias for module in group if module.bias is not None]
+    bias = torch.cat([one.detach() for one in biases]) if biases else None
+    if len(group) == 1:
+        group[0].forward = functools.partial(_linear, packed, bias)
+    else:
+        fused = _Fused(packed, bias, [module.out_features for module in group])
+        for place, module in enumerate(group):
+            module.forward = functools.partial(fused.part, place)
+    for module in group:
+        # What asks a layer for its dtype still gets it.
+        empty = torch.empty(0, dtype=module.weight.dtype)
+        module.weight = torch.nn.Parameter(empty, requires_grad=False)
 
-    Returns:
-        None when they are not in a mapped file, were changed since, or that file is gone.
+
+class _Fused:
+    """Layers that are given the same rows one after the other, computed as one.
+
+    A layer that is given other rows than the one before gets its part of them all the same.
+
+    Args:
+        sizes: Of the layers' outputs.
     """
-    found = _place(tensor.data_ptr())
-    if found is None or not tensor.is_contiguous():
-        return None
-    path, inode, offset = found
-    begin = offset // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        if os.fstat(descriptor).st_ino != inode:
-            return None
-        # Private: torch wants memory that it may write to, and the file is not to be.
-        data = mmap.mmap(
-            descriptor,
-            offset - begin + tensor.nbytes,
-            flags=mmap.MAP_PRIVATE,
-            prot=mmap.PROT_READ | mmap.PROT_WRITE,
-            offset=begin,
-        )
-    except (OSError, ValueError):  # no room, or the file is shorter now
-        return None
-    finally:
-        os.close(descriptor)
-    numbers = torch.frombuffer(
-        data, dtype=tensor.dtype, count=tensor.numel(), offset=offset - begin
-    )
-    return numbers.view(tensor.shape)
+
+    def __init__(self, packed: Any, bias: Any, sizes: list[int]) -> None:
+        self._packed = packed
+        self._bias = bias
+        self._sizes = sizes
+        self._rows: Any = None
+        self._parts: dict[int, Any] = {}
+
+    def part(self, place: int, rows: Any) -> Any:
+        """What one of the layers makes of `rows`."""
+        if rows is not self._rows or place not in self._parts:
+            parts = _linear(self._packed, self._bias, rows).split(self._sizes, dim=-1)
+            self._rows, self._parts = rows, dict(enumerate(parts))
+        made = self._parts.pop(place)
+        if not self._parts:
+            self._rows = None
+        return made
 
 
-def _place(address: int) -> tuple[str, int, int] | None:
-    """The mapped file at an address: its path and inode, and the address's offset in it.
-
-    None also where pages of the mapping are copies that were written to.
-    """
-    found = None
-    with open("/proc/self/smaps") as maps:
-        for line in maps:
-            name, *rest = line.split(maxsplit=5)
-            if name == "Anonymous:" and found is not None:
-                return found if rest[0] == "0" else None
-            if name.endswith(":"):
-                continue
-            start, end = (int(part, 16) for part in name.split("-"))
-            if start <= address < end:
-                _, offset, _, inode, *path = rest
-                if not path or not path[0].startswith("/"):
-                    return None
-                found = path[0].rstrip("\n"), int(inode), int(offset, 16) + address - start
-    return None
+def _groups(model: Any) -> list[list[Any]]:
+    """The layers to pack, those together that are computed as one."""
+    groups: list[list[Any]] = []
+    grouped: set[Any] = set()
+    for parent in model.modules():
+        for names in _SAME_ROWS:
+            group = [child for name in names if _is_packed(child := getattr(parent, name, None))]
+            whole = len(group) == len(names) and grouped.isdisjoint(group)
+            if whole and _is_fused(parent, group):
+                groups.append(group)
+                grouped.update(group)
+    return groups + [[one] for one in model.modules() if _is_packed(one) and one not in grouped]
 
 
-def _linears(model: Any) -> list[Any]:
-    return [
-        module
-        for module in model.modules()
-        if type(module) is torch.nn.Linear
+def _is_packed(module: Any) -> bool:
+    return (
+        type(module) is torch.nn.Linear
         and type(module.weight.data) is torch.Tensor
         and module.weight.dtype is torch.bfloat16
-    ]
+    )
+
+
+def _is_fused(parent: Any, group: list[Any]) -> bool:
+    """Whether layers of a module of transformers' are worth computing as one."""
+    taken = inspect.signature(parent.forward).parameters
+    return (
+        type(parent).__module__.startswith("transformers.models.")
+        and len({module.in_features for module in group}) == 1
+        and len({module.bias is None for module in group}) == 1
+        and sum(module.weight.nbytes for module in group) <= _FUSED_BYTES
+        and _OTHER_ROWS.isdisjoint(taken)
+    )
 
 
 def _linear(packed: Any, bias: Any, rows: Any) -> Any:

@@ -1,0 +1,67 @@
+"""Tensors in mapped files, and in mappings of their own."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from typing import Any
+
+from .library import torch
+
+
+def mapped_alone(tensor: Any) -> Any | None:
+    """The same numbers out of the same file, in a mapping that holds nothing else.
+
+    Returns:
+        None when they are not in a mapped file, were changed since, or that file is gone.
+    """
+    found = _place(tensor.data_ptr())
+    if found is None or not tensor.is_contiguous():
+        return None
+    path, inode, offset = found
+    begin = offset // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        if os.fstat(descriptor).st_ino != inode:
+            return None
+        # Private: torch wants memory that it may write to, and the file is not to be.
+        data = mmap.mmap(
+            descriptor,
+            offset - begin + tensor.nbytes,
+            flags=mmap.MAP_PRIVATE,
+            prot=mmap.PROT_READ | mmap.PROT_WRITE,
+            offset=begin,
+        )
+    except (OSError, ValueError):  # no room, or the file is shorter now
+        return None
+    finally:
+        os.close(descriptor)
+    numbers = torch.frombuffer(
+        data, dtype=tensor.dtype, count=tensor.numel(), offset=offset - begin
+    )
+    return numbers.view(tensor.shape)
+
+
+def _place(address: int) -> tuple[str, int, int] | None:
+    """The mapped file at an address: its path and inode, and the address's offset in it.
+
+    None also where pages of the mapping are copies that were written to.
+    """
+    found = None
+    with open("/proc/self/smaps") as maps:
+        for line in maps:
+            name, *rest = line.split(maxsplit=5)
+            if name == "Anonymous:" and found is not None:
+                return found if rest[0] == "0" else None
+            if name.endswith(":"):
+                continue
+            start, end = (int(part, 16) for part in name.split("-"))
+            if start <= address < end:
+                _, offset, _, inode, *path = rest
+                if not path or not path[0].startswith("/"):
+                    return None
+                found = path[0].rstrip("\n"), int(inode), int(offset, 16) + address - start
+    return None
