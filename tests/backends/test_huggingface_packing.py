@@ -21,7 +21,7 @@ from hybridd.backends.huggingface import packing
 from hybridd.backends.huggingface.classes import AutoModelForCausalLM
 from hybridd.backends.huggingface.engine import HuggingFaceEngine
 from hybridd.backends.huggingface.library import torch
-from hybridd.backends.huggingface.mappings import mapped_alone
+from hybridd.backends.huggingface.memory import mapped_alone
 from tests.make_transformers import make
 from tests.support_models import ask, ignore_progress, spec_for
 

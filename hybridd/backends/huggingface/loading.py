@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,8 +27,9 @@ from .lean_import import compiling_later
 from .lengths import context_length
 from .library import AutoConfig, following, torch
 from .load_options import LoadOptions
+from .memory import give_back_memory
 from .pictures import PictureReader, PictureVocabulary, load_processor
-from .quantization import check_stored, configuration, give_back_memory, quantized_already
+from .quantization import check_stored, configuration, quantized_already
 from .safetensors import DTYPE_BITS, read_tensors
 from .vocabulary import Vocabulary, load_tokenizer
 
@@ -193,6 +195,7 @@ def open_model(
         # transformers and safetensors raise what they like; their texts name the trouble.
         raise _failure(exc, spec) from exc
     if options.quantization != "none":
+        gc.collect()  # transformers leaves cycles that hold weights
         give_back_memory()
     weights_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
     threads = options.threads or threads_for(weights_bytes)

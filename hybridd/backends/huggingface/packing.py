@@ -19,7 +19,7 @@ from hybridd.backends.api import Report
 from hybridd.backends.cpu import usable_cores
 
 from .library import torch
-from .mappings import mapped_alone
+from .memory import give_back_memory, mapped_alone
 
 # Below this it would take longer than it is worth: such a model computes in no time.
 _SMALL_BYTES = 32 * 1024 * 1024
@@ -64,6 +64,7 @@ def pack(model: Any, report: Report) -> None:
             # The last ones that hold the mapped files open.
             alone = mapped_alone(parameter.data) if parameter is table else None
             parameter.data = parameter.data.clone() if alone is None else alone
+    give_back_memory()  # of layers that were put together, before they were packed
     report("packing", total, total)
 
 

@@ -7,9 +7,6 @@ layer stay as they are.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import gc
 import logging
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -74,13 +71,6 @@ def configuration(quantization: str, dtype: Any) -> dict[str, Any]:
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
         )
     return {"quantization_config": made}
-
-
-def give_back_memory() -> None:
-    """Return to the system what was allocated for the weights as they were before."""
-    gc.collect()
-    with contextlib.suppress(AttributeError, OSError):  # another C library than GNU's
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def check_stored(config: Any, model: str, device: str) -> str | None:

@@ -1,7 +1,9 @@
-"""Tensors in mapped files, and in mappings of their own."""
+"""The memory of tensors: mappings of their own, and what the allocator holds back."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import mmap
 import os
 from typing import Any
@@ -43,6 +45,12 @@ def mapped_alone(tensor: Any) -> Any | None:
         data, dtype=tensor.dtype, count=tensor.numel(), offset=offset - begin
     )
     return numbers.view(tensor.shape)
+
+
+def give_back_memory() -> None:
+    """Return to the system what was allocated for weights as they were before."""
+    with contextlib.suppress(AttributeError, OSError):  # another C library than GNU's
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _place(address: int) -> tuple[str, int, int] | None:
