@@ -58,12 +58,16 @@ class RowsPass(Cache):  # type: ignore[misc] # transformers is untyped
         cache: Of all rows; has the cells that are needed.
         works: One for each row; generating rows first, those by slot.
         windows: Of each layer, how far back it looks; None is everything.
+
+    Attributes:
+        rotary: What `lean_layers` made of the pass's rotary embeddings, beside these.
     """
 
     def __init__(
         self, cache: KVCache, works: Sequence[Work], windows: Sequence[int | None], device: str
     ) -> None:
         super().__init__(layers=[DynamicLayer() for _ in windows])
+        self.rotary: tuple[Any, tuple[Any, Any]] | None = None
         self._cache = cache
         self._windows = windows
         self._layer: int | None = None

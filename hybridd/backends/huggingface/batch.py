@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import attention
-from .known_shapes import KnownShapes
+from . import attention, lean_layers
 from .kv_cache import Chosen, KVCache, LayerShape, Row
 from .library import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer, torch
 from .loading import LoadedModel
 from .session import PROBE_TOKENS, Aborted, Session, close, probe_tokens
+from .trials import Outcome, Trials
 
 _KNOWN_LAYERS = frozenset({"full_attention", "sliding_attention"})
 # Rotary embeddings that are scaled by the longest position of a pass: one row would change what
@@ -44,17 +44,9 @@ class BatchSession(Session):
         super().__init__(loaded)
         self.parallel = parallel
         self._attention = self._config._attn_implementation
+        self._restore: Callable[[], None] | None = None
         try:
-            known = KnownShapes(loaded)
-            shapes = known.find(len(self._windows))
-            own = None
-            if shapes is None:
-                own, shapes = self._probe()
-            self._cache = KVCache(shapes, parallel, cells)
-            self._config._attn_implementation_internal = attention.NAME
-            if own is not None:
-                self._check(own, shapes)
-                known.keep(shapes)
+            self._cache = KVCache(self._shapes(), parallel, cells)
         except NotBatchable:
             self.close()
             raise
@@ -66,6 +58,8 @@ class BatchSession(Session):
     def close(self) -> None:
         """See `Session`."""
         self._config._attn_implementation_internal = self._attention
+        if self._restore is not None:
+            self._restore()
         super().close()
 
     # ------------------------------------------------------------------ rows
@@ -137,6 +131,42 @@ class BatchSession(Session):
 
     # ------------------------------------------------------------------ trying
 
+    def _shapes(self) -> list[LayerShape]:
+        """What the layers keep of a token, known or found out; from here on attention is ours.
+
+        Raises:
+            NotBatchable: Rows together do not get what each would get alone.
+        """
+        trials = Trials(self.loaded)
+        if (outcome := trials.find(len(self._windows))) is not None:
+            self._config._attn_implementation_internal = attention.NAME
+            self._restore = lean_layers.replace(self._model) if outcome.lean else None
+            return outcome.shapes
+        own, shapes = self._probe()
+        self._config._attn_implementation_internal = attention.NAME
+        expected = self._try(shapes)
+        if not all(close(logits, own[ends], self.loaded.quantization) for logits, ends in expected):
+            raise NotBatchable("its attention is of a kind that is not known here")
+        self._make_lean(shapes, [logits for logits, _ in expected])
+        trials.keep(Outcome(shapes, self._restore is not None))
+        return shapes
+
+    def _make_lean(self, shapes: list[LayerShape], expected: list[Any]) -> None:
+        """Call the layers in fewer steps, where that gives the same numbers."""
+        self._restore = lean_layers.replace(self._model)
+        if self._restore is None:
+            return
+        try:
+            made = [logits for logits, _ in self._try(shapes)]
+            equal = all(map(torch.equal, made, expected))
+        except Exception as exc:
+            # What was taken for a layer of the common kind may be anything.
+            print(f"layers stay as they are ({type(exc).__name__})", flush=True)
+            equal = False
+        if not equal:
+            self._restore()
+            self._restore = None
+
     def _probe(self) -> tuple[Any, list[LayerShape]]:
         """The model's own logits of a few tokens, and what its layers keep of a token."""
         cache = DynamicCache(config=self._model.config)
@@ -160,11 +190,12 @@ class BatchSession(Session):
             )
         return own, shapes
 
-    def _check(self, own: Any, shapes: list[LayerShape]) -> None:
-        """Compare rows in all the ways of computing them together with the model's own logits."""
+    def _try(self, shapes: list[LayerShape]) -> list[tuple[Any, list[int]]]:
+        """Logits of rows in all the ways of computing them together, and of which tokens."""
         tokens = probe_tokens(self._config)
-        kept, self._cache = self._cache, KVCache(shapes, 3, 3 * PROBE_TOKENS)
+        self._cache = KVCache(shapes, 3, 3 * PROBE_TOKENS)
         rows = [row for _ in range(3) if (row := self.take(tokens[:1], PROBE_TOKENS))]
+        made = []
         # Three beginnings; then a chunk behind one, and a token each behind two of them.
         for counts in ((3, 2, 4), (2, 1, 1)):
             works = [
@@ -172,10 +203,8 @@ class BatchSession(Session):
                 for row, count in zip(rows, counts, strict=True)
             ]
             logits = self.forward(works)
-            expected = own[[row.length - 1 for row in rows]]
-            if not close(logits, expected, self.loaded.quantization):
-                raise NotBatchable("its attention is of a kind that is not known here")
-        self._cache = kept
+            made.append((logits, [row.length - 1 for row in rows]))
+        return made
 
 
 def _windows(model: Any, config: Any) -> list[int | None]:

@@ -1,4 +1,4 @@
-"""What the layers keep of a token in models that were tried before; on disk, for the next load.
+"""How models were found to be served in the trials of earlier loads; on disk, for the next one.
 
 Trying whether rows can share forward passes takes three passes over all weights, a sixth of a load.
 The outcome is the code's, not the weights': it is the same until the configuration, the libraries
@@ -11,18 +11,30 @@ import hashlib
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import cache_files
 from .kv_cache import LayerShape
 from .library import torch, version
 from .loading import LoadedModel
 
-_FILE = "huggingface-shapes.json"
+_FILE = "huggingface-trials.json"
 _MOST_MODELS = 100
 
 
-class KnownShapes:
+class Outcome(NamedTuple):
+    """Of a trial in which rows shared forward passes.
+
+    Attributes:
+        shapes: What each layer keeps of a token.
+        lean: Whether lean layers gave the same numbers.
+    """
+
+    shapes: list[LayerShape]
+    lean: bool
+
+
+class Trials:
     """What is known of one model, and where to say what was found out.
 
     Args:
@@ -33,8 +45,8 @@ class KnownShapes:
         self._device = torch.device(loaded.device)
         self._key = _key(loaded)
 
-    def find(self, layers: int) -> list[LayerShape] | None:
-        """The shapes, where the model was tried with success; None where it has to be tried.
+    def find(self, layers: int) -> Outcome | None:
+        """The outcome, where the model was tried with success; None where it has to be tried.
 
         Args:
             layers: How many it has.
@@ -42,23 +54,24 @@ class KnownShapes:
         if self._key is None:
             return None
         try:
-            known = [
+            known = cache_files.read(_FILE)[self._key]
+            shapes = [
                 LayerShape(*_sizes(sizes), getattr(torch, dtype), self._device)
-                for *sizes, dtype in cache_files.read(_FILE)[self._key]
+                for *sizes, dtype in known["shapes"]
             ]
+            lean = known["lean"] is True
         except (LookupError, TypeError, AttributeError, ValueError):
             return None
-        return known if len(known) == layers else None
+        return Outcome(shapes, lean) if len(shapes) == layers else None
 
-    def keep(self, shapes: list[LayerShape]) -> None:
+    def keep(self, outcome: Outcome) -> None:
         """The model was tried with success."""
-        if self._key is None or any(shape.device != self._device for shape in shapes):
+        if self._key is None or any(shape.device != self._device for shape in outcome.shapes):
             return
         found = cache_files.read(_FILE)
         known = found if isinstance(found, dict) else {}
-        known[self._key] = [
-            [*shape[:3], str(shape.dtype).removeprefix("torch.")] for shape in shapes
-        ]
+        shapes = [[*s[:3], str(s.dtype).removeprefix("torch.")] for s in outcome.shapes]
+        known[self._key] = {"shapes": shapes, "lean": outcome.lean}
         cache_files.write(_FILE, dict(list(known.items())[-_MOST_MODELS:]))
 
 
@@ -78,7 +91,8 @@ def _key(loaded: LoadedModel) -> str | None:
     """Tells all that decides from anything else; None where that cannot be said."""
     if loaded.quantization != "none":
         return None
-    kinds = {type(module) for module in loaded.model.modules()}
+    modules = list(loaded.model.modules())
+    kinds = {type(module) for module in modules}
     try:
         sources = {str(sys.modules[kind.__module__].__file__) for kind in kinds}
         parts = [
@@ -86,6 +100,7 @@ def _key(loaded: LoadedModel) -> str | None:
             sorted(f"{kind.__module__}.{kind.__qualname__}" for kind in kinds),
             cache_files.fingerprint(Path(__file__).parent, *map(Path, sorted(sources))),
             [version(), torch.__version__, loaded.device, str(loaded.dtype)],
+            sum("forward" in vars(module) for module in modules),  # those that were packed
         ]
         return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
     except Exception:

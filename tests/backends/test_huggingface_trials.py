@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
 
-from hybridd.backends.huggingface import batch, cache_files, known_shapes
+from hybridd.backends.huggingface import batch, cache_files, trials
 from hybridd.backends.huggingface.batch import BatchSession
 from hybridd.backends.huggingface.engine import HuggingFaceEngine
 from tests.make_transformers import make
@@ -24,7 +24,7 @@ GREEDY = {"temperature": 0, "max_tokens": 12, "ignore_eos": True}
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file, of a cache of this test's own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "hybridd" / "huggingface-shapes.json"
+    return tmp_path / "cache" / "hybridd" / "huggingface-trials.json"
 
 
 @pytest.fixture
@@ -99,9 +99,9 @@ def test_a_change_of_the_libraries_is_tried(
 ) -> None:
     text(llama)
     if name == "version":
-        monkeypatch.setattr(known_shapes, "version", lambda: "transformers 9")
+        monkeypatch.setattr(trials, "version", lambda: "transformers 9")
     else:
-        monkeypatch.setattr(known_shapes.torch, "__version__", "2.99.0")
+        monkeypatch.setattr(trials.torch, "__version__", "2.99.0")
     text(llama)
     assert len(tried) == 2
 
@@ -132,9 +132,9 @@ def test_a_configuration_that_cannot_be_told_is_tried(llama: Path, tried: list[s
     loaded = engine._loaded
     assert loaded is not None
     loaded.model.config.something = object()
-    shapes = known_shapes.KnownShapes(loaded)
-    shapes.keep([])
-    assert shapes.find(0) is None
+    known = trials.Trials(loaded)
+    known.keep(trials.Outcome([], False))
+    assert known.find(0) is None
 
 
 @pytest.mark.parametrize(
@@ -160,8 +160,8 @@ def test_shapes_that_are_none_are_found_out_anew(
 ) -> None:
     answer = text(llama)
     good = json.loads(kept.read_text())
-    assert [len(known) for known in good.values()] == [3]
-    kept.write_text(json.dumps(dict.fromkeys(good, shapes)))
+    assert [len(known["shapes"]) for known in good.values()] == [3]
+    kept.write_text(json.dumps({key: {"shapes": shapes, "lean": False} for key in good}))
     assert text(llama) == answer
     assert len(tried) == 2
     assert json.loads(kept.read_text()) == good
@@ -180,7 +180,7 @@ def test_a_broken_file_is_replaced(llama: Path, tried: list[str], kept: Path, co
 def test_the_oldest_models_are_forgotten(
     llama: Path, tried: list[str], kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(known_shapes, "_MOST_MODELS", 2)
+    monkeypatch.setattr(trials, "_MOST_MODELS", 2)
     for dtype in ("float32", "bfloat16", "float16"):
         text(llama, dtype=dtype)
     assert len(json.loads(kept.read_text())) == 2
