@@ -20,7 +20,7 @@ from hybridd.backends.gguf.library import llama
 from hybridd.backends.huggingface.library import torch
 from hybridd.backends.huggingface.sampling import (
     Sampler,
-    apply_bias,
+    apply_biases,
     apply_penalties,
     candidates,
     choose,
@@ -110,7 +110,9 @@ def test_biases_are_the_same() -> None:
     native_sampler._change(expected.numpy())
     native_sampler.close()
     ends = dict.fromkeys(Vocabulary().end_tokens, -math.inf)
-    got = apply_bias(torch.tensor(logits), {**options.logit_bias, **ends}).tolist()
+    bias = {**options.logit_bias, **ends}
+    other, got = apply_biases(torch.tensor([logits, logits]), [{}, bias]).tolist()
+    assert other == pytest.approx(logits)
     assert got == pytest.approx(expected.tolist())
     assert got[3] == got[7] == got[6] == -math.inf
 
@@ -129,6 +131,24 @@ def test_greedy_takes_the_likeliest_and_ignore_eos_never_an_end() -> None:
     assert sampler(temperature=0).sample(logits) == 7
     assert sampler(temperature=0, ignore_eos=True).sample(logits) == 9
     assert logits[7] == 5.0
+
+
+def test_rows_are_adjusted_each_by_its_own_options() -> None:
+    """Together as alone, in 16 bits too, and what came in stays as it was."""
+    rows = torch.randn(5, SIZE).bfloat16()
+    before = rows.clone()
+    options: list[dict[str, Any]] = [
+        {"temperature": 0},
+        {"temperature": 0, "ignore_eos": True, "logit_bias": {"4": 9.0, "999": 99.0}},
+        {"temperature": 0, "repeat_penalty": 1.9, "presence_penalty": 1.5},
+        {"temperature": 0.9, "seed": 3, "logit_bias": {"1": -5.0}, "frequency_penalty": 1.0},
+        {"temperature": 0.9, "seed": 3, "ignore_eos": True},
+    ]
+    together = choose([sampler(**one) for one in options], rows)
+    alone = [sampler(**one).sample(row) for one, row in zip(options, rows, strict=True)]
+    assert together == alone
+    assert together[1] == 4
+    assert torch.equal(rows, before)
 
 
 def test_draws_have_the_probabilities_that_they_should() -> None:

@@ -63,11 +63,19 @@ class Sampler:
         """How many of the likeliest tokens it looks at; 0 is all."""
         return self._options.top_k
 
-    def adjusted(self, logits: Any) -> Any:
-        """The logits of one position with biases and penalties; what came in is left alone."""
-        if self._plain:
-            return logits
-        return apply_penalties(apply_bias(logits.float(), self._bias), self._window, self._options)
+    @property
+    def bias(self) -> Mapping[int, float]:
+        """What is added to the logits of tokens."""
+        return self._bias
+
+    @property
+    def plain(self) -> bool:
+        """Whether it takes the logits as they are."""
+        return self._plain
+
+    def penalized(self, logits: Any) -> Any:
+        """The logits of one position with the penalties; what came in is left alone."""
+        return apply_penalties(logits, self._window, self._options)
 
     def draw(self, values: Any, ids: Any) -> int:
         """Draw from the likeliest adjusted logits, in descending order; see `choose`."""
@@ -110,13 +118,13 @@ def choose(samplers: Sequence[Sampler], logits: Any) -> list[int]:
 
     `NOT_FINITE` where a row holds no numbers that a token could be chosen by.
     """
-    rows = [sampler.adjusted(row) for sampler, row in zip(samplers, logits, strict=True)]
+    adjusted = _adjusted(samplers, logits)
     made = [0] * len(samplers)
     greedy = [i for i, sampler in enumerate(samplers) if sampler.greedy]
     if greedy:
-        stacked = _stacked(rows, greedy, logits)
-        tokens = likeliest(stacked)
-        chosen = stacked[range(len(tokens)), tokens].isfinite().tolist()
+        rows = _rows(adjusted, greedy)
+        tokens = likeliest(rows)
+        chosen = rows[range(len(tokens)), tokens].isfinite().tolist()
         for i, token, fine in zip(greedy, tokens, chosen, strict=True):
             made[i] = token if fine else NOT_FINITE
     by_count: dict[int, list[int]] = {}
@@ -125,7 +133,7 @@ def choose(samplers: Sequence[Sampler], logits: Any) -> list[int]:
             count = sampler.top_k if 0 < sampler.top_k < logits.shape[-1] else logits.shape[-1]
             by_count.setdefault(count, []).append(i)
     for count, members in by_count.items():
-        values, ids = top(_stacked(rows, members, logits), count)
+        values, ids = top(_rows(adjusted, members), count)
         for i, value, id_ in zip(members, values.float(), ids, strict=True):
             made[i] = samplers[i].draw(value, id_)
     for sampler, token in zip(samplers, made, strict=True):
@@ -134,13 +142,19 @@ def choose(samplers: Sequence[Sampler], logits: Any) -> list[int]:
     return made
 
 
-def _stacked(rows: Sequence[Any], chosen: Sequence[int], logits: Any) -> Any:
-    """The chosen rows as one tensor: the logits themselves where nothing was adjusted."""
-    if len(chosen) == len(rows) and all(
-        row.data_ptr() == plain.data_ptr() for row, plain in zip(rows, logits, strict=True)
-    ):
+def _adjusted(samplers: Sequence[Sampler], logits: Any) -> Any:
+    """The logits with each row's biases and penalties; what came in is left alone."""
+    if all(sampler.plain for sampler in samplers):
         return logits
-    return torch.stack([rows[i].float() for i in chosen])
+    made = apply_biases(logits, [sampler.bias for sampler in samplers])
+    for i, sampler in enumerate(samplers):
+        if (changed := sampler.penalized(row := made[i])) is not row:
+            made[i] = changed
+    return made
+
+
+def _rows(logits: Any, chosen: Sequence[int]) -> Any:
+    return logits if len(chosen) == len(logits) else logits[list(chosen)]
 
 
 def likeliest(logits: Any) -> list[int]:
@@ -175,14 +189,23 @@ def _without_penalties(options: GenerationOptions) -> bool:
     return penalties == (1.0, 0.0, 0.0)
 
 
-def apply_bias(logits: Any, bias: Mapping[int, float]) -> Any:
-    """The logits with each token's bias added; tokens beyond the vocabulary have none."""
-    known = {token: value for token, value in bias.items() if 0 <= token < logits.shape[-1]}
-    if not known:
-        return logits
-    logits = logits.clone()
-    logits[list(known)] += torch.tensor(list(known.values()), device=logits.device)
-    return logits
+def apply_biases(logits: Any, biases: Sequence[Mapping[int, float]]) -> Any:
+    """Logits, `[rows, vocabulary]`, with the biases of each row's tokens added, in 32 bits.
+
+    Tokens beyond the vocabulary have none.
+    """
+    size = logits.shape[-1]
+    added = [
+        (row, token, value)
+        for row, bias in enumerate(biases)
+        for token, value in bias.items()
+        if 0 <= token < size
+    ]
+    made = torch.empty(logits.shape, dtype=torch.float32, device=logits.device).copy_(logits)
+    if added:
+        rows, tokens, values = zip(*added, strict=True)
+        made[list(rows), list(tokens)] += torch.tensor(values, device=logits.device)
+    return made
 
 
 def apply_penalties(logits: Any, window: Sequence[int], options: GenerationOptions) -> Any:
