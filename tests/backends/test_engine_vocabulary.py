@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 pytest.importorskip("torch", reason="torch is not installed")
@@ -69,6 +69,8 @@ def sentencepiece_like() -> Vocabulary:
     return Vocabulary(wrapped, len(names))
 
 
+@example(" !")
+@example("it 's so , isn 't it ?")
 @given(text=st.text(max_size=40))
 def test_pieces_of_a_byte_level_text_are_the_text(
     native: Tokenizer, byte_level: Vocabulary, text: str

@@ -35,6 +35,7 @@ class Vocabulary:
     def __init__(self, vocab: Any) -> None:
         self.native = vocab
         self.vocab_size = int(llama.llama_vocab_n_tokens(vocab))
+        self._byte_level = int(llama.llama_vocab_type(vocab)) == llama.LLAMA_VOCAB_TYPE_BPE
         bos = int(llama.llama_vocab_bos(vocab))
         wanted = llama.llama_vocab_get_add_bos(vocab) and bos != _NULL_TOKEN
         self.prefix: Sequence[int] = (bos,) if wanted else ()
@@ -56,6 +57,10 @@ class Vocabulary:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """See `prompts.Tokenizer`."""
+        if self._byte_level:
+            # llama.cpp would take out spaces before punctuation, which are the text's own.
+            made = b"".join(self._piece(token, special=True) for token in tokens)
+            return made.decode("utf-8", "replace")
         array = (llama.llama_token * len(tokens))(*tokens)
         room = 16 * len(tokens) + 16
         while True:
@@ -69,13 +74,16 @@ class Vocabulary:
 
     def piece(self, token: int) -> bytes:
         """The bytes that a generated token adds to the text; none for a control token."""
+        return self._piece(token, special=False)
+
+    def _piece(self, token: int, *, special: bool) -> bytes:
         size = llama.llama_token_to_piece(
-            self.native, token, self._buffer, len(self._buffer), 0, False
+            self.native, token, self._buffer, len(self._buffer), 0, special
         )
         if size >= 0:
             return self._buffer.raw[:size]
         self._buffer = ctypes.create_string_buffer(-size)
-        return self.piece(token)
+        return self._piece(token, special=special)
 
     def name(self, token: int) -> str:
         """A token's string in the vocabulary, by which special tokens are known."""
