@@ -50,6 +50,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}},
     ),
     "mamba": ("Mamba", {"state_size": 8}),
+    "rwkv": ("Rwkv", {"attention_hidden_size": 48, "context_length": 512, "rescale_every": 1}),
 }
 
 

@@ -22,6 +22,7 @@ from hybridd.backends.huggingface.classes import AutoModelForCausalLM
 from hybridd.backends.huggingface.engine import HuggingFaceEngine
 from hybridd.backends.huggingface.library import torch
 from hybridd.backends.huggingface.memory import mapped_alone
+from hybridd.backends.huggingface.stand_in import StandIn
 from tests.make_transformers import make
 from tests.support_models import ask, ignore_progress, spec_for
 
@@ -67,6 +68,44 @@ def test_packed_layers_compute_the_same(path: Path) -> None:
     assert table_bytes(model) <= mapped(path) <= table_bytes(model) + 2 * 4096
     assert float((logits - expected).norm() / expected.norm()) < 0.02
     assert model.dtype is torch.bfloat16
+
+
+@pytest.mark.parametrize("family", ["mamba", "rwkv"])
+def test_models_that_take_weights_themselves_compute_the_same(tmp_path: Path, family: str) -> None:
+    made = make(family, tmp_path, dtype="bfloat16")
+    ids = torch.arange(100, 109)[None]
+    logits = []
+    with torch.inference_mode():
+        for packed in (False, True):
+            # Each afresh: RWKV changes its weights in the first pass.
+            model = AutoModelForCausalLM.from_pretrained(str(made), dtype=torch.bfloat16).eval()
+            if packed:
+                packing.pack(model, ignore_progress)
+            logits.append(model(input_ids=ids, use_cache=False).logits.float())
+    expected, got = logits
+    assert float((got - expected).norm() / expected.norm()) < 0.02
+
+
+def test_a_weight_that_is_asked_for_is_what_it_was() -> None:
+    model = Parts()
+    layers = dict(model.named_children())
+    rows = torch.randn(1, 3, 64, dtype=torch.bfloat16)
+    with torch.inference_mode():
+        weights = {name: layer.weight.clone() for name, layer in layers.items()}
+        expected = {name: layer(rows) for name, layer in layers.items()}
+        packing.pack(model, ignore_progress)
+        for layer in layers.values():
+            assert (layer.weight.dtype, layer.weight.device.type) == (torch.bfloat16, "cpu")
+            assert isinstance(layer.weight, StandIn)
+        for name in ("k_proj", "o_proj"):
+            taken = layers[name].weight
+            assert torch.equal(taken @ rows[0, 0], weights[name] @ rows[0, 0])
+            taken.mul_(2)
+            layers[name].bias.mul_(2)
+            expected[name] = 2 * expected[name]
+            assert not isinstance(layers[name].weight, StandIn)
+        for name, layer in layers.items():
+            torch.testing.assert_close(layer(rows), expected[name], rtol=0.02, atol=0.02)
 
 
 def test_packing_is_up_to_the_mmap_option(path: Path) -> None:
@@ -170,6 +209,20 @@ Crossing.__module__ = Parts.__module__
 
 class Foreign(Parts):
     pass
+
+
+class Stack(torch.nn.Sequential):  # type: ignore[misc] # torch is untyped here
+    def get_input_embeddings(self) -> None:
+        return None
+
+
+def test_threads_that_pack_compute_alone() -> None:
+    """Else each has as many threads of OpenMP as there are cores, thousands on a large machine."""
+    model = Stack(*(torch.nn.Linear(1024, 1024, dtype=torch.bfloat16) for _ in range(40)))
+    seen = []
+    before = len(os.listdir("/proc/self/task"))
+    packing.pack(model, lambda *_: seen.append(len(os.listdir("/proc/self/task"))))
+    assert before < max(seen) <= before + usable_cores()
 
 
 def fused(model: Any) -> set[str]:

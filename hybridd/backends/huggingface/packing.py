@@ -20,6 +20,7 @@ from hybridd.backends.cpu import usable_cores
 
 from .library import torch
 from .memory import give_back_memory, mapped_alone
+from .stand_in import StandIn
 
 # Below this it would take longer than it is worth: such a model computes in no time.
 _SMALL_BYTES = 32 * 1024 * 1024
@@ -61,6 +62,8 @@ def pack(model: Any, report: Report) -> None:
             done += len(group)
         table: Any = getattr(model.get_input_embeddings(), "weight", None)
         for parameter in model.parameters():
+            if isinstance(parameter, StandIn):
+                continue
             # The last ones that hold the mapped files open.
             alone = mapped_alone(parameter.data) if parameter is table else None
             parameter.data = parameter.data.clone() if alone is None else alone
@@ -84,7 +87,8 @@ def _packed(groups: list[list[Any]]) -> Iterator[Iterator[Any]]:
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    pool = ThreadPoolExecutor(usable_cores(), "packing")
+    # Each thread of this pool would have a team of its own, of as many threads as there are cores.
+    pool = ThreadPoolExecutor(usable_cores(), "packing", torch.set_num_threads, (1,))
     try:
         yield pool.map(packed, groups)
     finally:
@@ -96,16 +100,21 @@ def _replace(group: list[Any], packed: Any) -> None:
     """Have layers compute by their packed weights, and forget the others."""
     biases = [module.bias for module in group if module.bias is not None]
     bias = torch.cat([one.detach() for one in biases]) if biases else None
+    sizes = [module.out_features for module in group]
     if len(group) == 1:
         group[0].forward = functools.partial(_linear, packed, bias)
     else:
-        fused = Fused(packed, bias, [module.out_features for module in group])
+        fused = Fused(packed, bias, sizes)
         for place, module in enumerate(group):
             module.forward = functools.partial(fused.part, place)
-    for module in group:
-        # What asks a layer for its dtype still gets it.
-        empty = torch.empty(0, dtype=module.weight.dtype)
-        module.weight = torch.nn.Parameter(empty, requires_grad=False)
+    for place, module in enumerate(group):
+        StandIn(module, functools.partial(_unpacked, packed, sizes, place))
+
+
+def _unpacked(packed: Any, sizes: list[int], place: int) -> Any:
+    """The weight of one of the layers that were packed together, as it was."""
+    whole = packed.to_dense()
+    return whole if len(sizes) == 1 else whole.split(sizes)[place].clone()
 
 
 class Fused:
