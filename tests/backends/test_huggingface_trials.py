@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
 
+from hybridd.backends.api import LoadSpec
 from hybridd.backends.huggingface import batch, cache_files, trials
 from hybridd.backends.huggingface.batch import BatchSession
 from hybridd.backends.huggingface.engine import HuggingFaceEngine
@@ -93,6 +94,27 @@ def test_a_change_of_the_sources_is_tried(
     assert Path(batch.__file__).parent in looked_at
 
 
+def test_other_weights_of_the_same_configuration_are_tried(llama: Path, tried: list[str]) -> None:
+    """Code that is not known here may show only with weights that are not zero."""
+    for identity in ("before", "after", "before", "after"):
+        engine = HuggingFaceEngine()
+        spec = {**spec_for(llama, "huggingface"), "identity": identity}
+        engine.load(cast("LoadSpec", spec), ignore_progress)
+        engine.close()
+    assert len(tried) == 2
+
+
+def test_sources_of_base_classes_and_shared_functions_are_looked_at(
+    llama: Path, tried: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With transformers out of a checkout these change while its version stays."""
+    looked_at: list[Path] = []
+    monkeypatch.setattr(cache_files, "fingerprint", lambda *paths: looked_at.extend(paths))
+    text(llama)
+    names = {source.name for source in looked_at}
+    assert {"modeling_llama.py", "modeling_utils.py", "cache_utils.py", "masking_utils.py"} <= names
+
+
 @pytest.mark.parametrize("name", ["version", "torch"])
 def test_a_change_of_the_libraries_is_tried(
     llama: Path, tried: list[str], monkeypatch: pytest.MonkeyPatch, name: str
@@ -145,6 +167,7 @@ def test_a_configuration_that_cannot_be_told_is_tried(llama: Path, tried: list[s
         [[2, 16, 16, "float32"]],
         [[2, 16, 16, "float32"]] * 4,
         [[2, 16, 16, "bfloat17"]] * 3,
+        [[2, 16, 16, "nn"]] * 3,
         [[2, 16, 16]] * 3,
         [[2, 16, 16, 16, "float32"]] * 3,
         [[0, 16, 16, "float32"]] * 3,

@@ -54,6 +54,7 @@ class LoadedModel:
         weights_bytes: Bytes of all weights in memory, shared ones once.
         pictures: Reads them, where the model and what is installed allow it.
         pictures_problem: Why a model that is made for pictures does not read them here.
+        identity: Names this state of its files.
     """
 
     model: Any
@@ -67,6 +68,7 @@ class LoadedModel:
     weights_bytes: int
     pictures: PictureReader | None = None
     pictures_problem: Unsupported | None = None
+    identity: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,7 @@ def load(
         weights_bytes=opened.weights_bytes,
         pictures=pictures,
         pictures_problem=problem,
+        identity=spec["identity"],
     )
 
 

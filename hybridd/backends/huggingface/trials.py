@@ -1,8 +1,9 @@
 """How models were found to be served in the trials of earlier loads; on disk, for the next one.
 
 Trying whether rows can share forward passes takes three passes over all weights, a sixth of a load.
-The outcome is the code's, not the weights': it is the same until the configuration, the libraries
-or the modules' sources change. Quantized models are tried each time, for there the numbers decide.
+The outcome is the same until the model's files, the libraries or the modules' sources change. Other
+weights are tried anew, whatever the code is: where they are zero a trial sees less. Quantized
+models are tried each time, for there rounding decides.
 """
 
 from __future__ import annotations
@@ -20,6 +21,13 @@ from .loading import LoadedModel
 
 _FILE = "huggingface-trials.json"
 _MOST_MODELS = 100
+# Of transformers: what its models' modules leave to functions.
+_FUNCTIONS = (
+    "cache_utils",
+    "integrations.sdpa_attention",
+    "masking_utils",
+    "modeling_rope_utils",
+)
 
 
 class Outcome(NamedTuple):
@@ -56,7 +64,7 @@ class Trials:
         try:
             known = cache_files.read(_FILE)[self._key]
             shapes = [
-                LayerShape(*_sizes(sizes), getattr(torch, dtype), self._device)
+                LayerShape(*_sizes(sizes), _dtype(dtype), self._device)
                 for *sizes, dtype in known["shapes"]
             ]
             lean = known["lean"] is True
@@ -87,6 +95,18 @@ def _sizes(values: list[Any]) -> tuple[int, int, int]:
     return heads, key_dim, value_dim
 
 
+def _dtype(name: str) -> Any:
+    """torch's dtype of that name.
+
+    Raises:
+        ValueError: torch has none.
+    """
+    dtype = getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError("there is no such dtype")
+    return dtype
+
+
 def _key(loaded: LoadedModel) -> str | None:
     """Tells all that decides from anything else; None where that cannot be said."""
     if loaded.quantization != "none":
@@ -94,15 +114,27 @@ def _key(loaded: LoadedModel) -> str | None:
     modules = list(loaded.model.modules())
     kinds = {type(module) for module in modules}
     try:
-        sources = {str(sys.modules[kind.__module__].__file__) for kind in kinds}
         parts = [
             loaded.model.config.to_json_string(use_diff=False),
             sorted(f"{kind.__module__}.{kind.__qualname__}" for kind in kinds),
-            cache_files.fingerprint(Path(__file__).parent, *map(Path, sorted(sources))),
-            [version(), torch.__version__, loaded.device, str(loaded.dtype)],
+            cache_files.fingerprint(Path(__file__).parent, *_sources(kinds)),
+            [loaded.identity, version(), torch.__version__, loaded.device, str(loaded.dtype)],
             sum("forward" in vars(module) for module in modules),  # those that were packed
         ]
         return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
     except Exception:
         # The configuration may be of a model's own code, which raises what it likes.
         return None
+
+
+def _sources(kinds: set[type]) -> list[Path]:
+    """The files with the code of classes, and of what they are made of and call.
+
+    Raises:
+        LookupError, AttributeError: A class is from no file.
+    """
+    files = {str(sys.modules[kind.__module__].__file__) for kind in kinds}
+    names = {base.__module__ for kind in kinds for base in kind.__mro__}
+    names.update(f"transformers.{name}" for name in _FUNCTIONS)
+    more = (getattr(sys.modules.get(name), "__file__", None) for name in names)
+    return [Path(file) for file in sorted(files.union(filter(None, more)))]
