@@ -138,7 +138,10 @@ def test_a_broken_file_is_replaced(sources: Sources, cache: Path, content: str) 
     assert sources.reads == 2
 
 
-@pytest.mark.parametrize("structure", [None, 1, [1], [[1, 2]], [["torch"]], [["a", {"b": 1}]]])
+@pytest.mark.parametrize(
+    "structure",
+    [None, 1, [1], [[1, 2]], [["torch"]], [["a", {"b": 1}]], [], [[["torch"], {"a": ["B"]}]]],
+)
 def test_a_structure_of_another_kind_is_replaced(
     sources: Sources, cache: Path, structure: object
 ) -> None:

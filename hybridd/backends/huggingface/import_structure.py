@@ -106,10 +106,12 @@ def _from_json(kept: Any, state: str) -> Structure | None:
     try:
         if kept["state"] != state:
             return None
-        return {
+        structure = {
             frozenset(needed): {module: set(names) for module, names in modules.items()}
             for needed, modules in kept["structure"]
         }
+        # Without these nothing of transformers could be imported.
+        return structure if frozenset() in structure else None
     except (ValueError, TypeError, LookupError, AttributeError):
         return None
 
