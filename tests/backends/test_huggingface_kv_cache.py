@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
 
-from hybridd.backends.huggingface import kv_cache
+from hybridd.backends.huggingface import kv_cache, memory
 from hybridd.backends.huggingface.kv_cache import KVCache, LayerShape, Row, common_prefix
 from hybridd.backends.huggingface.library import torch
 
@@ -171,7 +171,7 @@ def test_memory_that_the_system_refuses_is_a_memory_error(monkeypatch: pytest.Mo
         raise OSError(errno.ENOMEM, "no memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(kv_cache.mmap, "mmap", refused)
+        patch.setattr(memory.mmap, "mmap", refused)
         with pytest.raises(MemoryError):
             cache.ensure(1000)
     cache.give_back(row)

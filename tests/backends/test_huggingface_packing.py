@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import weakref
 from pathlib import Path
@@ -172,7 +174,7 @@ def test_all_cores_pack_and_the_model_keeps_its_threads(path: Path, threads: int
 
     engine = HuggingFaceEngine()
     facts = engine.load(spec_for(path, "huggingface", threads=threads), report)
-    assert len(packers) == usable_cores()
+    assert len(packers) == min(usable_cores(), packing._MOST_THREADS)
     assert facts["load_options"]["threads"] == torch.get_num_threads() == threads
     engine.close()
 
@@ -180,9 +182,9 @@ def test_all_cores_pack_and_the_model_keeps_its_threads(path: Path, threads: int
 class Parts(torch.nn.Module):  # type: ignore[misc] # torch is untyped here
     """Four layers, of which some are called as transformers' attention calls its own."""
 
-    def __init__(self, *, bias: bool = True, width: int = 64) -> None:
+    def __init__(self, *, bias: bool = True, width: int = 64, queries: int = 64) -> None:
         super().__init__()
-        self.q_proj = torch.nn.Linear(64, 64, bias=bias, dtype=torch.bfloat16)
+        self.q_proj = torch.nn.Linear(64, queries, bias=bias, dtype=torch.bfloat16)
         self.k_proj = torch.nn.Linear(width, 32, bias=bias, dtype=torch.bfloat16)
         self.v_proj = torch.nn.Linear(64, 16, bias=bias, dtype=torch.bfloat16)
         self.o_proj = torch.nn.Linear(64, 64, dtype=torch.bfloat16)
@@ -223,6 +225,38 @@ def test_threads_that_pack_compute_alone() -> None:
     before = len(os.listdir("/proc/self/task"))
     packing.pack(model, lambda *_: seen.append(len(os.listdir("/proc/self/task"))))
     assert before < max(seen) <= before + usable_cores()
+
+
+MEMORY = """
+import torch
+from pathlib import Path
+from hybridd.backends.huggingface import packing
+from hybridd.backends.huggingface.memory import fresh
+from tests.backends.test_huggingface_packing import Parts, Stack
+
+def private():
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) * 1024
+
+packing.usable_cores = lambda: 8
+with torch.device("meta"):
+    model = Stack(*(Parts(queries=65536) for _ in range(24)))
+state = model.state_dict()
+mapped = {name: fresh(one.numel(), one.dtype).view(one.shape) for name, one in state.items()}
+model.load_state_dict(mapped, assign=True)
+del mapped
+weights = sum(parameter.nbytes for parameter in model.parameters())
+before = private()
+packing.pack(model, lambda *_: None)
+print((private() - before) / weights)
+"""
+
+
+def test_what_layers_were_put_together_in_is_given_back() -> None:
+    """In a process of its own: what an allocator keeps is the history's."""
+    command = [sys.executable, "-c", MEMORY]
+    ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    assert float(ran.stdout) < 1.15
 
 
 def fused(model: Any) -> set[str]:

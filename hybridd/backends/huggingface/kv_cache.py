@@ -10,12 +10,12 @@ Knows no attention and no model: `attention` reads and writes the tensors.
 from __future__ import annotations
 
 import math
-import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from .library import torch
+from .memory import fresh
 
 # Cells come in steps: growing copies everything, so it should be seldom, and little enough
 # memory for many short conversations side by side.
@@ -314,12 +314,7 @@ def _zeros(size: tuple[int, ...], shape: LayerShape) -> Any:
     """
     if shape.device.type != "cpu":
         return torch.zeros(size, dtype=shape.dtype, device=shape.device)
-    try:
-        count = math.prod(size) * shape.dtype.itemsize
-        pages = mmap.mmap(-1, count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    except OSError as exc:
-        raise MemoryError("there is no memory for more cells") from exc
-    return torch.frombuffer(pages, dtype=shape.dtype).view(size)
+    return fresh(math.prod(size), shape.dtype).view(size)
 
 
 def _rounded(cells: int) -> int:

@@ -11,6 +11,25 @@ from typing import Any
 from .library import torch
 
 
+def fresh(count: int, dtype: Any) -> Any:
+    """That many zeros, of which a page takes memory once it is written to.
+
+    All of it is the system's again when the tensor is gone; what comes from the C library may stay
+    with the thread that had it.
+
+    Raises:
+        MemoryError: There is not enough.
+    """
+    if not count:
+        return torch.zeros(0, dtype=dtype)
+    try:
+        size = count * dtype.itemsize
+        pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as exc:
+        raise MemoryError("there is no memory for more numbers") from exc
+    return torch.frombuffer(pages, dtype=dtype)
+
+
 def mapped_alone(tensor: Any) -> Any | None:
     """The same numbers out of the same file, in a mapping that holds nothing else.
 

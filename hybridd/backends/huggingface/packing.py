@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from hybridd.backends.api import Report
 from hybridd.backends.cpu import usable_cores
 
 from .library import torch
-from .memory import give_back_memory, mapped_alone
+from .memory import fresh, give_back_memory, mapped_alone
 from .stand_in import StandIn
 
 # Below this it would take longer than it is worth: such a model computes in no time.
@@ -29,6 +30,8 @@ _SMALL_BYTES = 32 * 1024 * 1024
 # that packs would need as much memory besides.
 _SAME_ROWS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 _FUSED_BYTES = 32 * 1024 * 1024
+# Each may take as much as the largest layers that are put together. More would wait for memory.
+_MOST_THREADS = 16
 # With one of these an attention may look at something else than what it asks with.
 _OTHER_ROWS = {"key_value_states", "encoder_hidden_states", "cross_attention_states"}
 
@@ -78,22 +81,34 @@ def _packed(groups: list[list[Any]]) -> Iterator[Iterator[Any]]:
     A group is one thread's: most of the time goes into touching new memory, where threads that
     share a layer wait for each other.
     """
+    numbers = max((_numbers(group) for group in groups if len(group) > 1), default=0)
+    room = threading.local()  # each thread's, to put layers together in
 
     def packed(group: list[Any]) -> Any:
         with torch.inference_mode():
             weights = [module.weight for module in group]
-            whole = weights[0] if len(weights) == 1 else torch.cat(weights)
+            whole = weights[0]
+            if len(weights) > 1:
+                if not hasattr(room, "numbers"):
+                    room.numbers = fresh(numbers, whole.dtype)
+                whole = room.numbers[: _numbers(group)].view(-1, whole.shape[1])
+                torch.cat(weights, out=whole)
             return torch.ops.mkldnn._reorder_linear_weight(whole, None)
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    # Each thread of this pool would have a team of its own, of as many threads as there are cores.
-    pool = ThreadPoolExecutor(usable_cores(), "packing", torch.set_num_threads, (1,))
+    count = min(usable_cores(), _MOST_THREADS)
+    # Each thread would have a team of its own, of as many threads as there are cores.
+    pool = ThreadPoolExecutor(count, "packing", torch.set_num_threads, (1,))
     try:
         yield pool.map(packed, groups)
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)
+
+
+def _numbers(group: list[Any]) -> int:
+    return sum(module.weight.numel() for module in group)
 
 
 def _replace(group: list[Any], packed: Any) -> None:
