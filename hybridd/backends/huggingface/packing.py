@@ -195,13 +195,12 @@ def _is_packed(module: Any) -> bool:
 
 def _is_fused(parent: Any, group: list[Any]) -> bool:
     """Whether layers of a module of transformers' are worth computing as one."""
-    taken = inspect.signature(parent.forward).parameters
     return (
         type(parent).__module__.startswith("transformers.models.")
         and len({module.in_features for module in group}) == 1
         and len({module.bias is None for module in group}) == 1
         and sum(module.weight.nbytes for module in group) <= _FUSED_BYTES
-        and _OTHER_ROWS.isdisjoint(taken)
+        and _OTHER_ROWS.isdisjoint(inspect.signature(parent.forward).parameters)
     )
 
 
