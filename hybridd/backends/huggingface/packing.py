@@ -20,7 +20,7 @@ from hybridd.backends.api import Report
 from hybridd.backends.cpu import usable_cores
 
 from .library import torch
-from .memory import fresh, give_back_memory, mapped_alone
+from .memory import fresh, mapped_alone
 from .stand_in import StandIn
 
 # Below this it would take longer than it is worth: such a model computes in no time.
@@ -70,7 +70,6 @@ def pack(model: Any, report: Report) -> None:
             # The last ones that hold the mapped files open.
             alone = mapped_alone(parameter.data) if parameter is table else None
             parameter.data = parameter.data.clone() if alone is None else alone
-    give_back_memory()  # of layers that were put together, before they were packed
     report("packing", total, total)
 
 
