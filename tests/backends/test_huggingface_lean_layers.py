@@ -128,6 +128,32 @@ def test_without_our_cache_a_layer_is_its_own(load: Load) -> None:
     assert torch.equal(mixed, own)
 
 
+def test_a_layer_that_lacks_a_part_leaves_all_as_they_are(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, ready = lean_layers._Lean.__init__, []
+
+    def lacking(self: Any, layer: Any) -> None:
+        if ready:
+            raise AttributeError("forward")
+        ready.append(layer)
+        made(self, layer)
+
+    monkeypatch.setattr(lean_layers._Lean, "__init__", lacking)
+    engine = load("llama")
+    assert not any(lean(engine))
+    assert engine._session is not None
+    assert engine._session.reason is None
+
+
+def test_a_session_can_be_closed_twice(load: Load) -> None:
+    engine = load("llama")
+    session: Any = engine._session
+    session.close()
+    session.close()
+    assert not any(lean(engine))
+
+
 @pytest.mark.parametrize("how", ["other numbers", "an exception"])
 def test_layers_that_fail_the_trial_are_given_back(
     load: Load, how: str, monkeypatch: pytest.MonkeyPatch

@@ -153,17 +153,17 @@ class BatchSession(Session):
 
     def _make_lean(self, shapes: list[LayerShape], expected: list[Any]) -> None:
         """Call the layers in fewer steps, where that gives the same numbers."""
-        self._restore = lean_layers.replace(self._model)
-        if self._restore is None:
-            return
         try:
+            self._restore = lean_layers.replace(self._model)
+            if self._restore is None:
+                return
             made = [logits for logits, _ in self._try(shapes)]
             equal = all(map(torch.equal, made, expected))
         except Exception as exc:
             # What was taken for a layer of the common kind may be anything.
             print(f"layers stay as they are ({type(exc).__name__})", flush=True)
             equal = False
-        if not equal:
+        if not equal and self._restore is not None:
             self._restore()
             self._restore = None
 

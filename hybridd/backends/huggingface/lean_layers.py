@@ -46,12 +46,13 @@ def replace(model: Any) -> Callable[[], None] | None:
     layers = [layer for layer in model.modules() if _is_common(layer)]
     if not layers:
         return None
-    for layer in layers:
-        layer.forward = _Lean(layer)
+    made = [_Lean(layer) for layer in layers]  # all, or none where one is of another kind after all
+    for layer, lean in zip(layers, made, strict=True):
+        layer.forward = lean
 
     def restore() -> None:
         for layer in layers:
-            del layer.forward
+            vars(layer).pop("forward", None)
 
     return restore
 
