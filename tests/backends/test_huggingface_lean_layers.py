@@ -201,6 +201,20 @@ def test_code_that_names_something_else_is_of_another_kind(load: Load) -> None:
     layer.self_attn.q_norm = layer.input_layernorm  # which the code does not call
     assert not lean_layers._is_common(layer)
     del layer.self_attn.q_norm
+
+    class More(attending):  # type: ignore[misc, valid-type]
+        def forward(self, hidden_states: Any, attn_scale: Any = 1, **more: Any) -> Any:
+            return attending.forward(self, hidden_states * attn_scale, **more)
+
+    layer.self_attn.__class__ = More
+    assert not lean_layers._is_common(layer)
+    layer.self_attn.__class__ = attending
+    hook = layer.input_layernorm.register_forward_hook(lambda *_: None)
+    assert not lean_layers._is_common(layer)
+    hook.remove()
+    layer.mlp.forward = layer.mlp.forward
+    assert not lean_layers._is_common(layer)
+    del layer.mlp.forward
     layer.forward = layer.forward  # somebody's hook
     assert not lean_layers._is_common(layer)
     del layer.forward

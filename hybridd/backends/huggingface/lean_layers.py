@@ -33,6 +33,11 @@ _BESIDE = {
     *("sliding_window", "getattr", "get_interface", "_attn_implementation"),
     *("ALL_ATTENTION_FUNCTIONS", "eager_attention_forward"),
 }
+# What it is given.
+_PARAMETERS = {
+    *("self", "hidden_states", "position_embeddings", "attention_mask", "past_key_values"),
+    "kwargs",
+}
 _ROTARY = {"unsqueeze", "rotate_half"}
 _ROTATE = {"shape", "torch", "cat"}
 
@@ -153,12 +158,26 @@ def _is_common(layer: Any) -> bool:
         and _names(type(mlp).forward) == _MLP
         and named >= _ATTENTION
         and named - _ATTENTION <= _BESIDE
+        and set(inspect.signature(type(attention).forward).parameters) == _PARAMETERS
         and {"q_norm", "k_norm"}.isdisjoint(named) is not hasattr(attention, "q_norm")
         and _names(rotary) == _ROTARY
         and _names(_global(rotary, "rotate_half")) == _ROTATE
         and fused(*(getattr(attention, name) for name in names)) is not None
         and "forward" not in vars(layer)
+        and not any(map(_is_changed, (attention, mlp, *_norms(layer))))
     )
+
+
+def _norms(layer: Any) -> list[Any]:
+    attention = layer.self_attn
+    found = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
+    norms = [layer.input_layernorm, layer.post_attention_layernorm, *found]
+    return [norm for norm in norms if norm is not None]
+
+
+def _is_changed(module: Any) -> bool:
+    """Whether somebody has put something in the place of a module's code, or beside it."""
+    return bool("forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks)
 
 
 def _global(function: Any, name: str) -> Any:
