@@ -9,7 +9,7 @@ reads its sources as ever.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
@@ -70,7 +70,7 @@ class Reader:
         source: Where that is from.
     """
 
-    def __init__(self, read: Any, source: Path) -> None:
+    def __init__(self, read: Callable[..., Structure], source: Path) -> None:
         self._read = read
         self._source = source
         self._models = source.parent.parent / "models"
@@ -79,7 +79,7 @@ class Reader:
     def __call__(self, module_path: Any, prefix: str | None = None) -> Structure:
         path = Path(module_path)
         if path not in (self._models, self._models / "__init__.py"):
-            return self._read(module_path, prefix)  # type: ignore[no-any-return]
+            return self._read(module_path, prefix)
         if self._structure is None:
             self._structure = self._kept()
         begin = "" if prefix is None else f"{prefix}."
@@ -93,7 +93,7 @@ class Reader:
         try:
             state = fingerprint(self._source, self._models)
         except OSError:
-            return self._read(str(self._models))  # type: ignore[no-any-return]
+            return self._read(str(self._models))
         found = _from_json(cache_files.read(_FILE), state)
         if found is None:
             found = self._read(str(self._models))

@@ -122,7 +122,7 @@ def _replace(group: list[Any], packed: Any) -> None:
         for place, module in enumerate(group):
             module.forward = functools.partial(fused.part, place)
     for place, module in enumerate(group):
-        StandIn(module, functools.partial(_unpacked, packed, sizes, place))
+        module.weight = StandIn(module, functools.partial(_unpacked, packed, sizes, place))
 
 
 def _unpacked(packed: Any, sizes: list[int], place: int) -> Any:

@@ -34,6 +34,10 @@ class Sampler:
         prompt: Its tokens, for the penalties.
         end_tokens: Never chosen under `ignore_eos`.
         entry: Makes a token's entry for `logprobs`, from its id and log probability.
+
+    Attributes:
+        bias: What is added to the logits of tokens.
+        plain: Whether it takes the logits as they are.
     """
 
     def __init__(
@@ -50,8 +54,8 @@ class Sampler:
         bias: dict[int, float] = dict(options.logit_bias)
         if options.ignore_eos:
             bias.update(dict.fromkeys(end_tokens, -math.inf))
-        self._bias = bias
-        self._plain = not bias and _without_penalties(options)
+        self.bias = bias
+        self.plain = not bias and _without_penalties(options)
 
     @property
     def greedy(self) -> bool:
@@ -62,16 +66,6 @@ class Sampler:
     def top_k(self) -> int:
         """How many of the likeliest tokens it looks at; 0 is all."""
         return self._options.top_k
-
-    @property
-    def bias(self) -> Mapping[int, float]:
-        """What is added to the logits of tokens."""
-        return self._bias
-
-    @property
-    def plain(self) -> bool:
-        """Whether it takes the logits as they are."""
-        return self._plain
 
     def penalized(self, logits: Any) -> Any:
         """The logits of one position with the penalties; what came in is left alone."""
@@ -201,7 +195,7 @@ def apply_biases(logits: Any, biases: Sequence[Mapping[int, float]]) -> Any:
         for token, value in bias.items()
         if 0 <= token < size
     ]
-    made = torch.empty(logits.shape, dtype=torch.float32, device=logits.device).copy_(logits)
+    made = logits.to(torch.float32, copy=True)
     if added:
         rows, tokens, values = zip(*added, strict=True)
         made[list(rows), list(tokens)] += torch.tensor(values, device=logits.device)

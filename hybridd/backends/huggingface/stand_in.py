@@ -37,14 +37,13 @@ class StandIn(torch.nn.Parameter):
     """
 
     def __new__(cls, module: Any, unpack: Callable[[], Any]) -> StandIn:
-        """Take the place of `module.weight`."""
+        """Make what is to take the place of `module.weight`."""
         plain = torch.empty(0, dtype=module.weight.dtype)
         made: StandIn = super().__new__(cls, plain, requires_grad=False)
         made._plain = plain
         made._unpack = unpack
         # The layer has this one: a strong reference would keep both until the next collection.
         made._module = weakref.ref(module)
-        module.weight = made
         return made
 
     def __init__(self, module: Any, unpack: Callable[[], Any]) -> None:
