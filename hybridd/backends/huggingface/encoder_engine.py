@@ -15,6 +15,7 @@ from .encoder import load_encoder
 from .library import torch, version
 from .load_options import LoadOptions
 from .loading import in_force
+from .memory import keep_memory
 from .vocabulary import Vocabulary
 
 
@@ -34,6 +35,7 @@ class EncoderEngine(ServingEngine[ActiveSequence]):
         options = LoadOptions.from_wire(spec["load_options"])
         encoder = load_encoder(spec, self._facts, options, report)
         opened = encoder.opened
+        keep_memory()
         size = int(getattr(opened.config.get_text_config(), "vocab_size", 0))
         self._serve_encoder(
             encoder, Prompts(Vocabulary(opened.tokenizer, size), None, "huggingface")

@@ -26,6 +26,7 @@ from .batch import BatchSession, NotBatchable
 from .kv_cache import Chosen, Row
 from .library import torch, version
 from .load_options import LoadOptions
+from .memory import keep_memory
 from .pace import Pace
 from .pictures import PictureVocabulary
 from .sampling import NOT_FINITE, Sampler, choose
@@ -111,6 +112,7 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
         self._embedded = embedded(loaded.model)
         prompts = _prompts(loaded)
         self._serve(prompts, context_length, session.parallel)
+        keep_memory()
         return LoadedFacts(
             engine=version(),
             context_length=context_length,
