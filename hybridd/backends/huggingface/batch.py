@@ -56,11 +56,10 @@ class BatchSession(Session):
             raise NotBatchable(f"its code does not take our cache ({type(exc).__name__})") from exc
 
     def close(self) -> None:
-        """See `Session`."""
+        """Give the model back as it was."""
         self._config._attn_implementation_internal = self._attention
         if self._restore is not None:
             self._restore()
-        super().close()
 
     # ------------------------------------------------------------------ rows
 

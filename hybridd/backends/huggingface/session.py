@@ -42,11 +42,8 @@ class Session(ABC):
         self.loaded = loaded
         self._model: Any = loaded.model
         self._device = loaded.device
-        self._abort: Callable[[], bool] | None = None
         self._keeps_logits = "logits_to_keep" in inspect.signature(self._model.forward).parameters
-        self._hooks = [
-            layer.register_forward_pre_hook(self._before_layer) for layer in _layers(self._model)
-        ]
+        self._layers = _layers(self._model)
 
     @abstractmethod
     def take(self, prompt: Sequence[int], reserved: int, adapters: Chosen = ()) -> Row | None:
@@ -80,23 +77,22 @@ class Session(ABC):
             Aborted: `abort`, which is asked before each layer, said so.
         """
 
-    def close(self) -> None:
-        """Give the model back as it was."""
-        for hook in self._hooks:
-            hook.remove()
-
     @contextmanager
     def _computing(self, abort: Callable[[], bool] | None) -> Iterator[None]:
-        self._abort = abort
+        def ask(_layer: Any, _arguments: Any) -> None:
+            assert abort is not None
+            if abort():
+                raise Aborted
+
+        # Only while they are of use: a layer with a hook takes a hundredth of a step longer.
+        asked = [] if abort is None else self._layers
+        hooks = [layer.register_forward_pre_hook(ask) for layer in asked]
         try:
             with torch.inference_mode():
                 yield
         finally:
-            self._abort = None
-
-    def _before_layer(self, _layer: Any, _arguments: Any) -> None:
-        if self._abort is not None and self._abort():
-            raise Aborted
+            for hook in hooks:
+                hook.remove()
 
 
 PROBE_TOKENS = 6
