@@ -110,6 +110,26 @@ def test_a_weight_that_is_asked_for_is_what_it_was() -> None:
             torch.testing.assert_close(layer(rows), expected[name], rtol=0.02, atol=0.02)
 
 
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("pads", [False, True])
+def test_few_rows_are_computed_as_several(
+    monkeypatch: pytest.MonkeyPatch, bias: bool, pads: bool
+) -> None:
+    monkeypatch.setattr(packing, "_PADS", pads)
+    layer = torch.nn.Linear(96, 160, bias=bias, dtype=torch.bfloat16)
+    rows = torch.randn(1, 6, 96, dtype=torch.bfloat16)
+    with torch.inference_mode():
+        expected = layer(rows)
+        packing.pack(Stack(layer), ignore_progress)
+        for count in range(7):
+            for some in (rows[:, :count], rows[0, :count], rows[:, :count].transpose(0, 1)):
+                made = layer(some)
+                assert made.shape == (*some.shape[:-1], 160)
+                flat = made.reshape(-1, 160)
+                torch.testing.assert_close(flat, expected[0, :count], rtol=0.02, atol=0.02)
+        assert layer(rows[0, 0]).shape == (160,)
+
+
 def test_packing_is_up_to_the_mmap_option(path: Path) -> None:
     whole = (path / "model.safetensors").stat().st_size
     for mmap, stays in ((None, False), (False, False), (True, True)):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import platform
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,8 @@ _SAME_ROWS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 _FUSED_BYTES = 32 * 1024 * 1024
 # Each may take as much as the largest layers that are put together. More would wait for memory.
 _MOST_THREADS = 16
+# Seen of oneDNN's products on x86-64 alone; others have ways of their own for single rows.
+_PADS = platform.machine() in ("x86_64", "AMD64")
 # With one of these an attention may look at something else than what it asks with.
 _OTHER_ROWS = {"key_value_states", "encoder_hidden_states", "cross_attention_states"}
 
@@ -205,4 +208,13 @@ def _is_fused(parent: Any, group: list[Any]) -> bool:
 
 def _linear(packed: Any, bias: Any, rows: Any) -> Any:
     # The overload by its name: finding it takes as long as a small product.
-    return torch.ops.mkldnn._linear_pointwise.default(rows, packed, bias, "none", [], "")
+    product = torch.ops.mkldnn._linear_pointwise.default
+    count = rows.shape[:-1].numel()
+    if count > 2 or not count or not _PADS:
+        return product(rows, packed, bias, "none", [], "")
+    # oneDNN reads the weights faster for four rows than for one or two, and adds up the products of
+    # a single one in another order than of several.
+    flat = rows.reshape(count, -1)
+    four = flat.expand(4, -1) if count == 1 else torch.cat((flat, flat))
+    made = product(four, packed, bias, "none", [], "")
+    return made[:count].view(*rows.shape[:-1], -1)
