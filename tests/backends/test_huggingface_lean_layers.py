@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,50 @@ def test_lean_layers_give_the_same_numbers(
         assert torch.equal(other, expected)
     texts = {ask(e, prompt="ab é世", options=GREEDY).text for e in (engine, again, plain)}
     assert len(texts) == 1
+
+
+@pytest.mark.skipif(
+    "avx512_bf16" not in Path("/proc/cpuinfo").read_text(), reason="another kind of processor"
+)
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "mistral"])
+def test_what_a_row_gets_depends_on_nobody_else(load: Load, family: str, threads: int) -> None:
+    session: Any = load(family, threads=threads, parallel=8)._session
+
+    def steps(lengths: list[int]) -> list[Any]:
+        """The first row's logits."""
+        drawn = random.Random(3)
+        rows = [session.take([number], 200) for number, _ in enumerate(lengths, 5)]
+        made = []
+        for _ in range(8):
+            works = [
+                (row, drawn.choices(range(5, 1000), k=1 if row.length else length))
+                for row, length in zip(rows, lengths, strict=True)
+            ]
+            drawn.seed(len(made))  # the first row's next token is the same in any company
+            made.append(session.forward(works)[0])
+        for row in rows:
+            session.drop(row)
+        return made
+
+    alone = steps([37])
+    for others in ([3], [90, 37], [1, 2, 3, 4, 50, 60, 70]):
+        assert all(map(torch.equal, steps([37, *others]), alone))
+
+
+def test_common_norms_are_called_in_fewer_steps(load: Load) -> None:
+    torch.manual_seed(5)
+    rows = torch.randn(1, 9, 512, dtype=torch.bfloat16)
+    with torch.inference_mode():
+        for family, fewer in (("llama", True), ("qwen3", True), ("gemma3", False)):
+            norm = layers(load(family))[0].input_layernorm
+            norm.weight.copy_(torch.randn(512))
+            lean_norm, given = lean_layers._norm(norm), rows.clone()
+            assert (lean_norm != norm.forward) is fewer
+            assert torch.equal(lean_norm(given), norm(rows))
+            assert torch.equal(given, rows)
+        exact = type(norm)(512).float()
+        assert lean_layers._norm(exact) == exact.forward
 
 
 @pytest.mark.parametrize("family", ["gemma3", "mixtral"])

@@ -8,7 +8,7 @@ slots; each chunk of a prompt attends by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from .kv_cache import KVCache, Row
@@ -21,6 +21,9 @@ _SCORES = ("position_bias", "head_mask", "alibi", "block_mask", "sinks")
 # Neighbouring rows attend in one call as long as that computes at most so many times what they
 # need: the shorter ones are masked to the longest.
 _MAX_WASTE = 1.5
+# Rows that generate look at whole lots of cells, the last ones masked: a processor adds up numbers
+# by lots, and so what a row gets does not depend on how long its neighbours are.
+_CELLS = 16
 
 
 class Work(NamedTuple):
@@ -51,6 +54,18 @@ class _Chunk(NamedTuple):
     start: int
 
 
+class _Sight(NamedTuple):
+    """The cells that a group or a chunk looks at in a layer, and what is added to their scores."""
+
+    slots: slice
+    cells: slice
+    mask: Any
+
+    def of(self, stored: Any) -> Any:
+        """These of a layer's keys or values."""
+        return stored[self.slots, :, self.cells]
+
+
 class RowsPass(Cache):  # type: ignore[misc] # transformers is untyped
     """What one forward pass does with the cache; to transformers it is the cache.
 
@@ -71,7 +86,7 @@ class RowsPass(Cache):  # type: ignore[misc] # transformers is untyped
         self._cache = cache
         self._windows = windows
         self._layer: int | None = None
-        self._masks: dict[tuple[int, int | None, Any], Any] = {}
+        self._sights: dict[tuple[int, int | None, Any], _Sight] = {}
         slots: list[int] = []
         numbers: list[int] = []
         positions: list[int] = []
@@ -94,13 +109,22 @@ class RowsPass(Cache):  # type: ignore[misc] # transformers is untyped
         self._layer = layer_idx
         stored = (self._cache.keys[layer_idx], self._cache.values[layer_idx])
         for tensor, new in zip(stored, (keys, values), strict=True):
-            if self._alone is not None:
-                slot, own = self._alone
-                tensor[slot, :, own] = new[0]
-            else:
-                slots, cells = self._place(new.device)
-                tensor[slots, :, cells] = new[0].transpose(0, 1)
+            self._write(tensor, new[0].transpose(0, 1))
         return keys, values
+
+    def update_both(self, both: Any, layer_idx: int) -> None:
+        """Write new keys and, behind these, values, `[1, tokens, 2 * heads, dim]`."""
+        self._layer = layer_idx
+        self._write(self._cache.both[layer_idx], both[0])
+
+    def _write(self, tensor: Any, new: Any) -> None:
+        """Put `[tokens, heads, dim]` into their cells."""
+        if self._alone is not None:
+            slot, own = self._alone
+            tensor[slot, :, own] = new.transpose(0, 1)
+        else:
+            slots, cells = self._place(new.device)
+            tensor[slots, :, cells] = new
 
     def _place(self, device: Any) -> tuple[Any, Any]:
         """Slots and cells of the tokens on a layer's device."""
@@ -134,42 +158,30 @@ class RowsPass(Cache):  # type: ignore[misc] # transformers is untyped
         self, i: int, query: Any, keys: Any, values: Any, window: int | None, score: _Score
     ) -> Any:
         group = self._groups[i]
-        rows, longest, shortest = len(group.lengths), max(group.lengths), min(group.lengths)
-        begin = 0 if window is None else max(0, shortest - window)
-        slots = slice(group.slot, group.slot + rows)
-        mask = None
-        if longest != shortest:
-            mask = self._mask(i, window, query, lambda: _group_mask(group, window, begin, query))
-        heads = keys.shape[1]
+        sight = self._sight(i, window, query)
         packed = query[0, :, group.first : group.last].transpose(0, 1)
-        packed = packed.reshape(rows, heads, -1, query.shape[-1])
-        made = score(packed, keys[slots, :, begin:longest], values[slots, :, begin:longest], mask)
-        return made.reshape(rows, -1, values.shape[-1])
+        packed = packed.reshape(len(group.lengths), keys.shape[1], -1, query.shape[-1])
+        made = score(packed, sight.of(keys), sight.of(values), sight.mask)
+        return made.reshape(len(group.lengths), -1, values.shape[-1])
 
     def _attend_chunk(
         self, i: int, query: Any, keys: Any, values: Any, window: int | None, score: _Score
     ) -> Any:
         chunk = self._chunks[i]
-        end = chunk.start + chunk.last - chunk.first
-        begin = 0 if window is None else max(0, chunk.start + 1 - window)
-        mask = self._mask(
-            -1 - i, window, query, lambda: _chunk_mask(chunk.start, end, begin, window, query)
-        )
-        part = slice(chunk.slot, chunk.slot + 1)
-        made = score(
-            query[:, :, chunk.first : chunk.last],
-            keys[part, :, begin:end],
-            values[part, :, begin:end],
-            mask,
-        )
-        return made[0].transpose(0, 1)
+        sight = self._sight(-1 - i, window, query)
+        tokens = query[:, :, chunk.first : chunk.last]
+        return score(tokens, sight.of(keys), sight.of(values), sight.mask)[0].transpose(0, 1)
 
-    def _mask(self, part: int, window: int | None, query: Any, make: Callable[[], Any]) -> Any:
-        """The mask of a group or chunk, made by the first layer that needs it."""
+    def _sight(self, part: int, window: int | None, query: Any) -> _Sight:
+        """Of a group, or of a chunk, whose numbers count from -1 down; the first layer makes it."""
         key = (part, window, query.device)
-        if key not in self._masks:
-            self._masks[key] = make()
-        return self._masks[key]
+        if key not in self._sights:
+            if part < 0:
+                self._sights[key] = _chunk_sight(self._chunks[-1 - part], window, query)
+            else:
+                group = self._groups[part]
+                self._sights[key] = _group_sight(group, window, self._cache.cells, query)
+        return self._sights[key]
 
 
 def _parts(works: Sequence[Work]) -> tuple[list[_Group], list[_Chunk]]:
@@ -197,14 +209,27 @@ def _fits(group: _Group, slot: int, length: int) -> bool:
     return max(lengths) * len(lengths) <= max(_MAX_WASTE * sum(lengths), 256 * len(lengths))
 
 
-def _group_mask(group: _Group, window: int | None, begin: int, query: Any) -> Any:
-    longest = max(group.lengths)
+def _group_sight(group: _Group, window: int | None, cells: int, query: Any) -> _Sight:
+    shortest, longest = min(group.lengths), max(group.lengths)
+    first = 0 if window is None else max(0, shortest - window)
+    begin = first // _CELLS * _CELLS
+    end = min(cells, -(-longest // _CELLS) * _CELLS)
+    slots = slice(group.slot, group.slot + len(group.lengths))
+    if (begin, end) == (first, shortest):
+        return _Sight(slots, slice(begin, end), None)
     lengths = torch.tensor(group.lengths, device=query.device)[:, None]
-    cells = torch.arange(begin, longest, device=query.device)[None]
-    hidden = cells >= lengths
+    numbers = torch.arange(begin, end, device=query.device)[None]
+    hidden = numbers >= lengths
     if window is not None:
-        hidden |= cells < lengths - window
-    return _additive(hidden, query)[:, None, None]
+        hidden |= numbers < lengths - window
+    return _Sight(slots, slice(begin, end), _additive(hidden, query)[:, None, None])
+
+
+def _chunk_sight(chunk: _Chunk, window: int | None, query: Any) -> _Sight:
+    end = chunk.start + chunk.last - chunk.first
+    begin = 0 if window is None else max(0, chunk.start + 1 - window)
+    mask = _chunk_mask(chunk.start, end, begin, window, query)
+    return _Sight(slice(chunk.slot, chunk.slot + 1), slice(begin, end), mask)
 
 
 def _chunk_mask(start: int, end: int, begin: int, window: int | None, query: Any) -> Any:

@@ -1,8 +1,9 @@
 """Decoder layers of the common kind in fewer calls, with the same numbers to the last bit.
 
 Beside the products of a small model a processor is busy with calling: transformers' layer makes
-some sixty calls into torch, through a dozen modules. Here queries and keys are turned together, as
-they lie behind each other already, and modules are called without their wrappers.
+some sixty calls into torch, through a dozen modules, and after each product much of what a call
+needs has left the caches. Here queries and keys are turned together, as they lie behind each other
+already, and where they lie; modules are called without their wrappers.
 
 Which layers are of that kind is told by their code, which may name nothing that is not known here,
 so that nothing depends on a position or a setting that a trial would not meet; and then by the
@@ -40,6 +41,10 @@ _PARAMETERS = {
 }
 _ROTARY = {"unsqueeze", "rotate_half"}
 _ROTATE = {"shape", "torch", "cat"}
+_NORM = {
+    *("dtype", "to", "torch", "float32", "pow", "mean", "rsqrt"),
+    *("variance_epsilon", "weight"),
+}
 
 
 def replace(model: Any) -> Callable[[], None] | None:
@@ -70,13 +75,13 @@ class _Lean:
         qkv = fused(attention.q_proj, attention.k_proj, attention.v_proj)
         assert qkv is not None
         self._own = layer.forward
-        self._before_attention = layer.input_layernorm.forward
-        self._before_mlp = layer.post_attention_layernorm.forward
+        self._before_attention = _norm(layer.input_layernorm)
+        self._before_mlp = _norm(layer.post_attention_layernorm)
         self._qkv: Fused = qkv
         self._output = attention.o_proj.forward
         self._norms = None
         if hasattr(attention, "q_norm"):
-            self._norms = attention.q_norm.forward, attention.k_norm.forward
+            self._norms = _norm(attention.q_norm), _norm(attention.k_norm)
         self._dim = attention.head_dim
         self._queries = qkv.sizes[0] // self._dim
         self._turned = (qkv.sizes[0] + qkv.sizes[1]) // self._dim
@@ -104,33 +109,49 @@ class _Lean:
                 **others,
             )
         seen = self._attend(self._before_attention(hidden_states), rows, position_embeddings)
-        hidden_states = hidden_states + seen
+        hidden_states = seen.add_(hidden_states)
         normed = self._before_mlp(hidden_states)
-        thought = self._activate(self._gate(normed)) * self._up(normed)
-        return hidden_states + self._down(thought)
+        thought = self._activate(self._gate(normed)).mul_(self._up(normed))
+        return self._down(thought).add_(hidden_states)
 
     def _attend(self, normed: Any, rows: RowsPass, position_embeddings: Any) -> Any:
         heads = self._qkv.whole(normed).view(1, normed.shape[1], -1, self._dim)
         cos, sin = _folded(rows, position_embeddings)
+        queries, keys = heads[:, :, : self._queries], heads[:, :, self._queries : self._turned]
         if self._norms is None:
-            turned = _turn(heads[:, :, : self._turned], cos, sin).transpose(1, 2)
-            queries, keys = turned[:, : self._queries], turned[:, self._queries :]
+            _turn(heads[:, :, : self._turned], cos, sin)
         else:
-            parts = heads[:, :, : self._queries], heads[:, :, self._queries : self._turned]
-            queries, keys = (
-                _turn(norm(part), cos, sin).transpose(1, 2)
-                for norm, part in zip(self._norms, parts, strict=True)
-            )
-        values = heads[:, :, self._turned :].transpose(1, 2)
-        rows.update(keys, values, self._number)
+            queries = _turn(self._norms[0](queries), cos, sin)
+            keys.copy_(_turn(self._norms[1](keys), cos, sin))
+        rows.update_both(heads[:, :, self._queries :], self._number)
+        values = heads[:, :, self._turned :]
+        queries, keys, values = (part.transpose(1, 2) for part in (queries, keys, values))
         made = rows.attend(queries, keys, values, self._scaling, None, None)
         return self._output(made.reshape(1, normed.shape[1], -1))
 
 
 def _turn(heads: Any, cos: Any, sin: Any) -> Any:
-    """Rotary embedding of `[1, tokens, heads, dim]`."""
-    half = heads.shape[-1] // 2
-    return heads * cos + torch.cat((heads[..., half:], heads[..., :half]), dim=-1) * sin
+    """Rotary embedding of `[1, tokens, heads, dim]`, in place."""
+    beside = torch.roll(heads, heads.shape[-1] // 2, -1).mul_(sin)
+    return heads.mul_(cos).add_(beside)
+
+
+def _norm(norm: Any) -> Callable[[Any], Any]:
+    """A norm's `forward`, in fewer calls where it is the common one."""
+    own: Callable[[Any], Any] = norm.forward
+    if _names(type(norm).forward) != _NORM or norm.weight.dtype is not torch.bfloat16:
+        return own
+    weight = norm.weight
+    size = torch.tensor(float(weight.shape[-1]), device=weight.device)
+    epsilon = torch.tensor(norm.variance_epsilon, dtype=torch.float32, device=weight.device)
+
+    def normed(rows: Any) -> Any:
+        wide = rows.to(torch.float32, copy=True)
+        squares = wide.square().sum(-1, keepdim=True)
+        wide *= torch.addcdiv(epsilon, squares, size).rsqrt_()
+        return wide.to(rows.dtype).mul_(weight)
+
+    return normed
 
 
 def _folded(rows: RowsPass, position_embeddings: Any) -> tuple[Any, Any]:
