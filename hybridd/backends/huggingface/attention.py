@@ -75,14 +75,13 @@ class RowsPass(Cache):  # type: ignore[misc] # transformers is untyped
         windows: Of each layer, how far back it looks; None is everything.
 
     Attributes:
-        rotary: What `lean_layers` made of the pass's rotary embeddings, beside these.
+        positions: Of the tokens.
     """
 
     def __init__(
         self, cache: KVCache, works: Sequence[Work], windows: Sequence[int | None], device: str
     ) -> None:
         super().__init__(layers=[DynamicLayer() for _ in windows])
-        self.rotary: tuple[Any, tuple[Any, Any]] | None = None
         self._cache = cache
         self._windows = windows
         self._layer: int | None = None
@@ -103,6 +102,7 @@ class RowsPass(Cache):  # type: ignore[misc] # transformers is untyped
         one = slice(numbers[0], numbers[-1] + 1)
         self._alone = (slots[0], one) if len(works) == 1 else None
         self._groups, self._chunks = _parts(works)
+        self._ends = _ends(works)
 
     def update(self, keys: Any, values: Any, layer_idx: int, *_: Any, **__: Any) -> tuple[Any, Any]:
         """Write the new keys and values, `[1, heads, tokens, dim]`, where they belong."""
@@ -142,46 +142,54 @@ class RowsPass(Cache):  # type: ignore[misc] # transformers is untyped
         window = self._windows[layer]
         stored = self._cache.keys[layer], self._cache.values[layer]
         score = _Score(scaling, softcap, sinks)
-        made = [
-            self._attend_group(i, query, *stored, window, score) for i in range(len(self._groups))
-        ]
-        for i, chunk in enumerate(self._chunks):
+        made = [self._attend_group(group, query, *stored, window, score) for group in self._groups]
+        for chunk in self._chunks:
             if chunk.start == 0 and (window is None or chunk.last - chunk.first <= window):
                 q, k, v = (part[:, :, chunk.first : chunk.last] for part in (query, keys, values))
                 made.append(score(q, k, v, None, causal=True)[0].transpose(0, 1))
             else:
-                made.append(self._attend_chunk(i, query, *stored, window, score))
-        output = made[0] if len(made) == 1 else torch.cat(made)
-        return output.unsqueeze(0)
+                made.append(self._attend_chunk(chunk, query, *stored, window, score))
+        return _joined(made)
+
+    def attend_ends(self, query: Any, scaling: float | None) -> Any:
+        """As `attend`, of the last token of each row alone."""
+        layer, self._layer = self._layer, None
+        assert layer is not None
+        stored = self._cache.keys[layer], self._cache.values[layer]
+        score, window = _Score(scaling, None, None), self._windows[layer]
+        ends = self._ends
+        return _joined([self._attend_group(end, query, *stored, window, score) for end in ends])
 
     def _attend_group(
-        self, i: int, query: Any, keys: Any, values: Any, window: int | None, score: _Score
+        self, group: _Group, query: Any, keys: Any, values: Any, window: int | None, score: _Score
     ) -> Any:
-        group = self._groups[i]
-        sight = self._sight(i, window, query)
+        sight = self._sight(group, window, query)
         packed = query[0, :, group.first : group.last].transpose(0, 1)
         packed = packed.reshape(len(group.lengths), keys.shape[1], -1, query.shape[-1])
         made = score(packed, sight.of(keys), sight.of(values), sight.mask)
         return made.reshape(len(group.lengths), -1, values.shape[-1])
 
     def _attend_chunk(
-        self, i: int, query: Any, keys: Any, values: Any, window: int | None, score: _Score
+        self, chunk: _Chunk, query: Any, keys: Any, values: Any, window: int | None, score: _Score
     ) -> Any:
-        chunk = self._chunks[i]
-        sight = self._sight(-1 - i, window, query)
+        sight = self._sight(chunk, window, query)
         tokens = query[:, :, chunk.first : chunk.last]
         return score(tokens, sight.of(keys), sight.of(values), sight.mask)[0].transpose(0, 1)
 
-    def _sight(self, part: int, window: int | None, query: Any) -> _Sight:
-        """Of a group, or of a chunk, whose numbers count from -1 down; the first layer makes it."""
-        key = (part, window, query.device)
+    def _sight(self, part: _Group | _Chunk, window: int | None, query: Any) -> _Sight:
+        """What the part looks at; the first layer that needs it makes it."""
+        key = (id(part), window, query.device)
         if key not in self._sights:
-            if part < 0:
-                self._sights[key] = _chunk_sight(self._chunks[-1 - part], window, query)
+            if isinstance(part, _Chunk):
+                self._sights[key] = _chunk_sight(part, window, query)
             else:
-                group = self._groups[part]
-                self._sights[key] = _group_sight(group, window, self._cache.cells, query)
+                self._sights[key] = _group_sight(part, window, self._cache.cells, query)
         return self._sights[key]
+
+
+def _joined(made: list[Any]) -> Any:
+    """Outputs of parts, each `[tokens, heads, dim]`, as those of the pass."""
+    return (made[0] if len(made) == 1 else torch.cat(made)).unsqueeze(0)
 
 
 def _parts(works: Sequence[Work]) -> tuple[list[_Group], list[_Chunk]]:
@@ -194,12 +202,28 @@ def _parts(works: Sequence[Work]) -> tuple[list[_Group], list[_Chunk]]:
         length = row.length + 1
         if len(tokens) > 1 or row.length == 0:
             chunks.append(_Chunk(first, last, row.slot, row.length))
-        elif groups and _fits(groups[-1], row.slot, length):
-            groups[-1] = groups[-1]._replace(last=last, lengths=[*groups[-1].lengths, length])
         else:
-            groups.append(_Group(first, last, row.slot, [length]))
+            _add(groups, _Group(first, last, row.slot, [length]))
         first = last
     return groups, chunks
+
+
+def _ends(works: Sequence[Work]) -> list[_Group]:
+    """Groups of the last tokens of all rows, where there are no others."""
+    groups: list[_Group] = []
+    for number, (row, tokens) in enumerate(works):
+        length = row.length + len(tokens)
+        _add(groups, _Group(number, number + 1, row.slot, [length]))
+    return groups
+
+
+def _add(groups: list[_Group], one: _Group) -> None:
+    """Let one row attend together with those before it, if that is worth it."""
+    last = groups[-1] if groups else None
+    if last is not None and _fits(last, one.slot, *one.lengths):
+        groups[-1] = last._replace(last=one.last, lengths=[*last.lengths, *one.lengths])
+    else:
+        groups.append(one)
 
 
 def _fits(group: _Group, slot: int, length: int) -> bool:

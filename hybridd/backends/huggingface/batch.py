@@ -6,11 +6,13 @@ kinds that are known here, and a few tokens have to give the logits that they gi
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import attention, lean_layers
+from . import attention
 from .kv_cache import Chosen, KVCache, LayerShape, Row
+from .lean_model import LeanModel, lean
 from .library import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer, torch
 from .loading import LoadedModel
 from .session import PROBE_TOKENS, Aborted, Session, close, probe_tokens
@@ -44,7 +46,7 @@ class BatchSession(Session):
         super().__init__(loaded)
         self.parallel = parallel
         self._attention = self._config._attn_implementation
-        self._restore: Callable[[], None] | None = None
+        self._lean: LeanModel | None = None
         try:
             self._cache = KVCache(self._shapes(), parallel, cells)
         except NotBatchable:
@@ -58,8 +60,6 @@ class BatchSession(Session):
     def close(self) -> None:
         """Give the model back as it was."""
         self._config._attn_implementation_internal = self._attention
-        if self._restore is not None:
-            self._restore()
 
     # ------------------------------------------------------------------ rows
 
@@ -86,13 +86,13 @@ class BatchSession(Session):
         self, works: Sequence[tuple[Row, Sequence[int]]], abort: Callable[[], bool] | None = None
     ) -> Any:
         """See `Session`."""
-        with self._computing(abort):
+        with self._computing(None if self._lean else abort):
             self._cache.ensure(max(row.length + len(tokens) for row, tokens in works))
             # Rows that generate go first and in the order of their slots: they attend together.
             order = sorted(range(len(works)), key=lambda i: _place(*works[i]))
             ordered = [attention.Work(*works[i]) for i in order]
             try:
-                logits = self._run(ordered)
+                logits = self._run(ordered, abort)
             except Aborted:
                 for row, tokens in works:
                     self._cache.clear(row, len(tokens))
@@ -104,20 +104,21 @@ class BatchSession(Session):
             row.tokens += tokens
         return logits
 
-    def _run(self, works: Sequence[attention.Work]) -> Any:
+    def _run(self, works: Sequence[attention.Work], abort: Callable[[], bool] | None) -> Any:
         rows = attention.RowsPass(self._cache, works, self._windows, self._device)
-        ids = [token for work in works for token in work.tokens]
-        ends, count = [], 0
-        for work in works:
-            count += len(work.tokens)
-            ends.append(count - 1)
-        wanted = torch.tensor(ends, device=self._device)
-        every = len(ids) == len(works)
-        keep = {"logits_to_keep": 0 if every else wanted} if self._keeps_logits else {}
+        tokens = [token for work in works for token in work.tokens]
+        ids = torch.tensor([tokens], device=self._device)
+        wanted = None
+        if len(tokens) != len(works):
+            ends = itertools.accumulate(len(work.tokens) for work in works)
+            wanted = torch.tensor([end - 1 for end in ends], device=self._device)
+        if self._lean is not None:
+            return self._lean(ids, rows, wanted, abort)
+        keep = {"logits_to_keep": 0 if wanted is None else wanted} if self._keeps_logits else {}
         attention.begin(rows)
         try:
             output = self._model(
-                input_ids=torch.tensor([ids], device=self._device),
+                input_ids=ids,
                 position_ids=rows.positions[None],
                 past_key_values=rows,
                 use_cache=True,
@@ -126,7 +127,7 @@ class BatchSession(Session):
         finally:
             attention.end()
         logits = output.logits[0]
-        return logits if every or self._keeps_logits else logits[wanted]
+        return logits if wanted is None or self._keeps_logits else logits[wanted]
 
     # ------------------------------------------------------------------ trying
 
@@ -139,7 +140,8 @@ class BatchSession(Session):
         trials = Trials(self.loaded)
         if (outcome := trials.find(len(self._windows))) is not None:
             self._config._attn_implementation_internal = attention.NAME
-            self._restore = lean_layers.replace(self._model) if outcome.lean else None
+            if outcome.lean and (found := lean(self._model)) is not None:
+                self._lean, found.narrow = found, True
             return outcome.shapes
         own, shapes = self._probe()
         self._config._attn_implementation_internal = attention.NAME
@@ -147,24 +149,26 @@ class BatchSession(Session):
         if not all(close(logits, own[ends], self.loaded.quantization) for logits, ends in expected):
             raise NotBatchable("its attention is of a kind that is not known here")
         self._make_lean(shapes, [logits for logits, _ in expected])
-        trials.keep(Outcome(shapes, self._restore is not None))
+        trials.keep(Outcome(shapes, self._lean is not None))
         return shapes
 
     def _make_lean(self, shapes: list[LayerShape], expected: list[Any]) -> None:
-        """Call the layers in fewer steps, where that gives the same numbers."""
+        """Compute in fewer calls, where that gives the same numbers."""
         try:
-            self._restore = lean_layers.replace(self._model)
-            if self._restore is None:
+            self._lean = lean(self._model)
+            if self._lean is None:
                 return
             made = [logits for logits, _ in self._try(shapes)]
             equal = all(map(torch.equal, made, expected))
+            self._lean.narrow = True
+            made = [logits for logits, _ in self._try(shapes)]
+            equal = equal and all(close(*pair, "none") for pair in zip(made, expected, strict=True))
         except Exception as exc:
-            # What was taken for a layer of the common kind may be anything.
-            print(f"layers stay as they are ({type(exc).__name__})", flush=True)
+            # What was taken for a decoder of the common kind may be anything.
+            print(f"the model is called as it is ({type(exc).__name__})", flush=True)
             equal = False
-        if not equal and self._restore is not None:
-            self._restore()
-            self._restore = None
+        if not equal:
+            self._lean = None
 
     def _probe(self) -> tuple[Any, list[LayerShape]]:
         """The model's own logits of a few tokens, and what its layers keep of a token."""

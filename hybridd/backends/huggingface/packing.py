@@ -206,9 +206,14 @@ def _is_fused(parent: Any, group: list[Any]) -> bool:
     )
 
 
+@functools.cache
+def _product() -> Any:
+    """oneDNN's product; the overload by its name, since finding it takes as long as a small one."""
+    return torch.ops.mkldnn._linear_pointwise.default
+
+
 def _linear(packed: Any, bias: Any, rows: Any) -> Any:
-    # The overload by its name: finding it takes as long as a small product.
-    product = torch.ops.mkldnn._linear_pointwise.default
+    product = _product()
     count = rows.shape[:-1].numel()
     if count > 2 or not count or not _PADS:
         return product(rows, packed, bias, "none", [], "")

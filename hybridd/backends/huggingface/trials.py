@@ -35,7 +35,7 @@ class Outcome(NamedTuple):
 
     Attributes:
         shapes: What each layer keeps of a token.
-        lean: Whether lean layers gave the same numbers.
+        lean: Whether `lean_model` gave the same numbers.
     """
 
     shapes: list[LayerShape]
