@@ -50,6 +50,25 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}},
     ),
     "mamba": ("Mamba", {"state_size": 8}),
+    "bamba": (
+        "Bamba",
+        {
+            "mamba_n_heads": 8,
+            "mamba_d_head": 12,
+            "mamba_d_state": 8,
+            "mamba_n_groups": 1,
+            "attn_layer_indices": [1],
+        },
+    ),
+    "minimax": (
+        "MiniMax",
+        {
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+            "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+        },
+    ),
+    "openai_gpt": ("OpenAIGPT", {"n_positions": 512}),
     "rwkv": ("Rwkv", {"attention_hidden_size": 48, "context_length": 512, "rescale_every": 1}),
 }
 

@@ -293,9 +293,20 @@ def test_a_cancelled_prompt_leaves_no_nan_to_others(build: Build, at_layer: bool
 # ---------------------------------------------------------------- taking turns
 
 
-@pytest.mark.parametrize("family", ["mamba", "llama_dynamic"])
-def test_what_cannot_share_takes_turns(build: Build, family: str) -> None:
+@pytest.mark.parametrize(
+    ("family", "memory"),
+    [
+        ("mamba", "GIVEN"),
+        ("llama_dynamic", "GIVEN"),
+        ("bamba", "GIVEN"),  # it has to be told where a pass begins
+        ("minimax", "OWN"),  # it refuses transformers' cache
+        ("rwkv", "OWN"),
+        ("openai_gpt", "NONE"),
+    ],
+)
+def test_what_cannot_share_takes_turns(build: Build, family: str, memory: str) -> None:
     subject = build(family, parallel=3, ubatch_size=4, context_length=300)
+    assert subject.session._memory.name == memory
     assert subject.facts["parallel"] == subject.facts["load_options"]["parallel"] == 3
     assert subject.session.reason
     texts = ["ab é世", "b a", "ab é世 and more"]

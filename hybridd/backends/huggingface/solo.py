@@ -1,10 +1,10 @@
 """Forward passes of one row each: for models that `batch` cannot serve.
 
-Any cache that transformers makes for a model will do, recurrent states included. It cannot be cut
-to a length, so that what a finished row computed is of use only to a prompt that begins with all
-of it: to the next turn of the same conversation. Some models cannot even go on with several
-tokens at a time, and some, the first GPT for one, have no memory at all: they compute the whole row
-for each of its tokens. Which is so is tried when a model is loaded.
+Any cache that transformers makes for a model will do, recurrent states included, and one that the
+model makes itself. It cannot be cut to a length, so that what a finished row computed is of use
+only to a prompt that begins with all of it: to the next turn of the same conversation. Some models
+cannot even go on with several tokens at a time, and some, the first GPT for one, have no memory at
+all: they compute the whole row for each of its tokens. Which is so is tried when a model is loaded.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from .kv_cache import Chosen, Row, common_prefix
@@ -19,13 +20,24 @@ from .library import DynamicCache, torch
 from .loading import LoadedModel
 from .session import PROBE_TOKENS, Session, close, probe_tokens
 
+# What models call their memory, the usual name last.
+_CACHE_NAMES = ("cache_params", "state", "past_key_values")
+
+
+class _Memory(Enum):
+    """Where a model's next pass finds what the passes before it computed."""
+
+    GIVEN = "in transformers' cache for its configuration"
+    OWN = "in what it makes itself in the first pass"
+    NONE = "nowhere"
+
 
 @dataclass(eq=False, slots=True)
 class SoloRow(Row):
     """A row with a cache of its own.
 
     Attributes:
-        cache: transformers' one.
+        cache: transformers' or the model's; None where there is none yet.
         broken: A pass was ended in its middle: the cache is of no use any more.
     """
 
@@ -40,7 +52,12 @@ class SoloSession(Session):
         parallel: So many rows at a time; they take turns.
         cells: For all of them.
         reason: Why rows do not share forward passes.
+
+    Attributes:
+        gives_positions: Whether a token's position is its number in the row.
     """
+
+    gives_positions = True
 
     def __init__(self, loaded: LoadedModel, parallel: int, cells: int, reason: str) -> None:
         super().__init__(loaded)
@@ -49,11 +66,11 @@ class SoloSession(Session):
         # What the next pass gets beside its tokens.
         self._extra: Mapping[str, Any] = {}
         accepted = inspect.signature(self._model.forward).parameters
-        # Recurrent models call theirs otherwise.
-        self._cache_name = "cache_params" if "cache_params" in accepted else "past_key_values"
-        # Where its code fails at a probe, whole prompts are the careful way.
-        self._remembers = self._goes_on(PROBE_TOKENS - 1, unknown=True)
-        self.divisible = self._remembers and self._goes_on(PROBE_TOKENS // 2, unknown=False)
+        named = (name for name in _CACHE_NAMES if name in accepted)
+        self._cache_name = next(named, _CACHE_NAMES[-1])
+        # Some models count from zero in each pass that says nothing else; some cannot be told.
+        told = self.gives_positions and "position_ids" in accepted
+        self._memory, self._gives_positions, self.divisible = self._found(told)
         self._limit = cells
         self._running: list[SoloRow] = []
         self._kept: list[SoloRow] = []  # the longest unused first
@@ -91,19 +108,32 @@ class SoloSession(Session):
         ((row, tokens),) = works
         assert isinstance(row, SoloRow)
         row.broken = True  # until all layers have seen the tokens
-        seen = tokens if self._remembers else [*row.tokens, *tokens]
-        logits = self._run(row.cache, seen, abort)
+        if self._memory is _Memory.NONE:
+            logits, _ = self._run(None, [*row.tokens, *tokens], 0, abort)
+        else:
+            logits, row.cache = self._run(row.cache, tokens, row.length, abort)
         row.tokens += tokens
         row.broken = False
         return logits[None]
 
-    def _run(self, cache: Any, tokens: Sequence[int], abort: Callable[[], bool] | None) -> Any:
-        keep = {"logits_to_keep": 1} if self._keeps_logits else {}
+    def _run(
+        self, cache: Any, tokens: Sequence[int], past: int, abort: Callable[[], bool] | None
+    ) -> tuple[Any, Any]:
+        """The last token's logits, and the cache for what follows, behind `past` tokens."""
+        given: dict[str, Any] = {"logits_to_keep": 1} if self._keeps_logits else {}
+        if self._memory is _Memory.NONE:
+            given["use_cache"] = False
+        else:
+            given |= {self._cache_name: cache, "use_cache": True}
+        if self._gives_positions:
+            positions = torch.arange(past, past + len(tokens), device=self._device)
+            given["position_ids"] = positions[None]
         with self._computing(abort):
             ids = torch.tensor([list(tokens)], device=self._device)
-            own = {self._cache_name: cache, "use_cache": True}
-            output = self._model(input_ids=ids, **own, **keep, **self._extra)
-            return output.logits[0, -1]
+            output = self._model(input_ids=ids, **given, **self._extra)
+            if self._memory is _Memory.OWN:
+                cache = getattr(output, self._cache_name)
+            return output.logits[0, -1], cache
 
     def _continues(self, row: Row, prompt: Sequence[int]) -> bool:
         limit = len(prompt) - 1
@@ -113,21 +143,43 @@ class SoloSession(Session):
         return SoloRow(0, cache=self._new_cache())
 
     def _new_cache(self) -> Any:
-        return DynamicCache(config=self._model.config)
+        given = self._memory is _Memory.GIVEN
+        return DynamicCache(config=self._model.config) if given else None
 
-    def _goes_on(self, at: int, *, unknown: bool) -> bool:
-        """Whether a row in two passes, the second from token `at` on, gives what one gives.
+    # ------------------------------------------------------------------ trying
+
+    def _found(self, told: bool) -> tuple[_Memory, bool, bool]:
+        """The model's memory, and whether it is told positions and goes on with several tokens.
 
         Args:
-            unknown: The answer where the model's own code, as of others, fails at it.
+            told: Whether it can be told.
+        """
+        alone = None
+        for self._gives_positions in (True, False) if told else (False,):
+            self._memory = _Memory.NONE
+            alone = self._probe() if alone is None else alone
+            for self._memory in (_Memory.GIVEN, _Memory.OWN):
+                whole = self._probe() if alone is None else alone
+                if whole is not None and self._is(self._probe(PROBE_TOKENS - 1), whole):
+                    several = self._is(self._probe(PROBE_TOKENS // 2), whole)
+                    return self._memory, self._gives_positions, several
+        # Where its code fails at any probe, that says nothing of whole prompts.
+        return (_Memory.GIVEN if alone is None else _Memory.NONE), False, False
+
+    def _probe(self, at: int = 0) -> Any | None:
+        """Logits behind a few tokens in one pass, or in two of which the second begins `at`.
+
+        Returns:
+            None where the model's own code, as of others, fails at it.
         """
         tokens = probe_tokens(self._model.config.get_text_config(decoder=True))
-        cache = self._new_cache()
         try:
-            whole = self._run(self._new_cache(), tokens, None)
-            self._run(cache, tokens[:at], None)
-            behind = self._run(cache, tokens[at:], None)
-            return close(behind, whole, self.loaded.quantization)
+            cache = self._new_cache()
+            if at:
+                _, cache = self._run(cache, tokens[:at], 0, None)
+            return self._run(cache, tokens[at:], at, None)[0]
         except Exception:
-            # What unknown code makes of a probe says nothing of whole prompts.
-            return unknown
+            return None
+
+    def _is(self, logits: Any | None, expected: Any) -> bool:
+        return logits is not None and close(logits, expected, self.loaded.quantization)
