@@ -125,6 +125,51 @@ def bart(path: Path) -> Path:
     return _save(transformers.BartForConditionalGeneration(config), path)
 
 
+def marian(path: Path) -> Path:
+    """A translator, whose class is named as an encoder's."""
+    torch.manual_seed(9)
+    words = byte_level(path, eos_token="</s>", pad_token="<pad>")
+    config = transformers.MarianConfig(
+        vocab_size=words, d_model=HIDDEN, encoder_layers=2, decoder_layers=2,
+        encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=64,
+        decoder_ffn_dim=64, max_position_embeddings=128, init_std=0.3, eos_token_id=0,
+        pad_token_id=1, decoder_start_token_id=1, forced_eos_token_id=None,
+    )  # fmt: skip
+    return _save(transformers.MarianMTModel(config), path)
+
+
+def t5gemma(path: Path) -> Path:
+    """An encoder-decoder whose configuration has a part for each."""
+    torch.manual_seed(10)
+    words = byte_level(path, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+    half = {
+        "vocab_size": words, "hidden_size": HIDDEN, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 12,
+        "intermediate_size": 64, "max_position_embeddings": 128, "sliding_window": 24,
+        "initializer_range": 0.3,
+    }  # fmt: skip
+    tokens = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
+    config = transformers.T5GemmaConfig(encoder=half, decoder=half, **tokens)
+    return _save(transformers.T5GemmaForConditionalGeneration(config), path)
+
+
+def pair(path: Path) -> Path:
+    """An encoder and a decoder that were made for themselves."""
+    torch.manual_seed(11)
+    words = byte_level(path, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+    half = {
+        "vocab_size": words, "hidden_size": HIDDEN, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "intermediate_size": 64, "max_position_embeddings": 128,
+        "initializer_range": 0.3,
+    }  # fmt: skip
+    config = transformers.EncoderDecoderConfig.from_encoder_decoder_configs(
+        transformers.BertConfig(**half),
+        transformers.BertConfig(**half, is_decoder=True, add_cross_attention=True),
+    )
+    config.decoder_start_token_id, config.eos_token_id, config.pad_token_id = 0, 1, 2
+    return _save(transformers.EncoderDecoderModel(config), path)
+
+
 def t5_encoder(path: Path) -> Path:
     """Only the encoder of an encoder-decoder."""
     torch.manual_seed(4)

@@ -160,6 +160,9 @@ def test_what_transformers_itself_writes_is_accepted(model: Path) -> None:
     [
         ({"architectures": ["LlamaForCausalLM"]}, ("completion", "chat")),
         ({"architectures": ["BertModel"]}, ("embedding",)),
+        ({"architectures": ["MarianMTModel"]}, ("completion", "chat")),
+        ({"architectures": ["ReformerModelWithLMHead"]}, ("completion", "chat")),
+        ({"architectures": ["EncoderDecoderModel"]}, ("completion", "chat")),
         (
             {"architectures": ["LlavaForConditionalGeneration"], "vision_config": {"x": 1}},
             ("completion", "vision", "chat"),
@@ -179,6 +182,26 @@ def test_capabilities(model: Path, config: dict[str, Any], expected: tuple[str, 
 def test_what_is_no_language_model(model: Path, names: Any) -> None:
     write_json(model / "config.json", hf_config(architectures=names))
     assert "no language model" in reason_of(model)
+
+
+@pytest.mark.parametrize(
+    ("said", "reads"),
+    [
+        ({}, True),
+        ({"num_mel_bins": 80}, False),
+        ({"encoder": {"vocab_size": 32}}, True),
+        ({"encoder": {"vocab_size": 32, "conv_dim": [512]}}, False),  # sound to letters
+        ({"encoder": {"patch_size": 16}}, False),
+        ({"encoder": 7}, False),
+    ],
+)
+def test_encoder_decoders_that_read_no_text(model: Path, said: dict[str, Any], reads: bool) -> None:
+    name = {"architectures": ["XForConditionalGeneration"], "is_encoder_decoder": True}
+    write_json(model / "config.json", hf_config(**name, **said))
+    if reads:
+        assert inspect(model).reason is None
+    else:
+        assert "reads no text" in reason_of(model)
 
 
 def test_a_nested_text_config(model: Path) -> None:

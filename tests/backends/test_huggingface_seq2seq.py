@@ -16,7 +16,7 @@ transformers = pytest.importorskip("transformers", reason="transformers is not i
 tiny = pytest.importorskip("tests.make_huggingface")
 
 PROMPTS = ["the model is loaded", "what is it", "one two three " * 5]
-FAMILY = pytest.mark.parametrize("family", ["t5", "bart"])
+FAMILY = pytest.mark.parametrize("family", ["t5", "bart", "marian", "t5gemma", "pair"])
 
 
 def opened(path: Path) -> Engine:

@@ -20,7 +20,10 @@ from .readme import read_card
 # Real ones have a few KiB.
 MAX_PROCESSOR_BYTES = 1024 * 1024
 
-_GENERATIVE = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForImageTextToText")
+_GENERATIVE = (
+    *("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForImageTextToText"),
+    *("ModelWithLMHead", "MarianMTModel", "BertGenerationDecoder"),
+)
 _ENCODER = ("Model", "ForMaskedLM")
 _SENTENCES = ("modules.json", "config_sentence_transformers.json")
 _PROCESSORS = ("processor_config.json", "preprocessor_config.json")
@@ -57,7 +60,7 @@ def capabilities(
     classifier = next((n for n in classes if n.endswith("ForSequenceClassification")), None)
     if sentences is not None and classifier is None:
         return {"embedding": f"{sentences} makes it a sentence-transformers model"}
-    generative = next((name for name in classes if name.endswith(_GENERATIVE)), None)
+    generative = next((name for name in classes if _generates(name)), None)
     if generative is not None:
         found = {"completion": f"the class {generative} generates text"}
         for sense in card.SENSES:
@@ -72,6 +75,11 @@ def capabilities(
     if encoder is None or "vocab_size" not in text_config(config) or "vision_config" in config:
         return {}
     return {"embedding": f"the class {encoder} is an encoder"}
+
+
+def _generates(name: str) -> bool:
+    """By what transformers calls its classes; of pairs of models there are others that see."""
+    return name.endswith(_GENERATIVE) or name == "EncoderDecoderModel"
 
 
 def _classifier(config: Mapping[str, Any], name: str) -> dict[str, str]:

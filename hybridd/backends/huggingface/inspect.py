@@ -248,7 +248,13 @@ def _unsafe(
 
 def _reads_text(config: Mapping[str, Any]) -> bool:
     """Whether an encoder's input is text: speech models have mel bins, others a part for vision."""
-    return not any(key in config for key in ("num_mel_bins", "input_feat_per_channel", "encoder"))
+    encoder = config.get("encoder", {"vocab_size": None})
+    return (
+        not any(key in config for key in ("num_mel_bins", "input_feat_per_channel"))
+        and isinstance(encoder, Mapping)
+        and "vocab_size" in encoder
+        and "conv_dim" not in encoder  # what turns sound into letters has those too
+    )
 
 
 def _private_attention(key: str, value: Any) -> bool:

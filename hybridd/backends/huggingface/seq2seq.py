@@ -19,7 +19,7 @@ from .session import Session
 
 @dataclass(eq=False, slots=True)
 class Seq2SeqRow(Row):
-    """A row with the encoder's states and the decoder's cache, once there are such."""
+    """A row with what the encoder made and the decoder's cache, once there are such."""
 
     encoded: Any = None
     cache: Any = None
@@ -64,15 +64,15 @@ class Seq2SeqSession(Session):
         encoder = self._model.get_encoder()
         encoded = encoder(input_ids=ids, attention_mask=torch.ones_like(ids))
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        logits = self._go(encoded.last_hidden_state, cache, self._start)
+        logits = self._go(encoded, cache, self._start)
         # Kept only once it is whole: an aborted pass leaves the row as it was.
-        row.encoded, row.cache = encoded.last_hidden_state, cache
+        row.encoded, row.cache = encoded, cache
         return logits
 
     def _go(self, encoded: Any, cache: Any, tokens: Sequence[int]) -> Any:
         output = self._model(
-            encoder_outputs=(encoded,),
-            attention_mask=torch.ones(encoded.shape[:2], device=self._device),
+            encoder_outputs=encoded,
+            attention_mask=torch.ones(encoded.last_hidden_state.shape[:2], device=self._device),
             decoder_input_ids=torch.tensor([list(tokens)], device=self._device),
             past_key_values=cache,
             use_cache=True,
