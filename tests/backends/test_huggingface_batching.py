@@ -290,6 +290,31 @@ def test_a_cancelled_prompt_leaves_no_nan_to_others(build: Build, at_layer: bool
         vectors[bad] = before
 
 
+def test_a_cancelled_prompt_that_began_as_another_leaves_no_nan(build: Build) -> None:
+    """It was given cells that are NaN, and had none of its own computed."""
+    subject = build("llama", parallel=3, ubatch_size=16, context_length=256)
+    engine, session = subject.engine, subject.session
+    texts = ["ab", "b ab ab ab ab", "é ab"]
+    alone = [done["logprobs"] for done in subject.run(texts, max_tokens=6)]
+    bad = session.loaded.vocabulary.encode("世", False)[0]
+    vectors = session.loaded.model.model.embed_tokens.weight.data
+    before = vectors[bad].clone()
+    vectors[bad] = torch.nan
+    session._cache._kept.clear()
+    try:
+        for request_id in (8, 9):  # each step is the first one's
+            subject.submit(request_id, "世" * 3 + "ab " * 60, max_tokens=3)
+            assert engine.step() == []
+        assert session._cache._running[1].length >= 16
+        engine.cancel(9)
+        engine.cancel(8)
+        for _ in range(3):
+            for done, logprobs in zip(subject.run(texts, max_tokens=6), alone, strict=True):
+                assert [e["id"] for e in done["logprobs"]] == [e["id"] for e in logprobs]
+    finally:
+        vectors[bad] = before
+
+
 # ---------------------------------------------------------------- taking turns
 
 

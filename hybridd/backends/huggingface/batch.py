@@ -72,10 +72,10 @@ class BatchSession(Session):
         """See `Session`."""
         self._cache.give_back(row)
 
-    def leave(self, row: Row, start: int) -> None:
+    def leave(self, row: Row) -> None:
         """See `Session`."""
         with torch.inference_mode():
-            self._cache.leave(row, start)
+            self._cache.leave(row)
 
     def drop(self, row: Row) -> None:
         """See `Session`."""

@@ -168,7 +168,7 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
         if sequence.spoiled:
             session.drop(sequence.row)
         elif sequence.in_prompt:
-            session.leave(sequence.row, sequence.generation.cached_tokens)
+            session.leave(sequence.row)
         else:
             session.give_back(sequence.row)
 

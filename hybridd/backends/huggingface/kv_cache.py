@@ -165,13 +165,12 @@ class KVCache:
         if row.tokens and not row.inputs:
             self._kept.append(row)
 
-    def leave(self, row: Row, start: int) -> None:
+    def leave(self, row: Row) -> None:
         """A row ends within its prompt: nobody has seen whether there are numbers in its cells.
 
-        Args:
-            start: Its first token that was computed for it.
+        Nor in those that it was given: the row they are of may be within its prompt as well.
         """
-        own = slice(start, row.length)
+        own = slice(row.length)
         tensors = [*self.keys, *self.values]
         if self._torn or not all(bool(t[row.slot, :, own].isfinite().all()) for t in tensors):
             self.drop(row)

@@ -53,7 +53,7 @@ class Session(ABC):
     def give_back(self, row: Row) -> None:
         """A row is finished."""
 
-    def leave(self, row: Row, start: int) -> None:
+    def leave(self, row: Row) -> None:
         """A row is finished before its prompt was; see `kv_cache.KVCache.leave`."""
         self.give_back(row)
 
