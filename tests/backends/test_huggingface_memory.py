@@ -1,10 +1,11 @@
-"""What a pass lets go of stays for the next one."""
+"""What a pass lets go of stays for the next one, and passes of many lengths leave little."""
 
 from __future__ import annotations
 
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -43,3 +44,44 @@ def test_memory_is_kept_from_one_pass_to_the_next() -> None:
     pages = 20_000_000 // 4096
     assert touched("keep") < pages / 10
     assert touched("leave") > pages / 2  # else there is nothing to keep by hand
+
+
+# Products of packed weights with many numbers of rows, as prompts have.
+LENGTHS = """
+import os, sys
+if sys.argv[1] != "ours":
+    names = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+    os.environ.update(dict.fromkeys(names, "1024"))
+from hybridd.backends.huggingface.library import torch
+
+def private():
+    with open("/proc/self/smaps_rollup") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("Private_Dirty"))
+
+torch.set_num_threads(1)
+with torch.inference_mode():
+    weight = torch.randn(1024, 1024).bfloat16()
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)
+    rows = torch.randn(320, 1024).bfloat16()
+
+    def product(count):
+        torch.ops.mkldnn._linear_pointwise(rows[:count], packed, None, "none", [], "")
+
+    product(320)
+    before = private()
+    for count in range(20, 320):
+        product(count)
+print(private() - before)
+"""
+
+
+@pytest.mark.skipif(
+    "avx512_bf16" not in Path("/proc/cpuinfo").read_text(), reason="another kind of processor"
+)
+def test_passes_of_many_lengths_leave_little_memory() -> None:
+    def left(how: str) -> int:
+        command = [sys.executable, "-c", LENGTHS, how]
+        return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    assert left("ours") * 1024 < 40_000_000
+    assert left("all") * 1024 > 80_000_000  # else there is nothing to limit
