@@ -102,7 +102,8 @@ class RowsPass(Cache):  # type: ignore[misc] # transformers is untyped
         one = slice(numbers[0], numbers[-1] + 1)
         self._alone = (slots[0], one) if len(works) == 1 else None
         self._groups, self._chunks = _parts(works)
-        self._ends = _ends(works)
+        self._works = works
+        self._ends: list[_Group] = []
 
     def update(self, keys: Any, values: Any, layer_idx: int, *_: Any, **__: Any) -> tuple[Any, Any]:
         """Write the new keys and values, `[1, heads, tokens, dim]`, where they belong."""
@@ -157,7 +158,7 @@ class RowsPass(Cache):  # type: ignore[misc] # transformers is untyped
         assert layer is not None
         stored = self._cache.keys[layer], self._cache.values[layer]
         score, window = _Score(scaling, None, None), self._windows[layer]
-        ends = self._ends
+        self._ends = ends = self._ends or _ends(self._works)
         return _joined([self._attend_group(end, query, *stored, window, score) for end in ends])
 
     def _attend_group(

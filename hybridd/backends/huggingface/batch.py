@@ -158,17 +158,20 @@ class BatchSession(Session):
             self._lean = lean(self._model)
             if self._lean is None:
                 return
-            made = [logits for logits, _ in self._try(shapes)]
-            equal = all(map(torch.equal, made, expected))
-            self._lean.narrow = True
-            made = [logits for logits, _ in self._try(shapes)]
-            equal = equal and all(close(*pair, "none") for pair in zip(made, expected, strict=True))
+            equal = all(map(torch.equal, self._logits(shapes), expected))
+            if equal:
+                self._lean.narrow = True
+                pairs = zip(self._logits(shapes), expected, strict=True)
+                equal = all(close(made, own, "none") for made, own in pairs)
         except Exception as exc:
             # What was taken for a decoder of the common kind may be anything.
             print(f"the model is called as it is ({type(exc).__name__})", flush=True)
             equal = False
         if not equal:
             self._lean = None
+
+    def _logits(self, shapes: list[LayerShape]) -> list[Any]:
+        return [logits for logits, _ in self._try(shapes)]
 
     def _probe(self) -> tuple[Any, list[LayerShape]]:
         """The model's own logits of a few tokens, and what its layers keep of a token."""
