@@ -19,6 +19,7 @@ from hybridd.backends.gguf import sampling as native
 from hybridd.backends.gguf.library import llama
 from hybridd.backends.huggingface.library import torch
 from hybridd.backends.huggingface.sampling import (
+    NOT_FINITE,
     Sampler,
     apply_biases,
     apply_penalties,
@@ -212,6 +213,43 @@ def test_large_vocabularies_are_searched_by_blocks(seed: int, count: int, rows: 
     assert all(len(set(row)) == count for row in ids.tolist())
     expected = [row.index(max(row)) for row in logits.tolist()]
     assert likeliest(logits) == expected
+
+
+# Few values, so that many are equal.
+LOGITS = st.lists(
+    st.sampled_from([0.0, 1.0, 1.5, 2.0, -math.inf, math.inf, math.nan]),
+    min_size=SIZE,
+    max_size=SIZE,
+)
+BIASES = st.dictionaries(
+    st.integers(0, SIZE + 1), st.sampled_from([0.0, -0.5, -1.0, -math.inf, 0.5]), max_size=6
+)
+
+
+@given(LOGITS, st.lists(BIASES, min_size=1, max_size=4))
+def test_the_likeliest_token_is_that_of_adjusted_logits(
+    logits: list[float], biases: list[dict[int, float]]
+) -> None:
+    """Also where nothing had to be adjusted to find it."""
+    samplers = [sampler(temperature=0) for _ in biases]
+    for one, bias in zip(samplers, biases, strict=True):
+        one.bias = bias
+        one.plain, one.only_bars = not bias, all(value <= 0 for value in bias.values())
+    rows = torch.tensor([logits] * len(biases))
+    adjusted = apply_biases(rows, biases)
+    expected = [int(row.argmax()) if bool(row.max().isfinite()) else NOT_FINITE for row in adjusted]
+    assert choose(samplers, rows) == expected
+
+
+def test_what_only_bars_is_told_by_the_options() -> None:
+    for options, bars in (
+        ({"temperature": 0}, True),
+        ({"temperature": 0, "ignore_eos": True, "logit_bias": {"3": -5.0}}, True),
+        ({"temperature": 0, "logit_bias": {"3": 0.5}}, False),
+        ({"temperature": 0, "repeat_penalty": 1.1}, False),
+        ({"temperature": 0.5}, False),
+    ):
+        assert sampler(**options).only_bars is bars
 
 
 def test_rows_are_chosen_from_by_their_own_options() -> None:

@@ -38,6 +38,7 @@ class Sampler:
     Attributes:
         bias: What is added to the logits of tokens.
         plain: Whether it takes the logits as they are.
+        only_bars: Whether it takes the likeliest token but for some that are made less likely.
     """
 
     def __init__(
@@ -56,6 +57,8 @@ class Sampler:
             bias.update(dict.fromkeys(end_tokens, -math.inf))
         self.bias = bias
         self.plain = not bias and _without_penalties(options)
+        lowers = all(value <= 0 for value in bias.values())
+        self.only_bars = options.greedy and lowers and _without_penalties(options)
 
     @property
     def greedy(self) -> bool:
@@ -112,15 +115,41 @@ def choose(samplers: Sequence[Sampler], logits: Any) -> list[int]:
 
     `NOT_FINITE` where a row holds no numbers that a token could be chosen by.
     """
+    made = _at_once(samplers, logits)
+    left = [i for i in range(len(samplers)) if i not in made]
+    if left:
+        tokens = _adjusting([samplers[i] for i in left], _rows(logits, left))
+        made.update(zip(left, tokens, strict=True))
+    for i, token in made.items():
+        if token != NOT_FINITE:
+            samplers[i].take(token)
+    return [made[i] for i in range(len(samplers))]
+
+
+def _at_once(samplers: Sequence[Sampler], logits: Any) -> dict[int, int]:
+    """The tokens of those whose likeliest one is not among what they make less likely."""
+    barring = [i for i, sampler in enumerate(samplers) if sampler.only_bars]
+    if not barring:
+        return {}
+    tokens = zip(barring, _finite(_rows(logits, barring)), strict=True)
+    return {i: token for i, token in tokens if token not in samplers[i].bias}
+
+
+def _finite(logits: Any) -> list[int]:
+    """`likeliest`, `NOT_FINITE` where that is no number."""
+    tokens = likeliest(logits)
+    chosen = logits[range(len(tokens)), tokens].isfinite().tolist()
+    return [token if fine else NOT_FINITE for token, fine in zip(tokens, chosen, strict=True)]
+
+
+def _adjusting(samplers: Sequence[Sampler], logits: Any) -> list[int]:
+    """Each one's token from its row with its biases and penalties."""
     adjusted = _adjusted(samplers, logits)
     made = [0] * len(samplers)
     greedy = [i for i, sampler in enumerate(samplers) if sampler.greedy]
     if greedy:
-        rows = _rows(adjusted, greedy)
-        tokens = likeliest(rows)
-        chosen = rows[range(len(tokens)), tokens].isfinite().tolist()
-        for i, token, fine in zip(greedy, tokens, chosen, strict=True):
-            made[i] = token if fine else NOT_FINITE
+        for i, token in zip(greedy, _finite(_rows(adjusted, greedy)), strict=True):
+            made[i] = token
     by_count: dict[int, list[int]] = {}
     for i, sampler in enumerate(samplers):
         if not sampler.greedy:
@@ -130,9 +159,6 @@ def choose(samplers: Sequence[Sampler], logits: Any) -> list[int]:
         values, ids = top(_rows(adjusted, members), count)
         for i, value, id_ in zip(members, values.float(), ids, strict=True):
             made[i] = samplers[i].draw(value, id_)
-    for sampler, token in zip(samplers, made, strict=True):
-        if token != NOT_FINITE:
-            sampler.take(token)
     return made
 
 
