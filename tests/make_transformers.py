@@ -69,6 +69,10 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "openai_gpt": ("OpenAIGPT", {"n_positions": 512}),
+    # Its positions begin at three.
+    "roberta": ("Roberta", {"is_decoder": True, "pad_token_id": 2}),
+    # It keeps its recurrent state in its own layers.
+    "recurrent_gemma": ("RecurrentGemma", {"lru_width": 48, "attention_window_size": 24}),
     "rwkv": ("Rwkv", {"attention_hidden_size": 48, "context_length": 512, "rescale_every": 1}),
 }
 

@@ -154,10 +154,10 @@ class SoloSession(Session):
         Args:
             told: Whether it can be told.
         """
-        alone = None
+        # By itself: some count from two on, and are wrong when they are told to begin at zero.
+        self._memory, self._gives_positions = _Memory.NONE, False
+        alone = self._probe()
         for self._gives_positions in (True, False) if told else (False,):
-            self._memory = _Memory.NONE
-            alone = self._probe() if alone is None else alone
             for self._memory in (_Memory.GIVEN, _Memory.OWN):
                 whole = self._probe() if alone is None else alone
                 if whole is not None and self._is(self._probe(PROBE_TOKENS - 1), whole):
@@ -169,6 +169,8 @@ class SoloSession(Session):
     def _probe(self, at: int = 0) -> Any | None:
         """Logits behind a few tokens in one pass, or in two of which the second begins `at`.
 
+        Between the two another row has a pass: what a model keeps in itself is no row's memory.
+
         Returns:
             None where the model's own code, as of others, fails at it.
         """
@@ -177,6 +179,7 @@ class SoloSession(Session):
             cache = self._new_cache()
             if at:
                 _, cache = self._run(cache, tokens[:at], 0, None)
+                self._run(self._new_cache(), tokens[-2:], 0, None)
             return self._run(cache, tokens[at:], at, None)[0]
         except Exception:
             return None
