@@ -214,6 +214,23 @@ def test_a_nested_text_config(model: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "said",
+    [
+        {"d_model": 32, "decoder_layers": 3, "decoder_attention_heads": 4, "decoder_ffn_dim": 64},
+        {"decoder": {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_inner": 64}},
+    ],
+)
+def test_the_sizes_of_a_decoder_behind_an_encoder(model: Path, said: dict[str, Any]) -> None:
+    whole = {"architectures": ["MarianMTModel"], "is_encoder_decoder": True}
+    if "decoder" in said:
+        whole["encoder"] = {"vocab_size": 64}
+    write_json(model / "config.json", {**whole, **said})
+    facts = inspect(model)
+    assert (facts.layers, facts.heads, facts.kv_heads) == (3, 4, (4,))
+    assert (facts.head_dim_k, facts.embedding_length, facts.feed_forward_length) == (8, 32, 64)
+
+
+@pytest.mark.parametrize(
     ("said", "expected"),
     [
         ({"do_sample": False, "temperature": 0.6, "top_p": 0.9}, {"temperature": 0.0}),

@@ -9,13 +9,15 @@ from ..bounded import valid_text, whole
 
 # Under these keys configurations that join several models keep the language model's.
 _PARTS = ("text_config", "llm_config", "language_config", "decoder")
+# One of these makes it one of a model.
+_SIZES = ("hidden_size", "num_hidden_layers", "n_embd", "d_model")
 
 
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The language model's part of a configuration that joins several."""
     for key in _PARTS:
         part = config.get(key)
-        if isinstance(part, dict) and any(k in part for k in ("hidden_size", "num_hidden_layers")):
+        if isinstance(part, dict) and any(key in part for key in _SIZES):
             return {**config, **part}
     return config
 

@@ -162,14 +162,14 @@ def is_permitted(facts: Facts, permissions: Collection[str]) -> bool:
 
 def _config_facts(path: Path, config: Mapping[str, Any], rules: Mapping[str, str]) -> Facts:
     text = text_config(config)
-    heads = first(text, "num_attention_heads", "n_head", "num_heads")
+    heads = first(text, "num_attention_heads", "n_head", "num_heads", "decoder_attention_heads")
     embedding = first(text, "hidden_size", "n_embd", "d_model")
     head = first(text, "head_dim") or (embedding // heads if embedding and heads else None)
     latent = first(text, "kv_lora_rank")
     kv_heads = first(text, "num_key_value_heads", "num_kv_heads") or heads
     if text.get("multi_query") is True:
         kv_heads = 1
-    feed_forward = first(text, "intermediate_size", "n_inner", "ffn_dim", "d_ff")
+    feed_forward = first(text, "intermediate_size", "n_inner", "ffn_dim", "d_ff", "decoder_ffn_dim")
     return Facts(
         format=FORMAT,
         files=(path / "config.json",),
@@ -177,7 +177,7 @@ def _config_facts(path: Path, config: Mapping[str, Any], rules: Mapping[str, str
         architecture=model_type(config),
         context_length=first(text, *_CONTEXT_KEYS),
         capabilities=tuple(rules),
-        layers=first(text, "num_hidden_layers", "n_layer", "num_layers"),
+        layers=first(text, "num_hidden_layers", "n_layer", "num_layers", "decoder_layers"),
         heads=heads,
         kv_heads=None if kv_heads is None else (kv_heads,),
         # Latent attention is kept uncompressed by transformers: query and value sizes per head.
