@@ -23,6 +23,7 @@ transformers = pytest.importorskip("transformers", reason="transformers is not i
 Image = pytest.importorskip("PIL.Image", reason="the extra vision is not installed")
 tiny = pytest.importorskip("tests.make_huggingface")
 engines = pytest.importorskip("hybridd.backends.huggingface.engine")
+solo = pytest.importorskip("hybridd.backends.huggingface.solo")
 vision = pytest.importorskip("hybridd.backends.huggingface.vision_session")
 NotBatchable, PicturePrompt = engines.NotBatchable, vision.PicturePrompt
 
@@ -199,6 +200,19 @@ def test_requests_beside_each_other_and_a_cancelled_one_leaves_nothing(
     assert len(texts.pop(2)) < len(alone.pop(2))
     assert texts == alone
     assert run(engine, asked[:2]) == alone[:2]
+
+
+def test_a_model_without_memory_sees_the_picture_for_each_token(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "VisionBatchSession", not_batchable)
+    nothing = (solo.Memory.NONE, False, False)
+    monkeypatch.setattr(vision.VisionSession, "_found", lambda *_: nothing)
+    engine, _ = opened(model)
+    one = picture(1)
+    messages = said(text("what is it"), part(url(one)))
+    tokens = ids(ask(engine, "chat", messages=messages, options=GREEDY))
+    assert tokens == expected(model, messages, [one])
 
 
 def not_batchable(*_: Any) -> Any:

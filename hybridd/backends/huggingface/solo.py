@@ -24,7 +24,7 @@ from .session import PROBE_TOKENS, Session, close, probe_tokens
 _CACHE_NAMES = ("cache_params", "state", "past_key_values")
 
 
-class _Memory(Enum):
+class Memory(Enum):
     """Where a model's next pass finds what the passes before it computed."""
 
     GIVEN = "in transformers' cache for its configuration"
@@ -108,7 +108,7 @@ class SoloSession(Session):
         ((row, tokens),) = works
         assert isinstance(row, SoloRow)
         row.broken = True  # until all layers have seen the tokens
-        if self._memory is _Memory.NONE:
+        if self._memory is Memory.NONE:
             logits, _ = self._run(None, [*row.tokens, *tokens], 0, abort)
         else:
             logits, row.cache = self._run(row.cache, tokens, row.length, abort)
@@ -121,7 +121,7 @@ class SoloSession(Session):
     ) -> tuple[Any, Any]:
         """The last token's logits, and the cache for what follows, behind `past` tokens."""
         given: dict[str, Any] = {"logits_to_keep": 1} if self._keeps_logits else {}
-        if self._memory is _Memory.NONE:
+        if self._memory is Memory.NONE:
             given["use_cache"] = False
         else:
             given |= {self._cache_name: cache, "use_cache": True}
@@ -131,7 +131,7 @@ class SoloSession(Session):
         with self._computing(abort):
             ids = torch.tensor([list(tokens)], device=self._device)
             output = self._model(input_ids=ids, **given, **self._extra)
-            if self._memory is _Memory.OWN:
+            if self._memory is Memory.OWN:
                 cache = getattr(output, self._cache_name)
             return output.logits[0, -1], cache
 
@@ -143,28 +143,28 @@ class SoloSession(Session):
         return SoloRow(0, cache=self._new_cache())
 
     def _new_cache(self) -> Any:
-        given = self._memory is _Memory.GIVEN
+        given = self._memory is Memory.GIVEN
         return DynamicCache(config=self._model.config) if given else None
 
     # ------------------------------------------------------------------ trying
 
-    def _found(self, told: bool) -> tuple[_Memory, bool, bool]:
+    def _found(self, told: bool) -> tuple[Memory, bool, bool]:
         """The model's memory, and whether it is told positions and goes on with several tokens.
 
         Args:
             told: Whether it can be told.
         """
         # By itself: some count from two on, and are wrong when they are told to begin at zero.
-        self._memory, self._gives_positions = _Memory.NONE, False
+        self._memory, self._gives_positions = Memory.NONE, False
         alone = self._probe()
         for self._gives_positions in (True, False) if told else (False,):
-            for self._memory in (_Memory.GIVEN, _Memory.OWN):
+            for self._memory in (Memory.GIVEN, Memory.OWN):
                 whole = self._probe() if alone is None else alone
                 if whole is not None and self._is(self._probe(PROBE_TOKENS - 1), whole):
                     several = self._is(self._probe(PROBE_TOKENS // 2), whole)
                     return self._memory, self._gives_positions, several
         # Where its code fails at any probe, that says nothing of whole prompts.
-        return (_Memory.GIVEN if alone is None else _Memory.NONE), False, False
+        return (Memory.GIVEN if alone is None else Memory.NONE), False, False
 
     def _probe(self, at: int = 0) -> Any | None:
         """Logits behind a few tokens in one pass, or in two of which the second begins `at`.

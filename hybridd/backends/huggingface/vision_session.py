@@ -18,7 +18,7 @@ from .batch import BatchSession
 from .kv_cache import Chosen, Row
 from .library import DynamicCache, torch
 from .loading import LoadedModel
-from .solo import SoloRow, SoloSession
+from .solo import Memory, SoloRow, SoloSession
 from .vision import PicturePrompt
 
 
@@ -111,9 +111,13 @@ class VisionSession(SoloSession):
         self, works: Sequence[tuple[Row, Sequence[int]]], abort: Callable[[], bool] | None = None
     ) -> Any:
         """See `Session`; the first tokens of a row with pictures are its whole prompt."""
-        ((row, _),) = works
+        ((row, tokens),) = works
         assert isinstance(row, VisionRow)
         self._extra = {} if row.tokens else _placed(row.inputs, self.loaded)
+        if row.inputs and row.tokens and self._memory is Memory.NONE:
+            assert self.loaded.pictures is not None
+            inputs = self.loaded.pictures.place(row.inputs, [*row.tokens, *tokens])
+            self._extra = _placed(inputs, self.loaded)
         if self._keeper is not None:
             self._keeper.rope_deltas = row.deltas
         try:
