@@ -17,11 +17,6 @@ from typing import Any
 # Read when these libraries are imported: a model is what lies on the disk, and nothing else.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-# Read at the first product: how many of oneDNN's programs are kept, one for each shape of weights
-# and number of rows. Each is over half a megabyte, made in a millisecond, and prompts have many
-# lengths: of the thousand that it would keep a worker would have a gigabyte in the end.
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
-os.environ.setdefault("LRU_CACHE_CAPACITY", "32")  # torch's own of them
 
 import torch  # noqa: TID253 - worker side, where it may be imported
 

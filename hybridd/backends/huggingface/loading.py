@@ -27,7 +27,7 @@ from .lean_import import compiling_later
 from .lengths import context_length
 from .library import AutoConfig, following, torch
 from .load_options import LoadOptions
-from .memory import give_back_memory
+from .memory import give_back_memory, keep_few_programs
 from .pictures import PictureReader, PictureVocabulary, load_processor
 from .quantization import check_stored, configuration, quantized_already
 from .safetensors import DTYPE_BITS, read_tensors
@@ -197,6 +197,7 @@ def open_model(
     except Exception as exc:
         # transformers and safetensors raise what they like; their texts name the trouble.
         raise _failure(exc, spec) from exc
+    keep_few_programs(model)
     if options.quantization != "none":
         gc.collect()  # transformers leaves cycles that hold weights
         give_back_memory()

@@ -16,6 +16,9 @@ _M_MMAP_THRESHOLD = -3
 # What is smaller comes from memory that is kept; the allocator takes no larger limit.
 _HEAP_BYTES = 32 * 1024 * 1024
 _KEPT_BYTES = 128 * 1024 * 1024
+# oneDNN's own and torch's of them.
+_PROGRAMS = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+_KEPT_PROGRAMS = "32"
 
 
 def fresh(count: int, dtype: Any) -> Any:
@@ -89,6 +92,20 @@ def keep_memory() -> None:
         allocator = ctypes.CDLL(None)
         allocator.mallopt(_M_MMAP_THRESHOLD, _HEAP_BYTES)
         allocator.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+
+
+def keep_few_programs(model: Any) -> None:
+    """Let oneDNN keep few of its programs, of which each number of rows needs its own.
+
+    There is one for each shape of weights, too, of over half a megabyte and made in a millisecond,
+    and prompts have many lengths: of the thousand that it would keep a worker would have a gigabyte
+    in the end. It is asked at the first product. Experts get any number of rows in each pass, so
+    that a model with such would wait for programs.
+    """
+    if any(name.endswith("experts") for name, _ in model.named_modules()):
+        return
+    for name in _PROGRAMS:
+        os.environ.setdefault(name, _KEPT_PROGRAMS)
 
 
 def _place(address: int) -> tuple[str, int, int] | None:
