@@ -138,16 +138,20 @@ def marian(path: Path) -> Path:
     return _save(transformers.MarianMTModel(config), path)
 
 
+def _half(words: int, **more: Any) -> dict[str, Any]:
+    """An encoder's or a decoder's part of a configuration."""
+    return {
+        "vocab_size": words, "hidden_size": HIDDEN, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "intermediate_size": 64, "max_position_embeddings": 128,
+        "initializer_range": 0.3, **more,
+    }  # fmt: skip
+
+
 def t5gemma(path: Path) -> Path:
     """An encoder-decoder whose configuration has a part for each."""
     torch.manual_seed(10)
     words = byte_level(path, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
-    half = {
-        "vocab_size": words, "hidden_size": HIDDEN, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 12,
-        "intermediate_size": 64, "max_position_embeddings": 128, "sliding_window": 24,
-        "initializer_range": 0.3,
-    }  # fmt: skip
+    half = _half(words, num_key_value_heads=2, head_dim=12, sliding_window=24)
     tokens = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
     config = transformers.T5GemmaConfig(encoder=half, decoder=half, **tokens)
     return _save(transformers.T5GemmaForConditionalGeneration(config), path)
@@ -157,11 +161,7 @@ def pair(path: Path) -> Path:
     """An encoder and a decoder that were made for themselves."""
     torch.manual_seed(11)
     words = byte_level(path, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
-    half = {
-        "vocab_size": words, "hidden_size": HIDDEN, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "intermediate_size": 64, "max_position_embeddings": 128,
-        "initializer_range": 0.3,
-    }  # fmt: skip
+    half = _half(words)
     config = transformers.EncoderDecoderConfig.from_encoder_decoder_configs(
         transformers.BertConfig(**half),
         transformers.BertConfig(**half, is_decoder=True, add_cross_attention=True),

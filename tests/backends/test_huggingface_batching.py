@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +260,20 @@ def test_a_pass_goes_on_for_its_greater_part(build: Build) -> None:
     assert [entry["id"] for entry in again] == [entry["id"] for entry in alone]
 
 
+@contextmanager
+def nan_token(session: Any) -> Iterator[None]:
+    """The model's vector of 世 is NaN, and nothing is kept of before."""
+    bad = session.loaded.vocabulary.encode("世", False)[0]
+    vectors = session.loaded.model.model.embed_tokens.weight.data
+    before = vectors[bad].clone()
+    vectors[bad] = torch.nan
+    session._cache._kept.clear()
+    try:
+        yield
+    finally:
+        vectors[bad] = before
+
+
 @pytest.mark.parametrize("at_layer", [False, True])
 def test_a_cancelled_prompt_leaves_no_nan_to_others(build: Build, at_layer: bool) -> None:
     """A token of the model is NaN, which nobody sees before the prompt is done."""
@@ -266,11 +281,6 @@ def test_a_cancelled_prompt_leaves_no_nan_to_others(build: Build, at_layer: bool
     engine, session = subject.engine, subject.session
     texts = ["ab", "b ab ab ab ab"]
     alone = [done["logprobs"] for done in subject.run(texts, max_tokens=6)]
-    bad = session.loaded.vocabulary.encode("世", False)[0]
-    vectors = session.loaded.model.model.embed_tokens.weight.data
-    before = vectors[bad].clone()
-    vectors[bad] = torch.nan
-    session._cache._kept.clear()
     asked: list[int] = []
 
     def interrupted(request_id: int) -> bool:
@@ -278,7 +288,7 @@ def test_a_cancelled_prompt_leaves_no_nan_to_others(build: Build, at_layer: bool
         return at_layer and len(asked) > 1  # in the second layer
 
     engine.set_interrupted(interrupted)
-    try:
+    with nan_token(session):
         subject.submit(9, "世" * 3 + "ab " * 20, max_tokens=3)
         assert engine.step() == []
         engine.cancel(9)
@@ -286,8 +296,6 @@ def test_a_cancelled_prompt_leaves_no_nan_to_others(build: Build, at_layer: bool
         for _ in range(3):
             for done, logprobs in zip(subject.run(texts, max_tokens=6), alone, strict=True):
                 assert [e["id"] for e in done["logprobs"]] == [e["id"] for e in logprobs]
-    finally:
-        vectors[bad] = before
 
 
 def test_a_cancelled_prompt_that_began_as_another_leaves_no_nan(build: Build) -> None:
@@ -296,12 +304,7 @@ def test_a_cancelled_prompt_that_began_as_another_leaves_no_nan(build: Build) ->
     engine, session = subject.engine, subject.session
     texts = ["ab", "b ab ab ab ab", "é ab"]
     alone = [done["logprobs"] for done in subject.run(texts, max_tokens=6)]
-    bad = session.loaded.vocabulary.encode("世", False)[0]
-    vectors = session.loaded.model.model.embed_tokens.weight.data
-    before = vectors[bad].clone()
-    vectors[bad] = torch.nan
-    session._cache._kept.clear()
-    try:
+    with nan_token(session):
         for request_id in (8, 9):  # each step is the first one's
             subject.submit(request_id, "世" * 3 + "ab " * 60, max_tokens=3)
             assert engine.step() == []
@@ -311,8 +314,6 @@ def test_a_cancelled_prompt_that_began_as_another_leaves_no_nan(build: Build) ->
         for _ in range(3):
             for done, logprobs in zip(subject.run(texts, max_tokens=6), alone, strict=True):
                 assert [e["id"] for e in done["logprobs"]] == [e["id"] for e in logprobs]
-    finally:
-        vectors[bad] = before
 
 
 # ---------------------------------------------------------------- taking turns
