@@ -93,5 +93,4 @@ def test_passes_of_many_lengths_leave_little_memory() -> None:
         done = subprocess.run(command, check=True, capture_output=True, text=True, env=env)
         return int(done.stdout)
 
-    assert left("gate_proj") * 1024 < 40_000_000
-    assert left("experts") * 1024 > 80_000_000  # else there is nothing to limit
+    assert left("gate_proj") < left("experts") / 2  # which keeps all of them
