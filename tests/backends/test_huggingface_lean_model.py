@@ -58,9 +58,19 @@ def load(tmp_path: Path, paths: Callable[[str], Path], monkeypatch: pytest.Monke
     return loaded
 
 
-def layers(engine: HuggingFaceEngine) -> list[Any]:
+def model_of(engine: HuggingFaceEngine) -> Any:
     assert engine._loaded is not None
-    return list(engine._loaded.model.model.layers)
+    return engine._loaded.model
+
+
+def close_session(engine: HuggingFaceEngine) -> None:
+    """The model's attention is its own again."""
+    session: Any = engine._session
+    session.close()
+
+
+def layers(engine: HuggingFaceEngine) -> list[Any]:
+    return list(model_of(engine).model.layers)
 
 
 def lean(engine: HuggingFaceEngine) -> bool:
@@ -97,7 +107,7 @@ def test_lean_models_give_the_same_numbers(
     assert lean(engine)
     again = load(family)  # by what is known of it
     assert lean(again)
-    monkeypatch.setattr(batch, "lean", lambda _model: None)
+    monkeypatch.setattr(batch, "in_fewer_calls", lambda _model: None)
     plain = load(family)
     assert not lean(plain)
     made = zip(PASSES, logits(engine), logits(again), logits(plain), strict=True)
@@ -174,12 +184,12 @@ def test_models_that_are_not_packed_are_called_as_they_are(
 def test_the_model_itself_stays_as_it_is(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     engines = [load("llama")]
     assert lean(engines[0])
-    monkeypatch.setattr(batch, "lean", lambda _model: None)
+    monkeypatch.setattr(batch, "in_fewer_calls", lambda _model: None)
     engines.append(load("llama"))
     made = []
     for engine in engines:
-        engine._session.close()  # type: ignore[union-attr]
-        model = engine._loaded.model  # type: ignore[union-attr]
+        close_session(engine)
+        model = model_of(engine)
         assert not any("forward" in vars(layer) for layer in layers(engine))
         ids = torch.tensor([[5, 6, 7]])
         with torch.inference_mode():
@@ -238,7 +248,7 @@ def test_code_that_names_something_else_is_of_another_kind(load: Load) -> None:
     """A layer that does the same at first and something else at later positions."""
     engine = load("llama")
     layer = layers(engine)[0]
-    engine._session.close()  # type: ignore[union-attr]
+    close_session(engine)
     assert lean_model._is_common(layer)
     kind, attending = type(layer), type(layer.self_attn)
 
@@ -281,9 +291,9 @@ def test_code_that_names_something_else_is_of_another_kind(load: Load) -> None:
 
 def test_a_decoder_that_names_something_else_is_of_another_kind(load: Load) -> None:
     engine = load("qwen3")
-    model = engine._loaded.model  # type: ignore[union-attr]
+    model = model_of(engine)
     decoder = model.model
-    assert lean_model.lean(model) is not None
+    assert lean_model.in_fewer_calls(model) is not None
     kind = type(decoder)
 
     class Scaled(kind):  # type: ignore[misc, valid-type]
@@ -291,14 +301,14 @@ def test_a_decoder_that_names_something_else_is_of_another_kind(load: Load) -> N
             return kind.forward(self, **more) * self.config.scale
 
     decoder.__class__ = Scaled
-    assert lean_model.lean(model) is None
+    assert lean_model.in_fewer_calls(model) is None
     decoder.__class__ = kind
     for part in (decoder, decoder.embed_tokens, decoder.norm, decoder.rotary_emb):
         hook = part.register_forward_pre_hook(lambda *_: None)
-        assert lean_model.lean(model) is None
+        assert lean_model.in_fewer_calls(model) is None
         hook.remove()
     del decoder.layers[-1]
-    assert lean_model.lean(model) is None
+    assert lean_model.in_fewer_calls(model) is None
 
 
 def test_names_are_of_all_code_inside() -> None:

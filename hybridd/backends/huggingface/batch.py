@@ -12,7 +12,7 @@ from typing import Any
 
 from . import attention
 from .kv_cache import Chosen, KVCache, LayerShape, Row
-from .lean_model import LeanModel, lean
+from .lean_model import LeanModel, in_fewer_calls
 from .library import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer, torch
 from .loading import LoadedModel
 from .session import PROBE_TOKENS, Aborted, Session, close, probe_tokens
@@ -140,7 +140,7 @@ class BatchSession(Session):
         trials = Trials(self.loaded)
         if (outcome := trials.find(len(self._windows))) is not None:
             self._config._attn_implementation_internal = attention.NAME
-            if outcome.lean and (found := lean(self._model)) is not None:
+            if outcome.lean and (found := in_fewer_calls(self._model)) is not None:
                 self._lean, found.narrow = found, True
             return outcome.shapes
         own, shapes = self._probe()
@@ -155,7 +155,7 @@ class BatchSession(Session):
     def _make_lean(self, shapes: list[LayerShape], expected: list[Any]) -> None:
         """Compute in fewer calls, where that gives the same numbers."""
         try:
-            self._lean = lean(self._model)
+            self._lean = in_fewer_calls(self._model)
             if self._lean is None:
                 return
             equal = all(map(torch.equal, self._logits(shapes), expected))

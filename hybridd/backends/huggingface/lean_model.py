@@ -58,7 +58,7 @@ _NORM = {
 }
 
 
-def lean(model: Any) -> LeanModel | None:
+def in_fewer_calls(model: Any) -> LeanModel | None:
     """What computes as a packed model does; None where its decoder is of another kind."""
     decoder = model.get_decoder()
     if not _is_common_decoder(decoder) or not all(map(_is_common, decoder.layers)):

@@ -1,4 +1,4 @@
-"""The memory of tensors: mappings of their own, and what the allocator holds back."""
+"""What a worker's memory is taken by: mappings of tensors' own, and what libraries hold back."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Forward passes of a loaded model, for many rows at a time or for one. Knows no requests.
 
-`Session` is the interface; which kind a model gets is decided by trying (`open_session`): rows
+`Session` is the interface; which kind a model gets is decided by trying (`engine`): rows
 together (`batch`) need an attention that can be ours, and have to give the logits that the model
 gives by itself.
 """
@@ -84,7 +84,7 @@ class Session(ABC):
             if abort():
                 raise Aborted
 
-        # Only while they are of use: a layer with a hook takes a hundredth of a step longer.
+        # Only while they are of use: with one, a layer is called by a longer way in each step.
         asked = [] if abort is None else self._layers
         hooks = [layer.register_forward_pre_hook(ask) for layer in asked]
         try:

@@ -54,10 +54,10 @@ class SoloSession(Session):
         reason: Why rows do not share forward passes.
 
     Attributes:
-        gives_positions: Whether a token's position is its number in the row.
+        counts: Whether a token's position is its number in the row.
     """
 
-    gives_positions = True
+    counts = True
 
     def __init__(self, loaded: LoadedModel, parallel: int, cells: int, reason: str) -> None:
         super().__init__(loaded)
@@ -69,8 +69,8 @@ class SoloSession(Session):
         named = (name for name in _CACHE_NAMES if name in accepted)
         self._cache_name = next(named, _CACHE_NAMES[-1])
         # Some models count from zero in each pass that says nothing else; some cannot be told.
-        told = self.gives_positions and "position_ids" in accepted
-        self._memory, self._gives_positions, self.divisible = self._found(told)
+        tellable = self.counts and "position_ids" in accepted
+        self._memory, self._told, self.divisible = self._found(tellable)
         self._limit = cells
         self._running: list[SoloRow] = []
         self._kept: list[SoloRow] = []  # the longest unused first
@@ -125,7 +125,7 @@ class SoloSession(Session):
             given["use_cache"] = False
         else:
             given |= {self._cache_name: cache, "use_cache": True}
-        if self._gives_positions:
+        if self._told:
             positions = torch.arange(past, past + len(tokens), device=self._device)
             given["position_ids"] = positions[None]
         with self._computing(abort):
@@ -148,21 +148,23 @@ class SoloSession(Session):
 
     # ------------------------------------------------------------------ trying
 
-    def _found(self, told: bool) -> tuple[Memory, bool, bool]:
+    def _found(self, tellable: bool) -> tuple[Memory, bool, bool]:
         """The model's memory, and whether it is told positions and goes on with several tokens.
 
+        Each is put in force to be tried.
+
         Args:
-            told: Whether it can be told.
+            tellable: Whether it can be told.
         """
         # By itself: some count from two on, and are wrong when they are told to begin at zero.
-        self._memory, self._gives_positions = Memory.NONE, False
+        self._memory, self._told = Memory.NONE, False
         alone = self._probe()
-        for self._gives_positions in (True, False) if told else (False,):
+        for self._told in (True, False) if tellable else (False,):
             for self._memory in (Memory.GIVEN, Memory.OWN):
                 whole = self._probe() if alone is None else alone
                 if whole is not None and self._is(self._probe(PROBE_TOKENS - 1), whole):
                     several = self._is(self._probe(PROBE_TOKENS // 2), whole)
-                    return self._memory, self._gives_positions, several
+                    return self._memory, self._told, several
         # Where its code fails at any probe, that says nothing of whole prompts.
         return (Memory.GIVEN if alone is None else Memory.NONE), False, False
 

@@ -95,7 +95,7 @@ class VisionSession(SoloSession):
         reason: Why.
     """
 
-    gives_positions = False  # pictures have others, which the model knows
+    counts = False  # pictures have others, which the model knows
 
     def __init__(self, loaded: LoadedModel, parallel: int, cells: int, reason: str) -> None:
         self._keeper = _keeper(loaded.model)
