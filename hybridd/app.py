@@ -19,29 +19,29 @@ import trio
 
 import hybridd.rpc.methods  # noqa: F401  registers the methods
 from hybridd.backends.registry import availability, fingerprint, load_backends
+from hybridd.catalog import stores
+from hybridd.catalog.database import DATABASE, FactsDatabase
+from hybridd.catalog.library import Library
 from hybridd.core import settings as core_settings
+from hybridd.daemon.configuration import BadConfiguration, Configuration
+from hybridd.daemon.events import EventHub
+from hybridd.daemon.jobs import Jobs
+from hybridd.daemon.state import StateFile
 from hybridd.host import journal, sockets
 from hybridd.host.gpu import Gpus
 from hybridd.host.notify import Notifier
-from hybridd.host.processes import ProcessHost
-from hybridd.rpc.call import Daemon
+from hybridd.parts import Daemon
+from hybridd.processes.host import ProcessHost
 from hybridd.rpc.dispatch import Dispatcher
 from hybridd.rpc.listener import Listener
 from hybridd.rpc.registry import REGISTRY
 from hybridd.rpc.transport import Limits
-from hybridd.service import stores
-from hybridd.service.configuration import BadConfiguration, Configuration
-from hybridd.service.events import EventHub
-from hybridd.service.facts_database import DATABASE, FactsDatabase
-from hybridd.service.information import Information
-from hybridd.service.jobs import Jobs
-from hybridd.service.kept_states import KeptStates
-from hybridd.service.library import Library
-from hybridd.service.manager import Manager
-from hybridd.service.memory import MemoryMeter
-from hybridd.service.model_settings import ModelSettings
-from hybridd.service.residency import Residency
-from hybridd.service.state import StateFile
+from hybridd.serving.information import Information
+from hybridd.serving.kept_states import KeptStates
+from hybridd.serving.manager import Manager
+from hybridd.serving.memory import MemoryMeter
+from hybridd.serving.model_settings import ModelSettings
+from hybridd.serving.residency import Residency
 from hybridd.wire import paths
 from hybridd.wire.errors import HybriddError, InvalidParams
 

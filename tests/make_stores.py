@@ -11,10 +11,10 @@ from typing import Any
 
 from hybridd.backends.onnx import BACKEND as ONNX
 from hybridd.backends.registry import load_backends
+from hybridd.catalog.inspections import Inspections, make_records
+from hybridd.catalog.walk import Listing, Root, scan
 from hybridd.core.model import ModelRecord
 from hybridd.core.naming import Name
-from hybridd.host.scan import Listing, Root, scan
-from hybridd.service.intake import Inspections, make_records
 from tests.make_models import write_gguf, write_json
 
 BACKENDS = {**load_backends(), "onnx": ONNX}

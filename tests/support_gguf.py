@@ -11,9 +11,9 @@ import pytest
 from hypothesis import strategies as st
 
 from hybridd.backends.api import KVSpec
-from hybridd.backends.gguf import drafter as drafter_module
-from hybridd.backends.gguf import drafts
-from hybridd.backends.gguf.engine import GGUFEngine
+from hybridd.backends.gguf.engine.drafting import draft_policy
+from hybridd.backends.gguf.engine.drafting import drafter as drafter_module
+from hybridd.backends.gguf.engine.generator import GGUFEngine
 from tests.make_gguf import write_tiny
 from tests.support_models import Answer, ask, ignore_progress, spec_for
 
@@ -198,6 +198,6 @@ def eager_drafts() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(drafter_module, "CONFIDENCE", 0.0)
         patch.setattr(drafter_module, "ROW_COST", 0.0)
-        patch.setattr(drafts, "_DRAFT_COST", 0.0)
-        patch.setattr(drafts, "_HOPELESS_RATE", -1.0)
+        patch.setattr(draft_policy, "_DRAFT_COST", 0.0)
+        patch.setattr(draft_policy, "_HOPELESS_RATE", -1.0)
         yield

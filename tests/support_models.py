@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from hybridd.backends.api import Engine, KVSpec, LoadedFacts, LoadSpec
+from hybridd.backends.registry import load_backends
 
 DEMO = Path(__file__).parent.parent / "hybridd" / "demo"
 DEMO_GGUF = DEMO / "demo-gguf" / "hybridd-demo-F16.gguf"
@@ -62,13 +63,8 @@ def make_engine(format_name: str) -> Engine:
     if format_name == "huggingface":
         pytest.importorskip("torch", reason="torch is not installed")
         pytest.importorskip("transformers", reason="transformers is not installed")
-    name = {"gguf": "GGUFEngine", "huggingface": "HuggingFaceEngine", "echo": "EchoEngine"}
-    if format_name == "huggingface":
-        name["huggingface"], module_name = "AnyEngine", "any_engine"
-    else:
-        module_name = "engine"
-    module = importlib.import_module(f"hybridd.backends.{format_name}.{module_name}")
-    engine: Engine = getattr(module, name[format_name])()
+    module_name, _, name = load_backends()[format_name].engine_factory.partition(":")
+    engine: Engine = getattr(importlib.import_module(module_name), name)()
     return engine
 
 

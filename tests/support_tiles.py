@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hybridd.backends.gguf.tiles import ROWS, Tiles
+from hybridd.backends.gguf.engine.weights.attention_tiles import ROWS, Tiles
 
 
 class Always(Tiles):

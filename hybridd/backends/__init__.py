@@ -1,1 +1,1 @@
-"""Floor 2: one folder per model format, each of the same shape (see `api`)."""
+"""One folder a format; at its top what the daemon may import, in its `engine` what workers may."""

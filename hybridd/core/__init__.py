@@ -1,1 +1,1 @@
-"""Floor 1: what the daemon decides. Pure: no I/O, no clock, no trio."""
+"""What the daemon decides. Pure: no I/O, no clock, no trio."""

@@ -1,7 +1,7 @@
 """The catalog as a value: an immutable snapshot, and what changed from one to the next.
 
 Pure: no I/O and no clock. Who owns the current snapshot and tells the world of changes is
-`service/library`.
+`catalog/library`.
 """
 
 from __future__ import annotations

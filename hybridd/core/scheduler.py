@@ -18,7 +18,7 @@ behind its running requests, and only if that load has a chance: a refusal costs
 
 An item ends exactly once: by `Finish` here, by the worker's own reply, or by `Abandon`. The
 scheduler has no clock (times are handed in, in seconds), no I/O and no tasks. Its one owner is
-`service/residency`.
+`serving/residency`.
 """
 
 from __future__ import annotations

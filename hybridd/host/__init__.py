@@ -1,1 +1,1 @@
-"""Floor 3: trio's adapters to the machine. Each module knows one thing of the machine only."""
+"""The machine: sockets, GPUs, memory, the journal. Each module knows one thing of it only."""

@@ -1,1 +1,1 @@
-"""Floor 5: JSON-RPC over the Unix socket."""
+"""A face of the daemon: JSON-RPC over the Unix socket."""

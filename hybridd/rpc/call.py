@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
+from hybridd.daemon.events import Subscription
+from hybridd.daemon.jobs import Job
+from hybridd.parts import Daemon
 from hybridd.rpc.encoded import EncodedModels
-from hybridd.service.configuration import Configuration
-from hybridd.service.events import EventHub, Subscription
-from hybridd.service.jobs import Job, Jobs
-from hybridd.service.library import Library
-from hybridd.service.manager import Manager
-from hybridd.service.requests import Sink
+from hybridd.serving.requests import Sink
 from hybridd.wire.errors import InvalidRequest
-
-if TYPE_CHECKING:
-    from hybridd.service.information import Information
-
-
-@dataclass(frozen=True, slots=True)
-class Daemon:
-    """The parts of the daemon that methods use."""
-
-    manager: Manager
-    library: Library
-    jobs: Jobs
-    events: EventHub
-    configuration: Configuration
-    information: Information
-    shutdown: Callable[[], None]
-    encoded: EncodedModels = field(default_factory=EncodedModels)
 
 
 class Client(Protocol):
@@ -59,11 +39,17 @@ class Client(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request being handled; `id` is None for an element of a batch."""
+    """One request being handled.
+
+    Attributes:
+        id: None for an element of a batch.
+        encoded: Models' JSON, shared by all connections.
+    """
 
     daemon: Daemon
     client: Client
     id: int | str | None
+    encoded: EncodedModels
 
     def sink(self) -> Sink:
         """Where this request's deltas go.

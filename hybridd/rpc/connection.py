@@ -14,13 +14,14 @@ from typing import Any
 
 import trio
 
-from hybridd.rpc.call import Call, Daemon
+from hybridd.daemon.events import Subscription
+from hybridd.parts import Daemon
+from hybridd.rpc.call import Call
 from hybridd.rpc.dispatch import Dispatcher
-from hybridd.rpc.encoded import encode_error, encode_response, response_line
+from hybridd.rpc.encoded import EncodedModels, encode_error, encode_response, response_line
 from hybridd.rpc.outbox import Id, Outbox
 from hybridd.rpc.transport import Limits, Wire
-from hybridd.service.events import Subscription
-from hybridd.service.requests import Flush, Sink
+from hybridd.serving.requests import Flush, Sink
 from hybridd.wire import protocol
 from hybridd.wire.errors import (
     Busy,
@@ -47,9 +48,17 @@ MAX_SUBSCRIPTIONS = 64
 class Connection:
     """See the module's text; made by `rpc/listener`."""
 
-    def __init__(self, wire: Wire, daemon: Daemon, dispatcher: Dispatcher, limits: Limits) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        daemon: Daemon,
+        dispatcher: Dispatcher,
+        limits: Limits,
+        encoded: EncodedModels,
+    ) -> None:
         self._wire = wire
         self._daemon = daemon
+        self._encoded = encoded
         self._dispatcher = dispatcher
         self._limits = limits
         self._outbox = Outbox()
@@ -278,7 +287,7 @@ class Connection:
 
     async def _answer(self, message: dict[str, Any], id: Id, own: Id | None) -> dict[str, Any]:
         """The response to a request, also when it is cancelled meanwhile."""
-        call = Call(self._daemon, self, own)
+        call = Call(self._daemon, self, own, self._encoded)
         with self._requests[id]:
             return await self._dispatcher.run(message, call)
         if self._failure is not None:

@@ -10,9 +10,10 @@ from collections.abc import Callable, Collection
 import trio
 
 from hybridd.host.sockets import Endpoint, peer_of
-from hybridd.rpc.call import Daemon
+from hybridd.parts import Daemon
 from hybridd.rpc.connection import Connection
 from hybridd.rpc.dispatch import Dispatcher
+from hybridd.rpc.encoded import EncodedModels
 from hybridd.rpc.transport import Limits, SocketWire
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class Listener:
         self._dispatcher = dispatcher
         self._limits = limits
         self._workers = workers
+        self._encoded = EncodedModels()
         self._connections: set[Connection] = set()
         self._accepting = trio.CancelScope()
         self._empty = trio.Event()
@@ -76,7 +78,7 @@ class Listener:
         if not self._may(stream.socket):
             await wire.aclose()
             return
-        connection = Connection(wire, self._daemon, self._dispatcher, self._limits)
+        connection = Connection(wire, self._daemon, self._dispatcher, self._limits, self._encoded)
         self._connections.add(connection)
         try:
             await connection.run()

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
+from hybridd.daemon.events import Subscription
 from hybridd.rpc.encoded import Pieces
-from hybridd.service.events import Subscription
 from hybridd.wire import protocol
 from hybridd.wire.framing import encode_line, encode_text
 

@@ -1,1 +1,1 @@
-"""The child process that holds one model; imports no trio and nothing of host, service or rpc."""
+"""The child process that holds one model; no trio, and nothing of the daemon's other rooms."""

@@ -27,7 +27,12 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from hybridd.backends.api import Engine, LoadCancelled, LoadSpec, Output, WorkRequest
-from hybridd.backends.failures import import_failure, load_failure, log_traceback, work_failure
+from hybridd.backends.engine.failures import (
+    import_failure,
+    load_failure,
+    log_traceback,
+    work_failure,
+)
 from hybridd.wire.errors import Cancelled, HybriddError
 
 from . import process

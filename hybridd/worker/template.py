@@ -24,7 +24,7 @@ import os
 import sys
 from typing import Any, NoReturn
 
-from hybridd.backends.failures import import_failure, load_failure, log_traceback
+from hybridd.backends.engine.failures import import_failure, load_failure, log_traceback
 from hybridd.wire.errors import HybriddError
 
 from . import process

@@ -52,13 +52,14 @@ def test_the_daemon_imports_no_heavy_library() -> None:
         # What a worker is: no daemon in it.
         (
             "import hybridd.worker.loop, hybridd.worker.template",
-            {"trio", "hybridd.host", "hybridd.service", "hybridd.rpc", "watchdog", *HEAVY},
+            {"trio", "hybridd.host", "hybridd.processes", "hybridd.serving", "hybridd.rpc",
+             "watchdog", *HEAVY},
         ),
         # What every call of the CLI pays for.
         (
             "import hybridctl.cli",
             {"trio", "anyio", "asyncio", "rich", "dataclasses", "importlib.metadata", "typing",
-             "hybridd.core", "hybridd.backends", "hybridd.service", *HEAVY},
+             "hybridd.core", "hybridd.backends", "hybridd.serving", *HEAVY},
         ),
         ("import hybridctl", {"trio", "rich", "hybridd.core", *HEAVY}),
         ("import hybridd.wire.framing, hybridd.wire.types, hybridd.wire.errors, "
@@ -66,7 +67,7 @@ def test_the_daemon_imports_no_heavy_library() -> None:
          {"trio", "dataclasses", "typing", "importlib.metadata", "inspect"}),
         ("import hybridd.core.scheduler, hybridd.core.settings, hybridd.core.catalog",
          {"trio", "asyncio", "socket", "subprocess", "hybridd.backends", "hybridd.host", *HEAVY}),
-        ("import hybridd.service.manager", {"hybridd.rpc", "jsonrpcserver", *HEAVY}),
+        ("import hybridd.serving.manager", {"hybridd.rpc", "jsonrpcserver", *HEAVY}),
     ],
     ids=lambda value: value[7:30] if isinstance(value, str) else "",
 )  # fmt: skip

@@ -118,7 +118,7 @@ def test_nothing_heavy_is_imported() -> None:
         "import sys\n"
         "from hybridd.backends.registry import availability, load_backends\n"
         "for b in load_backends().values(): availability(b); b.uses_gpu()\n"
-        "import hybridd.service.library\n"
+        "import hybridd.catalog.library\n"
         "heavy = {'torch', 'transformers', 'llama_cpp', 'numpy', 'jinja2', 'safetensors'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )

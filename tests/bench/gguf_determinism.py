@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hybridd.backends.gguf.engine import GGUFEngine
+from hybridd.backends.gguf.engine.generator import GGUFEngine
 from tests.support_gguf import WORDS, forget
 from tests.support_models import ignore_progress, spec_for
 

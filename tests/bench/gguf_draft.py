@@ -25,7 +25,7 @@ from typing import Any
 import gguf
 import numpy as np  # noqa: TID253 - gguf, which this needs, imports it anyway
 
-from hybridd.backends.gguf.engine import GGUFEngine
+from hybridd.backends.gguf.engine.generator import GGUFEngine
 from tests.bench.gguf_measure import Figures, pairs
 from tests.bench.gguf_models import model_path
 from tests.support_gguf import forget

@@ -25,7 +25,7 @@ from hybridctl import AsyncClient, Client
 from hybridd.worker.channel import Channel
 from tests.bench.gguf_measure import Figures, Prompts, Stream
 
-FACTORY = "hybridd.backends.gguf.engine:GGUFEngine"
+FACTORY = "hybridd.backends.gguf.engine.generator:GGUFEngine"
 
 
 def request(number: int, prompt: str, tokens: int, **options: Any) -> dict[str, Any]:

@@ -17,8 +17,8 @@ import statistics
 import time
 from typing import Any
 
-from hybridd.backends.gguf.context import Context
-from hybridd.backends.gguf.engine import GGUFEngine
+from hybridd.backends.gguf.engine.cells.context import Context
+from hybridd.backends.gguf.engine.generator import GGUFEngine
 from tests.bench.gguf_models import SHAPES, model_path
 from tests.support_models import ignore_progress, spec_for
 

@@ -169,7 +169,7 @@ class _Engine:
     """The model in our engine, in this process; `adapters` are names and directories."""
 
     def __init__(self, a: Arguments, adapters: Mapping[str, Path] | None = None) -> None:
-        from hybridd.backends.huggingface.engine import HuggingFaceEngine
+        from hybridd.backends.huggingface.engine.generator import HuggingFaceEngine
         from tests.support_models import ignore_progress, spec_for
 
         spec = spec_for(model_path(a.directory), "huggingface", **load_options(a))

@@ -11,15 +11,17 @@ from typing import Annotated, Any
 import trio
 
 from hybridd.core.fields import Bool, Field, Int, Text
-from hybridd.rpc.call import Call, Daemon
+from hybridd.daemon.events import EventHub
+from hybridd.daemon.jobs import Jobs
+from hybridd.parts import Daemon
+from hybridd.rpc.call import Call
 from hybridd.rpc.connection import Connection
 from hybridd.rpc.dispatch import Dispatcher
+from hybridd.rpc.encoded import EncodedModels
 from hybridd.rpc.methods import events as events_methods
 from hybridd.rpc.methods import jobs as jobs_methods
 from hybridd.rpc.registry import REGISTRY, Method, Registry
 from hybridd.rpc.transport import Limits
-from hybridd.service.events import EventHub
-from hybridd.service.jobs import Jobs
 from hybridd.wire.errors import Busy
 
 LIMITS = Limits(max_line_bytes=1024 * 1024, slow_bytes=1024 * 1024, slow_s=60.0)
@@ -286,7 +288,7 @@ async def connected(
 ) -> AsyncIterator[Client]:
     """A client of a running connection; at the end it hangs up, and everything has to be over."""
     world, wire = World(), MemoryWire(room)
-    connection = Connection(wire, world.daemon, Dispatcher(methods), limits)
+    connection = Connection(wire, world.daemon, Dispatcher(methods), limits, EncodedModels())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(connection.run)
         yield Client(wire, connection, world)

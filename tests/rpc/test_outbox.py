@@ -9,9 +9,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as some
 
+from hybridd.daemon.events import EventHub
 from hybridd.rpc.encoded import Pieces
 from hybridd.rpc.outbox import CHUNK_BYTES, Outbox
-from hybridd.service.events import EventHub
 from hybridd.wire.framing import encode_line
 from hybridd.wire.protocol import STREAM, notification, response
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hybridd.backends.api import Output
-from hybridd.backends.echo.engine import EchoEngine
+from hybridd.backends.echo.engine.generator import EchoEngine
 
 
 class OutOfMemory(EchoEngine):

@@ -14,7 +14,7 @@ from typing import Any
 
 from hybridd.worker.channel import Channel
 
-ECHO = "hybridd.backends.echo.engine:EchoEngine"
+ECHO = "hybridd.backends.echo.engine.generator:EchoEngine"
 # Long enough for a loaded machine; a test that needs it has failed.
 PATIENCE_S = 60
 

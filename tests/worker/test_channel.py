@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from hybridd.host import worker_process
+from hybridd.processes import worker_process
 from hybridd.wire.errors import LineTooLong, ParseError
 from hybridd.worker import channel as module
 from hybridd.worker.channel import Channel

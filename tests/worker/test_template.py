@@ -67,7 +67,7 @@ def template(*preload: str, daemon: int | None = None) -> Iterator[Template]:
 
 
 def test_ready_then_the_end_of_its_channel() -> None:
-    with template("json", "hybridd.backends.echo.engine") as t:
+    with template("json", "hybridd.backends.echo.engine.generator") as t:
         assert t.channel.receive() == {"op": "ready", "threads": 1}
         assert Path(f"/proc/{t.process.pid}/comm").read_text() == "hybridd-t-test\n"
         t.channel.close()

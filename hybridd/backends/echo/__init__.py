@@ -21,7 +21,7 @@ class EchoBackend:
     engine = "echo"
     extra: str | None = None
     distributions: tuple[str, ...] = ()
-    engine_factory = "hybridd.backends.echo.engine:EchoEngine"
+    engine_factory = "hybridd.backends.echo.engine.generator:EchoEngine"
     preload: tuple[str, ...] = ()
     prepare = ""
     suffixes: tuple[str, ...] = (".echo",)

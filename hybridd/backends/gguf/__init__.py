@@ -28,9 +28,9 @@ class GGUFBackend:
     engine = "llama.cpp"
     extra: str | None = "gguf"
     distributions: tuple[str, ...] = ("llama-cpp-python", "jinja2")
-    engine_factory = "hybridd.backends.gguf.engine:GGUFEngine"
+    engine_factory = "hybridd.backends.gguf.engine.generator:GGUFEngine"
     preload: tuple[str, ...] = ("llama_cpp.llama_cpp", "jinja2")
-    prepare = "hybridd.backends.gguf.kept_vocabulary:keep"
+    prepare = "hybridd.backends.gguf.engine.weights.kept_vocabulary:keep"
     suffixes: tuple[str, ...] = (".gguf",)
     splits_layers = True
     keeps_states = True

@@ -1,4 +1,4 @@
-"""Whether one model can draft for another, as far as their headers tell.
+"""Whether one model can draft for another, and for how many rows, as far as their headers tell.
 
 The daemon asks before a load, so that no other model leaves memory for one that is refused. The
 engine looks at the whole vocabularies once it has them (`draft_model`) and refuses in these words.
@@ -16,6 +16,11 @@ from hybridd.wire.errors import LoadFailed, Unsupported
 from .. import card
 from .types import RECURRENT
 
+# Tokens of one draft. Where nine of ten are right, a ninth would be right in four cases of ten,
+# which pays for its row on no processor.
+MAX_DRAFT = 8
+# Requests that may have drafts of that length in one step: logits are kept for so many rows.
+_LONG_DRAFTS = 4
 OTHER_KINDS = "their tokenizers are of different kinds"
 # Values of tokenizer.ggml.model of which each is a kind of its own to llama.cpp. Of others some are
 # the same kind by another name.
@@ -23,6 +28,11 @@ _KINDS = frozenset({"llama", "gpt2", "bert", "t5", "rwkv"})
 # Models of one family fill their vocabularies up to different sizes.
 _SIZE_DIFFERENCE = 128
 _STATE = "keeps a state of all that it read, out of which no wrong draft can be taken"
+
+
+def draft_rows(parallel: int) -> int:
+    """Rows with logits of drafted tokens in one pass, of all requests together."""
+    return MAX_DRAFT * min(parallel, _LONG_DRAFTS)
 
 
 def check_draft(model: str, facts: Facts, draft: str, draft_facts: Facts) -> None:

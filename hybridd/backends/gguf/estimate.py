@@ -15,7 +15,7 @@ from typing import Any
 from hybridd.core.model import Estimate, Facts
 
 from ..arithmetic import Context, context, kv_heads_total
-from .drafts import draft_rows
+from .draft_facts import draft_rows
 
 DEFAULT_MICRO_BATCH = 512  # llama.cpp's n_ubatch
 # cache type -> (elements in a block, bytes of a block), as in `types.TENSOR_TYPES`

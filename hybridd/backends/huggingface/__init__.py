@@ -25,7 +25,7 @@ class HuggingFaceBackend:
     engine = "transformers"
     extra: str | None = "huggingface"
     distributions: tuple[str, ...] = ("torch", "transformers", "safetensors", "jinja2")
-    engine_factory = "hybridd.backends.huggingface.any_engine:AnyEngine"
+    engine_factory = "hybridd.backends.huggingface.engine.any_engine:AnyEngine"
     # transformers comes with the engine, which knows how to import it in less time.
     preload: tuple[str, ...] = ("torch", "jinja2")
     prepare = ""

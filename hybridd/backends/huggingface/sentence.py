@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..bounded import invalid, read_file, read_json, whole
+from hybridd.backends.bounded import invalid, read_file, read_json, whole
 
 MAX_MODULES_BYTES = 64 * 1024
 MAX_MODULES = 16

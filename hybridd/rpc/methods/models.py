@@ -13,11 +13,11 @@ from hybridd.core.fields import Bool, Field, Int, OneOf, Text
 from hybridd.core.model import ModelRecord
 from hybridd.core.options import LOAD_FIELD, NULL, SAMPLING_FIELD
 from hybridd.core.unit_fields import Duration
+from hybridd.daemon.jobs import Job
 from hybridd.rpc.call import Call
 from hybridd.rpc.encoded import EncodedList
 from hybridd.rpc.registry import method
-from hybridd.service.jobs import Job
-from hybridd.service.views import Overlay
+from hybridd.serving.views import Overlay
 from hybridd.wire.errors import InvalidParams
 from hybridd.wire.framing import encode_line
 
@@ -74,10 +74,10 @@ async def list_models(
         if limit is not None and len(items) == limit:
             fields["next_cursor"] = base64.urlsafe_b64encode(last.encode()).decode()
             break
-        encoded = call.daemon.encoded.get(record) if over is None else _encode(record, over)
+        encoded = call.encoded.get(record) if over is None else _encode(record, over)
         items.append(encoded)
         last = id
-    call.daemon.encoded.keep_only(snapshot.models)
+    call.encoded.keep_only(snapshot.models)
     return EncodedList(fields, "models", items)
 
 

@@ -1,0 +1,1 @@
+"""The echo format in a worker."""

@@ -1,0 +1,1 @@
+"""What every engine shares: requests, prompts, chat templates, output. Workers only."""

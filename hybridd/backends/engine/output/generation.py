@@ -1,0 +1,186 @@
+"""What every engine keeps of one generation: its text, its limits, its counts and its times.
+
+The engine decides which token comes next; this decides what is sent of it and when it is enough.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from hybridd.backends.api import Output
+from hybridd.wire.errors import ContextExceeded, HybriddError, Unsupported
+
+from ..options import GenerationOptions
+from .text import TextStream
+
+# JSON has no infinity; clients know this number from other servers for "cannot come".
+IMPOSSIBLE_LOGPROB = -9999.0
+# With `context_shift` nothing ends a text that has no end; without `max_tokens` this many contexts
+# do.
+_SHIFTED_CONTEXTS = 4
+
+
+def finite(logprob: float) -> float:
+    """A log probability as JSON can carry it."""
+    return round(logprob, 6) if math.isfinite(logprob) else IMPOSSIBLE_LOGPROB
+
+
+def check_prompt(prompt_tokens: int, context_length: int) -> None:
+    """Refuse a prompt that leaves no room for one token.
+
+    Raises:
+        ContextExceeded: With both numbers.
+    """
+    if prompt_tokens >= context_length:
+        raise ContextExceeded(
+            f"the prompt has {prompt_tokens} tokens, but the model is loaded with a context of "
+            f"{context_length}; shorten the prompt or load it with a larger context_length",
+            prompt_tokens=prompt_tokens,
+            context_length=context_length,
+        )
+
+
+def refuse_context_shift(options: GenerationOptions, format_name: str) -> None:
+    """Say that `context_shift` cannot be had, if it is asked for.
+
+    Raises:
+        Unsupported: With the capability.
+    """
+    if options.context_shift:
+        raise Unsupported(
+            "this model cannot shift its context; leave context_shift out, or load the model with "
+            "a larger context_length",
+            capability="context_shift",
+            format=format_name,
+        )
+
+
+def joined(outputs: Sequence[Output]) -> Output:
+    """What several tokens of one step brought for one request; one output at least."""
+    made = Output(
+        id=outputs[0]["id"],
+        text="".join(each.get("text", "") for each in outputs),
+        tokens=sum(each.get("tokens", 0) for each in outputs),
+    )
+    if logprobs := [entry for each in outputs for entry in each.get("logprobs", ())]:
+        made["logprobs"] = logprobs
+    if "done" in outputs[-1]:
+        made["done"] = outputs[-1]["done"]
+    return made
+
+
+class Generation:
+    """The bookkeeping of one request, from its prompt to its `done`.
+
+    Args:
+        request_id: For the outputs.
+        options: Of the request.
+        prompt_tokens: How many the prompt has; `check_prompt` was called.
+        context_length: How many tokens prompt and completion may have together; with
+            `context_shift` that limits the prompt only.
+
+    Attributes:
+        id: The request's id.
+        finished: `done` or an error went out.
+        cached_tokens: How many of the prompt's tokens the engine did not have to compute.
+        draft_tokens: How many tokens a draft model proposed; None without one.
+        draft_accepted_tokens: How many of them were right.
+    """
+
+    def __init__(
+        self,
+        request_id: int,
+        options: GenerationOptions,
+        prompt_tokens: int,
+        context_length: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.id = request_id
+        self.options = options
+        self.finished = False
+        self.cached_tokens = 0
+        self.draft_tokens: int | None = None
+        self.draft_accepted_tokens = 0
+        self._prompt_tokens = prompt_tokens
+        shifts, remaining = options.context_shift, context_length - prompt_tokens
+        default = context_length * _SHIFTED_CONTEXTS if shifts else remaining
+        wanted = default if options.max_tokens is None else options.max_tokens
+        self._limit = wanted if shifts else min(wanted, remaining)
+        self._stream = TextStream(options.stop)
+        self._completion_tokens = 0
+        self._clock = clock
+        self._began = clock()
+        self._prompt_s = 0.0
+        self._first_token_s: float | None = None
+
+    @property
+    def completion_tokens(self) -> int:
+        """How many tokens were generated so far."""
+        return self._completion_tokens
+
+    @property
+    def remaining_tokens(self) -> int:
+        """How many may still come."""
+        return self._limit - self._completion_tokens
+
+    def begin(self) -> None:
+        """The request has its slot: its times count from now, what it waited is the queue's."""
+        self._began = self._clock()
+
+    def prefilled(self) -> Output | None:
+        """The prompt is processed. An output when no token is wanted."""
+        self._prompt_s = self._clock() - self._began
+        return self._end("length", "", 0) if self._limit <= 0 else None
+
+    def accept(self, piece: bytes, logprobs: dict[str, Any] | None = None) -> Output:
+        """A token came; `piece` is its bytes. The output ends the request when it is enough."""
+        if self._first_token_s is None:
+            self._first_token_s = self._clock() - self._began
+        self._completion_tokens += 1
+        text = self._stream.feed(piece)
+        if self._stream.stopped:
+            output = self._end("stop", text, 1)
+        elif self._completion_tokens >= self._limit:
+            text += self._stream.finish()
+            output = self._end("stop" if self._stream.stopped else "length", text, 1)
+        else:
+            output = Output(id=self.id, text=text, tokens=1)
+        if logprobs is not None:
+            output["logprobs"] = [logprobs]
+        return output
+
+    def end_of_text(self) -> Output:
+        """The model said that it is done; that token is neither text nor counted."""
+        return self._end("stop", self._stream.finish(), 0)
+
+    def fail(self, error: HybriddError) -> Output:
+        """It cannot go on."""
+        self.finished = True
+        return Output(id=self.id, error=error.to_wire())
+
+    def _end(self, reason: Literal["stop", "length"], text: str, tokens: int) -> Output:
+        self.finished = True
+        total_s = self._clock() - self._began
+        first_s = self._first_token_s if self._first_token_s is not None else total_s
+        drafts = {
+            "draft_tokens": self.draft_tokens,
+            "draft_accepted_tokens": self.draft_accepted_tokens,
+        }
+        done = {
+            "finish_reason": reason,
+            "usage": {
+                "prompt_tokens": self._prompt_tokens,
+                "completion_tokens": self._completion_tokens,
+                "cached_tokens": self.cached_tokens,
+            },
+            "timings": {
+                "prompt_s": round(self._prompt_s, 6),
+                "first_token_s": round(first_s, 6),
+                "generation_s": round(total_s - self._prompt_s, 6),
+                **({} if self.draft_tokens is None else drafts),
+            },
+        }
+        return Output(id=self.id, text=text, tokens=tokens, done=done)

@@ -1,0 +1,1 @@
+"""A small model that proposes tokens, and how many it should."""

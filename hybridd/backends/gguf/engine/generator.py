@@ -1,0 +1,372 @@
+"""The GGUF engine: llama.cpp by its low-level functions, many requests in one batch.
+
+A step brings every sequence forward: those that generate by a token, prompts by what is left of a
+micro-batch (`cells.step_plan`). Sequences join and leave between two steps. What a request leaves
+in its cells is reused by later prompts that begin alike (`cells.slots`), also when it has lost its
+slot (`cells.state_cache`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from hybridd.backends.api import LoadedFacts, LoadSpec, Output, Report
+from hybridd.backends.cpu import threads_for
+from hybridd.backends.engine.base import ServingEngine
+from hybridd.backends.engine.failures import NotFinite, work_failure
+from hybridd.backends.engine.output.generation import Generation, joined
+from hybridd.backends.engine.prompts import Prompts
+from hybridd.wire.errors import Unsupported
+
+from ..draft_facts import draft_rows
+from .cells.cache_manager import Places
+from .cells.context import Aborted, Context
+from .cells.lora_adapters import Adapters
+from .cells.persisted import PersistedStates
+from .cells.sequence import GGUFSequence
+from .cells.state_cache import StateCache
+from .cells.step_plan import Pass, compose
+from .drafting.draft_model import check_model, open_draft
+from .drafting.draft_policy import Pace
+from .drafting.drafter import Drafter
+from .encoder import GGUFEncoder
+from .tokens.candidates import check_finite
+from .tokens.sampling import Sampler
+from .weights.llama import start, version
+from .weights.load_options import ALL_LAYERS, LoadOptions
+from .weights.model import Model, locked_bytes
+
+
+class GGUFEngine(ServingEngine[GGUFSequence]):
+    """See `api.Engine`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._log = start()
+        self._model = Model(self._log)
+        self._adapters = Adapters(self._log)
+        self._context: Context | None = None
+        self._places: Places | None = None
+        self._encoder: GGUFEncoder | None = None
+        self._drafter: Drafter | None = None
+        self._wipe = False  # a wrong draft left NaN in the cells
+        self._threads = 0
+
+    # ------------------------------------------------------------------ loading
+
+    def load(self, spec: LoadSpec, report: Report) -> LoadedFacts:
+        """See `api.Engine`."""
+        options = LoadOptions.from_wire(spec["load_options"])
+        try:
+            self._model.open(spec, options, report)
+            self._threads = options.threads or threads_for(self._model.weights_bytes)
+            report("context", 0, 1)
+            if options.draft_model:
+                check_model(self._model, spec)
+            encodes = self._model.encodes
+            facts = self._encode(options) if encodes else self._generate(options, spec, report)
+            report("context", 1, 1)
+        except BaseException:
+            self.close()
+            raise
+        return facts
+
+    def _generate(self, options: LoadOptions, spec: LoadSpec, report: Report) -> LoadedFacts:
+        # Contexts plan for the adapters that are there when they are made.
+        self._adapters.open(self._model.native, options.adapters, spec.get("adapters", ()))
+        rows = draft_rows(options.parallel) if options.draft_model else 0
+        self._context = context = Context(
+            self._model, options, self._threads, spec, draft_rows=rows
+        )
+        if options.draft_model:
+            self._drafter = open_draft(self._log, self._model, context, options, spec, report)
+        self._places = _places(context, options, spec)
+        prompts = Prompts(self._model.vocabulary, self._model.chat_template(), "gguf")
+        self._serve(prompts, context.length, context.parallel)
+        self.can_shift = context.can_shift
+        in_force = {
+            "context_length": context.length,
+            "parallel": context.parallel,
+            "kv_cells": context.cells,
+            "batch_size": context.micro_batch,  # a step is one micro-batch
+            "ubatch_size": context.micro_batch,
+            "kv_cache_type": options.kv_cache_type,
+            **options.rope.to_wire(),
+            **({"draft_model": options.draft_model} if options.draft_model else {}),
+        }
+        return self._facts(in_force, options, prompts.capabilities)
+
+    def _encode(self, options: LoadOptions) -> LoadedFacts:
+        if options.adapters:
+            raise Unsupported(
+                "adapters change models that generate text; this one makes vectors or scores",
+                capability="adapters",
+                format="gguf",
+            )
+        self._encoder = encoder = GGUFEncoder(
+            self._model.native,
+            self._model.vocabulary,
+            self._threads,
+            options.context_length,
+            options.ubatch_size,
+        )
+        self._serve_encoder(encoder, Prompts(self._model.vocabulary, None, "gguf"))
+        in_force = {
+            "context_length": encoder.context_length,
+            "parallel": options.parallel,
+            "ubatch_size": encoder.batch_tokens,
+        }
+        return self._facts(in_force, options, list(encoder.capabilities))
+
+    def _facts(
+        self, in_force: dict[str, Any], options: LoadOptions, capabilities: list[str]
+    ) -> LoadedFacts:
+        layers = options.layers_for(self._model.layers)
+        flash = options.flash_attention
+        weights = self._model.weights_bytes
+        if self._drafter is not None:
+            weights += self._drafter.weights_bytes
+        return LoadedFacts(
+            engine=version(),
+            context_length=in_force["context_length"],
+            parallel=in_force["parallel"],
+            load_options={
+                **in_force,
+                "threads": self._threads,
+                "gpu_layers": self._model.layers + 1 if layers == ALL_LAYERS else layers,
+                "mmap": options.mmap,
+                # Locking stops at the limit of the process, with a warning of llama.cpp's.
+                "mlock": options.mlock and locked_bytes() >= weights,
+                "flash_attention": "auto" if flash is None else flash,
+                **({"tensor_split": list(options.tensor_split)} if options.splits else {}),
+            },
+            memory={**self._log.sizes, "weights_bytes": weights},
+            capabilities=capabilities,
+        )
+
+    def set_threads(self, count: int) -> None:
+        """See `api.Engine`."""
+        for computing in (self._context, self._encoder):
+            if computing is not None:
+                computing.set_threads(min(count, self._threads))
+        if self._drafter is not None:
+            self._drafter.set_threads(count)
+
+    def retire(self) -> None:
+        """See `api.Engine`: conversations go to disk, if they may."""
+        if self._places is not None:
+            self._places.persist()
+
+    def close(self) -> None:
+        """See `api.Engine`."""
+        for sequence in self._active:
+            sequence.sampler.close()
+        self._active.clear()
+        self._places = None
+        if self._encoder is not None:
+            self._encoder.close()
+        self._encoder = None
+        if self._drafter is not None:
+            self._drafter.close()
+        self._drafter = None
+        if self._context is not None:
+            self._context.close()
+        self._context = None
+        self._model.close()
+
+    # ------------------------------------------------------------------ serving
+
+    def _begin(self, generation: Generation, prompt: list[int]) -> GGUFSequence | None:
+        places = self._places
+        assert places is not None
+        adapters = self._adapters.key(generation.options.adapters)
+        if any(s.paused for s in self._active):
+            return None  # those wait for cells already
+        if places.can_share and any(s.will_share(prompt, adapters) for s in self._active):
+            return None  # what this one would compute is being computed: it is copied then
+        taken = places.take(prompt, adapters)
+        if taken is None:
+            return None
+        slot, cached = taken
+        generation.cached_tokens = cached
+        pace = None
+        if self._drafter is not None:
+            pace, generation.draft_tokens = Pace(), 0
+        try:
+            sampler = Sampler(self._model.vocabulary, generation.options, prompt)
+        except BaseException:
+            places.give_back(slot)
+            raise
+        return GGUFSequence(generation, prompt, slot, sampler, adapters, pace)
+
+    def _release(self, sequence: GGUFSequence) -> None:
+        assert self._places is not None
+        sequence.sampler.close()
+        self._places.give_back(sequence.slot)
+        self._resume()
+
+    def _resume(self) -> None:
+        """Let those go on that gave their cells away: the first, and others that fit beside it."""
+        assert self._context is not None
+        room = self._context.cells - sum(len(s.tokens) for s in self._active if not s.paused)
+        for i, waiting in enumerate([s for s in self._active if s.paused]):
+            room -= len(waiting.tokens)
+            if i > 0 and room < 0:
+                return
+            waiting.paused = False
+
+    def _advance(self, active: Sequence[GGUFSequence]) -> list[Output]:
+        context, places = self._context, self._places
+        assert context is not None
+        assert places is not None
+        running = [s for s in active if not s.paused]
+        for sequence in running:
+            if len(sequence.tokens) > context.length:
+                places.shift(sequence)
+        if self._drafter is not None:
+            self._drafter.propose(running, self._interrupted)
+        passes = compose(
+            running,
+            context.micro_batch,
+            unified=context.unified,
+            fill_to=context.length if context.can_cut_anywhere else 0,
+            tiles=context.tiles,
+            in_force=self._adapters.in_force,
+        )
+        outputs: list[Output] = []
+        for each in passes:
+            try:
+                outputs.extend(self._run(context, places, each))
+            except Exception as exc:
+                # What other passes computed is good.
+                error = work_failure(exc)
+                failed = [row.sequence for row in each.rows if not row.sequence.paused]
+                outputs.extend(sequence.generation.fail(error) for sequence in failed)
+        return outputs
+
+    def _run(self, context: Context, places: Places, work: Pass[GGUFSequence]) -> list[Output]:
+        """Compute one pass and sample from it."""
+        rows = [row for row in work.rows if not row.sequence.paused]
+        if not rows:
+            return []
+        prompts = [(r.sequence.id, r.count) for r in rows if not r.sequence.generating]
+        half, interrupted = sum(r.count for r in rows) / 2, self._interrupted
+
+        def abort() -> bool:
+            # Others lose the pass as well: not for the lesser part of it.
+            return sum(count for id, count in prompts if interrupted(id)) >= half
+
+        self._adapters.use(context.native, work.adapters)
+        try:
+            done = places.compute(rows, work.gaps, self._active, abort if prompts else None)
+        except Aborted:
+            # The cancel itself is in the loop's queue and comes before the next step.
+            return []
+        drafting = [row.sequence for row, _ in done if row.sequence.draft]
+        outputs: list[Output] = []
+        for row, index in done:
+            sequence = row.sequence
+            if sequence.todo:
+                continue
+            try:
+                if sequence.draft:
+                    self._verify(context, places, sequence, index, outputs)
+                    continue
+                ended = None if sequence.started else self._start(context, sequence, index)
+                outputs.append(ended or self._next(context, sequence, index))
+            except Exception as exc:
+                if drafting and isinstance(exc, NotFinite):
+                    # A wrong token may have made them, whosever: all is computed anew, without.
+                    self._distrust(drafting)
+                    continue
+                # Numbers that are none are in the cells too, for whoever would go on from them.
+                empty = places.spoil if isinstance(exc, NotFinite) else places.forget
+                empty(sequence.slot)
+                outputs.append(sequence.generation.fail(work_failure(exc)))
+        if self._wipe:
+            self._wipe = False
+            places.wipe()
+        return outputs
+
+    def _start(self, context: Context, sequence: GGUFSequence, index: int) -> Output | None:
+        """Its prompt is done. An output when that is all that was asked for."""
+        if sequence.generation.remaining_tokens <= 0:
+            # No token comes of them, but whoever goes on from these cells would find out.
+            check_finite(context.logits(index))
+        sequence.started = True
+        return sequence.generation.prefilled()
+
+    def _verify(
+        self,
+        context: Context,
+        places: Places,
+        sequence: GGUFSequence,
+        last: int,
+        outputs: list[Output],
+    ) -> None:
+        """Sample from a row and from those of its draft, as long as the draft was right.
+
+        The sampler draws as it would without: once for each token that comes, from the same
+        logits in the same order.
+        """
+        draft, drafted, sequence.draft = sequence.draft, sequence.drafted, ()
+        generation, pace = sequence.generation, sequence.pace
+        assert pace is not None
+        assert generation.draft_tokens is not None
+        generation.draft_tokens += drafted
+        row, right, made = last - len(draft), 0, list[Output]()
+        try:
+            made.append(self._next(context, sequence, row))
+            for token in draft:
+                if generation.finished or sequence.tokens[-1] != token:
+                    break
+                right += 1
+                generation.draft_accepted_tokens += right <= drafted
+                made.append(self._next(context, sequence, row + right))
+        finally:
+            if made:
+                outputs.append(joined(made))
+        pace.learn(sequence.asked, min(right, drafted))
+        places.accept(sequence.slot, draft[:right])
+        for wrong in range(row + right + 1, last + 1):
+            check_finite(context.logits(wrong))
+
+    def _distrust(self, drafting: Sequence[GGUFSequence]) -> None:
+        """Clear the cells after this pass, and draft no more for these."""
+        for sequence in drafting:
+            assert sequence.pace is not None
+            sequence.pace.give_up()
+        self._wipe = True
+
+    def _next(self, context: Context, sequence: GGUFSequence, index: int) -> Output:
+        """Sample from the logits of a row of the last batch."""
+        token = sequence.sampler.sample(context, index)
+        vocabulary = self._model.vocabulary
+        if vocabulary.ends(token):
+            return sequence.generation.end_of_text()
+        sequence.tokens.append(token)
+        return sequence.generation.accept(
+            vocabulary.piece(token), sequence.sampler.logprobs(context, index, token)
+        )
+
+
+def _places(context: Context, options: LoadOptions, spec: LoadSpec) -> Places:
+    """The slots, with what `kv.host_cache` and `kv.persist` allow them."""
+    kv, whole = spec["kv"], context.recurrent
+    owner = {
+        "identity": spec["identity"],
+        "engine": version(),
+        "kv_cache_type": options.kv_cache_type,
+        "flash_attention": options.flash_attention,
+        "rope": asdict(options.rope),
+        "unified": context.unified,
+        "beyond_original": context.beyond_original,
+    }
+    window = context.window
+    states = StateCache(kv["host_cache_bytes"], whole=whole, window=window)
+    persisted = PersistedStates(
+        kv["persist_dir"], kv["persist_bytes"], owner, whole=whole, window=window
+    )
+    return Places(context, states, persisted)

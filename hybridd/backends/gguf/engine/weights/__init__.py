@@ -1,0 +1,1 @@
+"""Loading: the library, the model, its vocabulary, what load options mean for it."""

@@ -1,0 +1,1 @@
+"""transformers in a worker. Its rooms: compat, encoding, forward, tokens, weights."""

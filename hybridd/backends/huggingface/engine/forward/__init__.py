@@ -1,0 +1,1 @@
+"""Forward passes: sessions, attention, the KV cache, adapters in force."""

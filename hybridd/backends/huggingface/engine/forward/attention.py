@@ -1,0 +1,351 @@
+"""Attention of many rows in one forward pass, over `kv_cache`'s tensors, without padding.
+
+The tokens of all rows lie behind each other in one sequence `[1, tokens]`: to everything but the
+attention they are just tokens. transformers lets a function of ours be the attention of a model;
+with such a one it makes no masks. Rows that generate attend together, one call for neighbouring
+slots; each chunk of a prompt attends by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from ..compat.library import ALL_ATTENTION_FUNCTIONS, Cache, DynamicLayer, torch
+from .kv_cache import KVCache, Row
+
+NAME = "hybridd_rows"
+
+# What would change the scores in a way that is not known here.
+_SCORES = ("position_bias", "head_mask", "alibi", "block_mask", "sinks")
+# Neighbouring rows attend in one call as long as that computes at most so many times what they
+# need: the shorter ones are masked to the longest.
+_MAX_WASTE = 1.5
+# Rows that generate look at whole lots of cells, the last ones masked: a processor adds up numbers
+# by lots, and so what a row gets does not depend on how long its neighbours are.
+_CELLS = 16
+
+
+class Work(NamedTuple):
+    """Tokens to compute for one row, behind those that it has."""
+
+    row: Row
+    tokens: Sequence[int]
+
+
+class _Group(NamedTuple):
+    """Rows in neighbouring slots that generate one token each.
+
+    `first` and `last` are of the tokens of the pass, `lengths` include the new ones.
+    """
+
+    first: int
+    last: int
+    slot: int
+    lengths: list[int]
+
+
+class _Chunk(NamedTuple):
+    """Tokens of one prompt: `first` to `last` of the pass, at the row's cells from `start` on."""
+
+    first: int
+    last: int
+    slot: int
+    start: int
+
+
+class _Sight(NamedTuple):
+    """The cells that a group or a chunk looks at in a layer, and what is added to their scores."""
+
+    slots: slice
+    cells: slice
+    mask: Any
+
+    def of(self, stored: Any) -> Any:
+        """These of a layer's keys or values."""
+        return stored[self.slots, :, self.cells]
+
+
+class RowsPass(Cache):  # type: ignore[misc] # transformers is untyped
+    """What one forward pass does with the cache; to transformers it is the cache.
+
+    Args:
+        cache: Of all rows; has the cells that are needed.
+        works: One for each row; generating rows first, those by slot.
+        windows: Of each layer, how far back it looks; None is everything.
+
+    Attributes:
+        positions: Of the tokens.
+    """
+
+    def __init__(
+        self, cache: KVCache, works: Sequence[Work], windows: Sequence[int | None], device: str
+    ) -> None:
+        super().__init__(layers=[DynamicLayer() for _ in windows])
+        self._cache = cache
+        self._windows = windows
+        self._layer: int | None = None
+        self._sights: dict[tuple[int, int | None, Any], _Sight] = {}
+        slots: list[int] = []
+        numbers: list[int] = []
+        positions: list[int] = []
+        for row, tokens in works:
+            slots += [row.slot] * len(tokens)
+            own = range(row.length, row.length + len(tokens))
+            numbers += own
+            positions += range(own.start + row.shift, own.stop + row.shift)
+        cells = torch.tensor(numbers, device=device)
+        same = positions == numbers
+        self.positions = cells if same else torch.tensor(positions, device=device)
+        self._places = {cells.device: (torch.tensor(slots, device=device), cells)}
+        # One row's cells are a slice, which is written at a fraction of the cost.
+        one = slice(numbers[0], numbers[-1] + 1)
+        self._alone = (slots[0], one) if len(works) == 1 else None
+        self._groups, self._chunks = _parts(works)
+        self._works = works
+        self._ends: list[_Group] = []
+
+    def update(self, keys: Any, values: Any, layer_idx: int, *_: Any, **__: Any) -> tuple[Any, Any]:
+        """Write the new keys and values, `[1, heads, tokens, dim]`, where they belong."""
+        self._layer = layer_idx
+        stored = (self._cache.keys[layer_idx], self._cache.values[layer_idx])
+        for tensor, new in zip(stored, (keys, values), strict=True):
+            self._write(tensor, new[0].transpose(0, 1))
+        return keys, values
+
+    def update_both(self, both: Any, layer_idx: int) -> None:
+        """Write new keys and, behind these, values, `[1, tokens, 2 * heads, dim]`."""
+        self._layer = layer_idx
+        self._write(self._cache.both[layer_idx], both[0])
+
+    def _write(self, tensor: Any, new: Any) -> None:
+        """Put `[tokens, heads, dim]` into their cells."""
+        if self._alone is not None:
+            slot, own = self._alone
+            tensor[slot, :, own] = new.transpose(0, 1)
+        else:
+            slots, cells = self._place(new.device)
+            tensor[slots, :, cells] = new
+
+    def _place(self, device: Any) -> tuple[Any, Any]:
+        """Slots and cells of the tokens on a layer's device."""
+        if device not in self._places:
+            first = next(iter(self._places.values()))
+            self._places[device] = (first[0].to(device), first[1].to(device))
+        return self._places[device]
+
+    def attend(
+        self, query: Any, keys: Any, values: Any, scaling: float | None, softcap: Any, sinks: Any
+    ) -> Any:
+        """The output `[1, tokens, heads, dim]` of the layer that was updated last."""
+        layer, self._layer = self._layer, None
+        assert layer is not None
+        window = self._windows[layer]
+        stored = self._cache.keys[layer], self._cache.values[layer]
+        score = _Score(scaling, softcap, sinks)
+        made = [self._attend_group(group, query, *stored, window, score) for group in self._groups]
+        for chunk in self._chunks:
+            if chunk.start == 0 and (window is None or chunk.last - chunk.first <= window):
+                q, k, v = (part[:, :, chunk.first : chunk.last] for part in (query, keys, values))
+                made.append(score(q, k, v, None, causal=True)[0].transpose(0, 1))
+            else:
+                made.append(self._attend_chunk(chunk, query, *stored, window, score))
+        return _joined(made)
+
+    def attend_ends(self, query: Any, scaling: float | None) -> Any:
+        """As `attend`, of the last token of each row alone."""
+        layer, self._layer = self._layer, None
+        assert layer is not None
+        stored = self._cache.keys[layer], self._cache.values[layer]
+        score, window = _Score(scaling, None, None), self._windows[layer]
+        self._ends = ends = self._ends or _ends(self._works)
+        return _joined([self._attend_group(end, query, *stored, window, score) for end in ends])
+
+    def _attend_group(
+        self, group: _Group, query: Any, keys: Any, values: Any, window: int | None, score: _Score
+    ) -> Any:
+        sight = self._sight(group, window, query)
+        packed = query[0, :, group.first : group.last].transpose(0, 1)
+        packed = packed.reshape(len(group.lengths), keys.shape[1], -1, query.shape[-1])
+        made = score(packed, sight.of(keys), sight.of(values), sight.mask)
+        return made.reshape(len(group.lengths), -1, values.shape[-1])
+
+    def _attend_chunk(
+        self, chunk: _Chunk, query: Any, keys: Any, values: Any, window: int | None, score: _Score
+    ) -> Any:
+        sight = self._sight(chunk, window, query)
+        tokens = query[:, :, chunk.first : chunk.last]
+        return score(tokens, sight.of(keys), sight.of(values), sight.mask)[0].transpose(0, 1)
+
+    def _sight(self, part: _Group | _Chunk, window: int | None, query: Any) -> _Sight:
+        """What the part looks at; the first layer that needs it makes it."""
+        key = (id(part), window, query.device)
+        if key not in self._sights:
+            if isinstance(part, _Chunk):
+                self._sights[key] = _chunk_sight(part, window, query)
+            else:
+                self._sights[key] = _group_sight(part, window, self._cache.cells, query)
+        return self._sights[key]
+
+
+def _joined(made: list[Any]) -> Any:
+    """Outputs of parts, each `[tokens, heads, dim]`, as those of the pass."""
+    return (made[0] if len(made) == 1 else torch.cat(made)).unsqueeze(0)
+
+
+def _parts(works: Sequence[Work]) -> tuple[list[_Group], list[_Chunk]]:
+    """How the tokens of a pass attend: groups of generating rows, and chunks."""
+    groups: list[_Group] = []
+    chunks: list[_Chunk] = []
+    first = 0
+    for row, tokens in works:
+        last = first + len(tokens)
+        length = row.length + 1
+        if len(tokens) > 1 or row.length == 0:
+            chunks.append(_Chunk(first, last, row.slot, row.length))
+        else:
+            _add(groups, _Group(first, last, row.slot, [length]))
+        first = last
+    return groups, chunks
+
+
+def _ends(works: Sequence[Work]) -> list[_Group]:
+    """Groups of the last tokens of all rows, where there are no others."""
+    groups: list[_Group] = []
+    for number, (row, tokens) in enumerate(works):
+        length = row.length + len(tokens)
+        _add(groups, _Group(number, number + 1, row.slot, [length]))
+    return groups
+
+
+def _add(groups: list[_Group], one: _Group) -> None:
+    """Let one row attend together with those before it, if that is worth it."""
+    last = groups[-1] if groups else None
+    if last is not None and _fits(last, one.slot, *one.lengths):
+        groups[-1] = last._replace(last=one.last, lengths=[*last.lengths, *one.lengths])
+    else:
+        groups.append(one)
+
+
+def _fits(group: _Group, slot: int, length: int) -> bool:
+    lengths = [*group.lengths, length]
+    if slot != group.slot + len(group.lengths):
+        return False
+    return max(lengths) * len(lengths) <= max(_MAX_WASTE * sum(lengths), 256 * len(lengths))
+
+
+def _group_sight(group: _Group, window: int | None, cells: int, query: Any) -> _Sight:
+    shortest, longest = min(group.lengths), max(group.lengths)
+    first = 0 if window is None else max(0, shortest - window)
+    begin = first // _CELLS * _CELLS
+    end = min(cells, -(-longest // _CELLS) * _CELLS)
+    slots = slice(group.slot, group.slot + len(group.lengths))
+    if (begin, end) == (first, shortest):
+        return _Sight(slots, slice(begin, end), None)
+    lengths = torch.tensor(group.lengths, device=query.device)[:, None]
+    numbers = torch.arange(begin, end, device=query.device)[None]
+    hidden = numbers >= lengths
+    if window is not None:
+        hidden |= numbers < lengths - window
+    return _Sight(slots, slice(begin, end), _additive(hidden, query)[:, None, None])
+
+
+def _chunk_sight(chunk: _Chunk, window: int | None, query: Any) -> _Sight:
+    end = chunk.start + chunk.last - chunk.first
+    begin = 0 if window is None else max(0, chunk.start + 1 - window)
+    mask = _chunk_mask(chunk.start, end, begin, window, query)
+    return _Sight(slice(chunk.slot, chunk.slot + 1), slice(begin, end), mask)
+
+
+def _chunk_mask(start: int, end: int, begin: int, window: int | None, query: Any) -> Any:
+    tokens = torch.arange(start, end, device=query.device)[:, None]
+    cells = torch.arange(begin, end, device=query.device)[None]
+    hidden = cells > tokens
+    if window is not None:
+        hidden |= cells <= tokens - window
+    return _additive(hidden, query)[None, None]
+
+
+def _additive(hidden: Any, query: Any) -> Any:
+    mask = torch.zeros(hidden.shape, dtype=query.dtype, device=query.device)
+    return mask.masked_fill_(hidden, float("-inf"))
+
+
+class _Score(NamedTuple):
+    """How a layer turns queries and keys into weights: scale, soft cap, sinks of the heads."""
+
+    scaling: float | None
+    softcap: float | None
+    sinks: Any
+
+    def __call__(
+        self, query: Any, keys: Any, values: Any, mask: Any, *, causal: bool = False
+    ) -> Any:
+        heads = query.shape[1]
+        if heads != keys.shape[1]:
+            # Several heads of queries to one of keys.
+            keys, values = (_repeated(part, heads // part.shape[1]) for part in (keys, values))
+        if self.softcap is None and self.sinks is None:
+            return torch.nn.functional.scaled_dot_product_attention(
+                query, keys, values, attn_mask=mask, is_causal=causal, scale=self.scaling
+            )
+        return self._by_hand(query, keys, values, mask, causal)
+
+    def _by_hand(self, query: Any, keys: Any, values: Any, mask: Any, causal: bool) -> Any:
+        scaling = query.shape[-1] ** -0.5 if self.scaling is None else self.scaling
+        scores = torch.matmul(query, keys.transpose(2, 3)) * scaling
+        if self.softcap is not None:
+            scores = torch.tanh(scores / self.softcap) * self.softcap
+        if causal:
+            mask = _chunk_mask(0, keys.shape[2], 0, None, query)
+        if mask is not None:
+            scores = scores + mask
+        if self.sinks is not None:
+            # One more weight for each head, for a cell that holds nothing.
+            sinks = self.sinks.reshape(1, query.shape[1], -1, 1).to(scores.dtype)
+            sinks = sinks.expand(scores.shape[0], -1, scores.shape[2], -1)
+            scores = torch.cat([scores, sinks], dim=-1)
+        weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(values.dtype)
+        return torch.matmul(weights[..., : keys.shape[2]], values)
+
+
+def _repeated(part: Any, times: int) -> Any:
+    rows, heads, cells, dim = part.shape
+    wide = part[:, :, None].expand(rows, heads, times, cells, dim)
+    return wide.reshape(rows, heads * times, cells, dim)
+
+
+# The pass that is under way. The engine has one thread, and transformers hands on to an attention
+# function nothing in which it could be.
+_current: list[RowsPass] = []
+
+
+def begin(rows: RowsPass) -> None:
+    """Make `rows` the pass that attends, until `end`."""
+    _current[:] = [rows]
+
+
+def end() -> None:
+    """No pass is under way any more."""
+    _current.clear()
+
+
+def _forward(
+    module: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    attention_mask: Any,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    s_aux: Any = None,
+    **more: Any,
+) -> tuple[Any, None]:
+    """transformers' interface of an attention function; see `AttentionInterface` there."""
+    unknown = [name for name in _SCORES if more.get(name) is not None]
+    if unknown or attention_mask is not None:
+        raise NotImplementedError(f"attention with {', '.join(unknown) or 'a mask of its own'}")
+    return _current[0].attend(query, key, value, scaling, softcap, s_aux), None
+
+
+ALL_ATTENTION_FUNCTIONS.register(NAME, _forward)

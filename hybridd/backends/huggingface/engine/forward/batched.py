@@ -1,0 +1,244 @@
+"""Forward passes that many rows share; see `attention` for how and `kv_cache` for where.
+
+Whether a model can be served so is found out when it is first loaded: its layers have to be of
+kinds that are known here, and a few tokens have to give the logits that they give without us.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..compat.library import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer, torch
+from ..weights.loading import LoadedModel
+from . import attention
+from .kv_cache import Chosen, KVCache, LayerShape, Row
+from .lean_model import LeanModel, in_fewer_calls
+from .probe_results import Outcome, Trials
+from .session import PROBE_TOKENS, Aborted, Session, close, probe_tokens
+
+_KNOWN_LAYERS = frozenset({"full_attention", "sliding_attention"})
+# Rotary embeddings that are scaled by the longest position of a pass: one row would change what
+# another one gets.
+_SHARED_ROPE = ("dynamic", "longrope")
+
+
+class NotBatchable(Exception):
+    """Rows cannot share forward passes of this model; the text says why."""
+
+
+class BatchSession(Session):
+    """See the module.
+
+    Args:
+        loaded: The model; its attention is ours until `close`.
+        parallel: So many rows at a time.
+        cells: For all of them.
+
+    Raises:
+        NotBatchable: The model is as it was.
+    """
+
+    def __init__(self, loaded: LoadedModel, parallel: int, cells: int) -> None:
+        self._config = loaded.model.config.get_text_config(decoder=True)
+        self._windows = _windows(loaded.model, self._config)
+        super().__init__(loaded)
+        self.parallel = parallel
+        self._attention = self._config._attn_implementation
+        self._lean: LeanModel | None = None
+        try:
+            self._cache = KVCache(self._shapes(), parallel, cells)
+        except NotBatchable:
+            self.close()
+            raise
+        except Exception as exc:
+            # Whatever an unknown model's code makes of our cache and attention.
+            self.close()
+            raise NotBatchable(f"its code does not take our cache ({type(exc).__name__})") from exc
+
+    def close(self) -> None:
+        """Give the model back as it was."""
+        self._config._attn_implementation_internal = self._attention
+
+    # ------------------------------------------------------------------ rows
+
+    def take(self, prompt: Sequence[int], reserved: int, adapters: Chosen = ()) -> Row | None:
+        """See `Session`."""
+        with torch.inference_mode():
+            return self._cache.take(prompt, reserved, adapters)
+
+    def give_back(self, row: Row) -> None:
+        """See `Session`."""
+        self._cache.give_back(row)
+
+    def leave(self, row: Row) -> None:
+        """See `Session`."""
+        with torch.inference_mode():
+            self._cache.leave(row)
+
+    def drop(self, row: Row) -> None:
+        """See `Session`."""
+        with torch.inference_mode():
+            self._cache.drop(row)
+
+    def forward(
+        self, works: Sequence[tuple[Row, Sequence[int]]], abort: Callable[[], bool] | None = None
+    ) -> Any:
+        """See `Session`."""
+        with self._computing(None if self._lean else abort):
+            self._cache.ensure(max(row.length + len(tokens) for row, tokens in works))
+            # Rows that generate go first and in the order of their slots: they attend together.
+            order = sorted(range(len(works)), key=lambda i: _place(*works[i]))
+            ordered = [attention.Work(*works[i]) for i in order]
+            try:
+                logits = self._run(ordered, abort)
+            except Aborted:
+                for row, tokens in works:
+                    self._cache.clear(row, len(tokens))
+                raise
+            if order != list(range(len(works))):
+                back = torch.tensor(order, device=logits.device).argsort()
+                logits = logits[back]
+        for row, tokens in works:
+            row.tokens += tokens
+        return logits
+
+    def _run(self, works: Sequence[attention.Work], abort: Callable[[], bool] | None) -> Any:
+        rows = attention.RowsPass(self._cache, works, self._windows, self._device)
+        tokens = [token for work in works for token in work.tokens]
+        ids = torch.tensor([tokens], device=self._device)
+        wanted = None
+        if len(tokens) != len(works):
+            ends = itertools.accumulate(len(work.tokens) for work in works)
+            wanted = torch.tensor([end - 1 for end in ends], device=self._device)
+        if self._lean is not None:
+            return self._lean(ids, rows, wanted, abort)
+        keep = {"logits_to_keep": 0 if wanted is None else wanted} if self._keeps_logits else {}
+        attention.begin(rows)
+        try:
+            output = self._model(
+                input_ids=ids,
+                position_ids=rows.positions[None],
+                past_key_values=rows,
+                use_cache=True,
+                **keep,
+            )
+        finally:
+            attention.end()
+        logits = output.logits[0]
+        return logits if wanted is None or self._keeps_logits else logits[wanted]
+
+    # ------------------------------------------------------------------ trying
+
+    def _shapes(self) -> list[LayerShape]:
+        """What the layers keep of a token, known or found out; from here on attention is ours.
+
+        Raises:
+            NotBatchable: Rows together do not get what each would get alone.
+        """
+        trials = Trials(self.loaded)
+        if (outcome := trials.find(len(self._windows))) is not None:
+            self._config._attn_implementation_internal = attention.NAME
+            if outcome.lean and (found := in_fewer_calls(self._model)) is not None:
+                self._lean, found.narrow = found, True
+            return outcome.shapes
+        own, shapes = self._probe()
+        self._config._attn_implementation_internal = attention.NAME
+        expected = self._try(shapes)
+        if not all(close(logits, own[ends], self.loaded.quantization) for logits, ends in expected):
+            raise NotBatchable("its attention is of a kind that is not known here")
+        self._make_lean(shapes, [logits for logits, _ in expected])
+        trials.keep(Outcome(shapes, self._lean is not None))
+        return shapes
+
+    def _make_lean(self, shapes: list[LayerShape], expected: list[Any]) -> None:
+        """Compute in fewer calls, where that gives the same numbers."""
+        try:
+            self._lean = in_fewer_calls(self._model)
+            if self._lean is None:
+                return
+            equal = all(map(torch.equal, self._logits(shapes), expected))
+            if equal:
+                self._lean.narrow = True
+                pairs = zip(self._logits(shapes), expected, strict=True)
+                equal = all(close(made, own, "none") for made, own in pairs)
+        except Exception as exc:
+            # What was taken for a decoder of the common kind may be anything.
+            print(f"the model is called as it is ({type(exc).__name__})", flush=True)
+            equal = False
+        if not equal:
+            self._lean = None
+
+    def _logits(self, shapes: list[LayerShape]) -> list[Any]:
+        return [logits for logits, _ in self._try(shapes)]
+
+    def _probe(self) -> tuple[Any, list[LayerShape]]:
+        """The model's own logits of a few tokens, and what its layers keep of a token."""
+        cache = DynamicCache(config=self._model.config)
+        with torch.inference_mode():
+            ids = torch.tensor([probe_tokens(self._config)], device=self._device)
+            own = self._model(input_ids=ids, past_key_values=cache, use_cache=True).logits[0]
+        shapes = []
+        for layer in cache.layers:
+            if layer.keys is None or layer.keys.dim() != 4:
+                raise NotBatchable("its cache is not keys and values of every layer")
+            if layer.keys.shape[:3] != layer.values.shape[:3]:
+                raise NotBatchable("its keys and values have different numbers of heads")
+            shapes.append(
+                LayerShape(
+                    layer.keys.shape[1],
+                    layer.keys.shape[3],
+                    layer.values.shape[3],
+                    layer.keys.dtype,
+                    layer.keys.device,
+                )
+            )
+        return own, shapes
+
+    def _try(self, shapes: list[LayerShape]) -> list[tuple[Any, list[int]]]:
+        """Logits of rows in all the ways of computing them together, and of which tokens."""
+        tokens = probe_tokens(self._config)
+        self._cache = KVCache(shapes, 3, 3 * PROBE_TOKENS)
+        rows = [row for _ in range(3) if (row := self.take(tokens[:1], PROBE_TOKENS))]
+        made = []
+        # Three beginnings; then a chunk behind one, and a token each behind two of them.
+        for counts in ((3, 2, 4), (2, 1, 1)):
+            works = [
+                (row, tokens[row.length : row.length + count])
+                for row, count in zip(rows, counts, strict=True)
+            ]
+            logits = self.forward(works)
+            made.append((logits, [row.length - 1 for row in rows]))
+        return made
+
+
+def _windows(model: Any, config: Any) -> list[int | None]:
+    """How far back each layer looks; None is everything.
+
+    Raises:
+        NotBatchable: There are layers of other kinds.
+    """
+    if len(set(getattr(model, "hf_device_map", {}).values())) > 1:
+        raise NotBatchable("its layers lie on several devices")
+    if not getattr(model, "_supports_attention_backend", False):
+        raise NotBatchable("its attention cannot be replaced")
+    kinds = getattr(config, "layer_types", None) or ["full_attention"]
+    other = sorted(set(kinds) - _KNOWN_LAYERS)
+    if other or getattr(config, "attention_chunk_size", None):
+        raise NotBatchable(f"it has layers of another kind ({(other or ['chunked'])[0]})")
+    if any(name in str(getattr(config, "rope_parameters", "")) for name in _SHARED_ROPE):
+        raise NotBatchable("its positions are scaled by the longest row")
+    windows: list[int | None] = []
+    for layer in DynamicCache(config=model.config).layers:
+        if type(layer) is DynamicLayer:
+            windows.append(None)
+        elif type(layer) is DynamicSlidingWindowLayer:
+            windows.append(int(layer.sliding_window))
+        else:
+            raise NotBatchable("its layers keep something else than keys and values")
+    return windows
+
+
+def _place(row: Row, tokens: Sequence[int]) -> tuple[bool, int]:
+    return len(tokens) > 1 or row.length == 0, row.slot

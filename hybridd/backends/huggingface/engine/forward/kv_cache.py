@@ -1,0 +1,343 @@
+"""The KV cache of all rows: one pair of tensors per layer, `[slots, heads, cells, dim]`.
+
+Where keys and values are of one size, the two are halves of one tensor, so that what comes as one
+is written as one.
+
+A row is one sequence and has one slot. Slots and cells grow as they are needed and never beyond
+the load's `kv_cells`: slots times cells is what the memory plan reserved. What a finished row
+computed stays in its slot for whoever continues it, until somebody else needs the room.
+
+Knows no attention and no model: `attention` reads and writes the tensors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from ..compat.library import torch
+from ..weights.memory import fresh
+
+# Cells come in steps: growing copies everything, so it should be seldom, and little enough
+# memory for many short conversations side by side.
+_STEP = 256
+# A shared beginning that is shorter is not worth a copy.
+_MIN_SHARED = 8
+
+# Names and scales of adapters.
+Chosen = tuple[tuple[str, float], ...]
+
+
+class LayerShape(NamedTuple):
+    """What one layer keeps of a token: `heads` vectors of each size, of a dtype, on a device."""
+
+    heads: int
+    key_dim: int
+    value_dim: int
+    dtype: Any
+    device: Any
+
+
+@dataclass(eq=False, slots=True)
+class Row:
+    """One sequence's place in the cache.
+
+    Attributes:
+        slot: Index of its slot; changes when the tensors are rebuilt.
+        tokens: Those whose keys and values are in the cache.
+        reserved: Cells that it may come to need; 0 when it is only kept.
+        used_at: When it was last given back, on the cache's own clock.
+        inputs: What the pass over its prompt gets beside tokens, which say not all of it then: they
+            serve nobody else.
+        adapters: What it is computed with.
+        shift: How far its tokens' positions are from the numbers of their cells.
+    """
+
+    slot: int
+    tokens: list[int] = field(default_factory=list)
+    reserved: int = 0
+    used_at: int = 0
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    adapters: Chosen = ()
+    shift: int = 0
+
+    @property
+    def length(self) -> int:
+        """How many of its cells are filled."""
+        return len(self.tokens)
+
+    @property
+    def whole(self) -> bool:
+        """Whether its prompt is to be computed in one pass."""
+        return bool(self.inputs)
+
+
+class KVCache:
+    """Rows that run and rows that are kept.
+
+    Args:
+        shapes: Of the layers, in order.
+        parallel: At most so many rows run at a time.
+        cells: At most so many cells in all slots together.
+
+    Attributes:
+        keys: Of each layer; zero where nothing was written, since what a mask hides still gets
+            multiplied.
+        values: The same.
+        both: Keys and values of each layer behind each other, `[slots, 2 * heads, cells, dim]`;
+            None where they are of different sizes.
+    """
+
+    def __init__(self, shapes: Sequence[LayerShape], parallel: int, cells: int) -> None:
+        self._shapes = list(shapes)
+        self._parallel = parallel
+        self._limit = cells
+        self._running: list[Row] = []
+        self._kept: list[Row] = []
+        self._clock = 0
+        self.slots = 0
+        self.cells = 0
+        self.keys: list[Any] = []
+        self.values: list[Any] = []
+        self.both: list[Any] = []
+        self._torn = False
+        self._rebuild(1, min(_STEP, cells))
+
+    # ------------------------------------------------------------------ rows
+
+    @property
+    def kept(self) -> int:
+        """How many finished rows are kept for whoever continues them."""
+        return len(self._kept)
+
+    def take(
+        self,
+        prompt: Sequence[int],
+        reserved: int,
+        adapters: Chosen = (),
+        inputs: Mapping[str, Any] | None = None,
+    ) -> Row | None:
+        """A row for `prompt`, with as much of it as is in the cache already.
+
+        At least one token is left to compute, for its logits. The row may grow to `reserved`
+        cells, however many others run.
+
+        Returns:
+            None when there is no room beside the rows that run.
+        """
+        self._mend()
+        most = max([reserved, *(row.reserved for row in self._running)])
+        running = len(self._running) + 1
+        if running > self._parallel or running * most > self._limit:
+            return None
+        source, shared = (None, 0) if inputs else self._best(prompt, adapters)
+        if source is not None and source in self._kept and 2 * shared >= source.length:
+            # What the kept row has beyond it is little: it goes on as this one.
+            self._kept.remove(source)
+            del source.tokens[shared:]
+            row = source
+        else:
+            row = self._new_row(prompt, source, shared)
+        row.reserved, row.adapters, row.inputs = reserved, adapters, inputs or {}
+        self._running.append(row)
+        return row
+
+    def _new_row(self, prompt: Sequence[int], source: Row | None, shared: int) -> Row:
+        slot = self._free_slot(len(prompt), source)
+        if slot is None:
+            assert source is not None
+            self._kept.remove(source)
+            del source.tokens[shared:]
+            return source
+        row = Row(slot)
+        if source is not None:
+            self._copy(source, row, shared)
+        return row
+
+    def give_back(self, row: Row) -> None:
+        """A row is finished; what it computed is kept as long as there is room."""
+        self._running.remove(row)
+        row.reserved = 0
+        self._clock += 1
+        row.used_at = self._clock
+        if row.tokens and not row.inputs:
+            self._kept.append(row)
+
+    def leave(self, row: Row) -> None:
+        """A row ends within its prompt: nobody has seen whether there are numbers in its cells.
+
+        Nor in those that it was given: the row they are of may be within its prompt as well.
+        """
+        own = slice(row.length)
+        tensors = [*self.keys, *self.values]
+        if self._torn or not all(bool(t[row.slot, :, own].isfinite().all()) for t in tensors):
+            self.drop(row)
+        else:
+            self.give_back(row)
+
+    def clear(self, row: Row, count: int) -> None:
+        """Clear the cells of a row's next tokens, where a pass was ended in its middle."""
+        for tensor in [*self.keys, *self.values]:
+            tensor[row.slot, :, row.length : row.length + count] = 0
+
+    def ensure(self, cells: int) -> None:
+        """Let every row that runs have `cells` cells, no more than each reserved.
+
+        Kept rows go for it, those first that were not used for the longest time.
+
+        Raises:
+            MemoryError: The rows that run have lost what they had.
+        """
+        self._mend()
+        if cells <= self.cells:
+            return
+        wanted = max(2 * self.cells, _rounded(cells))
+        if wanted * len(self._rows()) > self._limit:
+            wanted = _rounded(cells)
+        wanted = min(wanted, self._limit // len(self._running))
+        while len(self._rows()) * wanted > self._limit:
+            self._forget_oldest()
+        self._rebuild(min(self.slots, self._limit // wanted), wanted)
+
+    def drop(self, row: Row) -> None:
+        """A row is finished and what it has in the cache is of no use, nor harmless.
+
+        Cells with NaN would spoil the next row there: what a mask hides is multiplied by zero.
+        """
+        if not self._torn:
+            for tensor in [*self.keys, *self.values]:
+                tensor[row.slot].zero_()
+        row.tokens.clear()
+        self.give_back(row)
+
+    def fill(self, row: Row, layers: Sequence[tuple[Any, Any]], count: int) -> None:
+        """Put what was computed elsewhere for the first `count` tokens of a row into its cells.
+
+        Args:
+            layers: Keys and values of each, `[1, heads, tokens, dim]`. Those of a layer that looks
+                back only so far may be of the last tokens alone.
+        """
+        for layer, (keys, values) in enumerate(layers):
+            cells = slice(count - keys.shape[2], count)
+            self.keys[layer][row.slot, :, cells] = keys[0]
+            self.values[layer][row.slot, :, cells] = values[0]
+
+    # ------------------------------------------------------------------ prefixes
+
+    def _best(self, prompt: Sequence[int], adapters: Chosen) -> tuple[Row | None, int]:
+        """The row that shares the longest beginning with `prompt`, and how long that is.
+
+        What other adapters computed is none.
+        """
+        best: tuple[int, bool, Row | None] = (_MIN_SHARED - 1, True, None)
+        for kept, rows in ((False, self._running), (True, self._kept)):
+            for row in rows:
+                if row.adapters != adapters or row.inputs:
+                    continue
+                shared = common_prefix(row.tokens, prompt, len(prompt) - 1)
+                if (shared, kept) > best[:2]:
+                    best = (shared, kept, row)
+        return best[2], best[0]
+
+    def _copy(self, source: Row, row: Row, count: int) -> None:
+        for tensor in [*self.keys, *self.values]:
+            tensor[row.slot, :, :count] = tensor[source.slot, :, :count]
+        row.tokens = source.tokens[:count]
+
+    # ------------------------------------------------------------------ memory
+
+    def _rows(self) -> list[Row]:
+        return [*self._running, *self._kept]
+
+    def _free_slot(self, prompt_tokens: int, source: Row | None) -> int | None:
+        """A slot that nobody has; None when only the one of `source`, which is kept, would do."""
+        while True:
+            rows = self._rows()
+            taken = {row.slot for row in rows}
+            if len(taken) < self.slots:
+                return next(slot for slot in range(self.slots) if slot not in taken)
+            cells = self.cells
+            if (len(rows) + 1) * cells > self._limit:
+                # Cells that nobody uses any more are worth less than a row.
+                used = max([prompt_tokens + 1, *(row.length for row in rows)])
+                cells = min(cells, _rounded(used), self._limit // (len(self._running) + 1))
+            if (len(rows) + 1) * cells <= self._limit:
+                self._rebuild(min(2 * self.slots, self._limit // cells), cells)
+            elif self._kept == [source]:
+                return None
+            else:
+                self._forget_oldest(source)
+
+    def _forget_oldest(self, but: Row | None = None) -> None:
+        others = (row for row in self._kept if row is not but)
+        self._kept.remove(min(others, key=lambda row: row.used_at))
+
+    def _mend(self) -> None:
+        """Begin anew after a `_rebuild` that failed, once no row runs that needs what was there.
+
+        Raises:
+            MemoryError: One does: it has to end.
+        """
+        if not self._torn:
+            return
+        self._kept.clear()
+        if self._running:
+            raise MemoryError("the rows were lost as the cache grew")
+        self.keys, self.values, self.both = [], [], []
+        self._rebuild(1, min(_STEP, self._limit))
+
+    def _rebuild(self, slots: int, cells: int) -> None:
+        """Make tensors of a new size and bring all rows into them, one layer at a time."""
+        rows = self._rows()
+        slots = max(slots, len(rows), 1)
+        self._torn = True  # until all layers are of the new size; without memory none may be
+        for layer, shape in enumerate(self._shapes):
+            keys, values, both = _layer(slots, cells, shape)
+            for i, row in enumerate(rows):
+                for made, old in ((keys, self.keys[layer]), (values, self.values[layer])):
+                    made[i, :, : row.length] = old[row.slot, :, : row.length]
+            self.keys[layer : layer + 1] = [keys]
+            self.values[layer : layer + 1] = [values]
+            self.both[layer : layer + 1] = [both]
+        for i, row in enumerate(rows):
+            row.slot = i
+        self.slots, self.cells = slots, cells
+        self._torn = False
+
+
+def _layer(slots: int, cells: int, shape: LayerShape) -> tuple[Any, Any, Any]:
+    """Keys, values and both of one layer; see `KVCache`."""
+    heads, key_dim, value_dim, _, _ = shape
+    if key_dim != value_dim:
+        keys, values = (_zeros((slots, heads, cells, dim), shape) for dim in (key_dim, value_dim))
+        return keys, values, None
+    both = _zeros((slots, 2 * heads, cells, key_dim), shape)
+    return both[:, :heads], both[:, heads:], both
+
+
+def _zeros(size: tuple[int, ...], shape: LayerShape) -> Any:
+    """A tensor of zeros; in main memory one that takes no page before it is written to.
+
+    Cells come by the hundred and most are never used; on a virtual machine touching 100 MB of them
+    takes as long as ten passes of a small model.
+
+    Raises:
+        MemoryError: There is not enough.
+    """
+    if shape.device.type != "cpu":
+        return torch.zeros(size, dtype=shape.dtype, device=shape.device)
+    return fresh(math.prod(size), shape.dtype).view(size)
+
+
+def _rounded(cells: int) -> int:
+    return -(-cells // _STEP) * _STEP
+
+
+def common_prefix(one: Sequence[int], other: Sequence[int], limit: int) -> int:
+    """How many tokens two lists begin with in common, at most `limit`."""
+    limit = min(len(one), len(other), limit)
+    if one[:limit] == other[:limit]:
+        return limit
+    return next(i for i in range(limit) if one[i] != other[i])

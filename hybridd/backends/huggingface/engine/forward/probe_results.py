@@ -1,0 +1,140 @@
+"""How models were found to be served in the trials of earlier loads; on disk, for the next one.
+
+Trying whether rows can share forward passes takes three passes over all weights, a sixth of a load.
+The outcome is the same until the model's files, the libraries or the modules' sources change. Other
+weights are tried anew, whatever the code is: where they are zero a trial sees less. Quantized
+models are tried each time, for there rounding decides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .. import cache_files
+from ..compat.library import torch, version
+from ..weights.loading import LoadedModel
+from .kv_cache import LayerShape
+
+_FILE = "huggingface-trials.json"
+_MOST_MODELS = 100
+# Of transformers: what its models' modules leave to functions.
+_FUNCTIONS = (
+    "cache_utils",
+    "integrations.sdpa_attention",
+    "masking_utils",
+    "modeling_rope_utils",
+)
+
+
+class Outcome(NamedTuple):
+    """Of a trial in which rows shared forward passes.
+
+    Attributes:
+        shapes: What each layer keeps of a token.
+        lean: Whether `lean_model` gave the same numbers.
+    """
+
+    shapes: list[LayerShape]
+    lean: bool
+
+
+class Trials:
+    """What is known of one model, and where to say what was found out.
+
+    Args:
+        loaded: The model, as it was loaded.
+    """
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self._device = torch.device(loaded.device)
+        self._key = _key(loaded)
+
+    def find(self, layers: int) -> Outcome | None:
+        """The outcome, where the model was tried with success; None where it has to be tried.
+
+        Args:
+            layers: How many it has.
+        """
+        if self._key is None:
+            return None
+        try:
+            known = cache_files.read(_FILE)[self._key]
+            shapes = [
+                LayerShape(*_sizes(sizes), _dtype(dtype), self._device)
+                for *sizes, dtype in known["shapes"]
+            ]
+            lean = known["lean"] is True
+        except (LookupError, TypeError, AttributeError, ValueError):
+            return None
+        return Outcome(shapes, lean) if len(shapes) == layers else None
+
+    def keep(self, outcome: Outcome) -> None:
+        """The model was tried with success."""
+        if self._key is None or any(shape.device != self._device for shape in outcome.shapes):
+            return
+        found = cache_files.read(_FILE)
+        known = found if isinstance(found, dict) else {}
+        shapes = [[*s[:3], str(s.dtype).removeprefix("torch.")] for s in outcome.shapes]
+        known[self._key] = {"shapes": shapes, "lean": outcome.lean}
+        cache_files.write(_FILE, dict(list(known.items())[-_MOST_MODELS:]))
+
+
+def _sizes(values: list[Any]) -> tuple[int, int, int]:
+    """Heads and the sizes of their vectors.
+
+    Raises:
+        ValueError: They are none.
+    """
+    heads, key_dim, value_dim = values
+    if not all(type(value) is int and value > 0 for value in values):
+        raise ValueError("sizes have to be positive")
+    return heads, key_dim, value_dim
+
+
+def _dtype(name: str) -> Any:
+    """torch's dtype of that name.
+
+    Raises:
+        ValueError: torch has none.
+    """
+    dtype = getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError("there is no such dtype")
+    return dtype
+
+
+def _key(loaded: LoadedModel) -> str | None:
+    """Tells all that decides from anything else; None where that cannot be said."""
+    if loaded.quantization != "none":
+        return None
+    modules = list(loaded.model.modules())
+    kinds = {type(module) for module in modules}
+    try:
+        parts = [
+            loaded.model.config.to_json_string(use_diff=False),
+            sorted(f"{kind.__module__}.{kind.__qualname__}" for kind in kinds),
+            cache_files.fingerprint(Path(__file__).parents[1], *_sources(kinds)),
+            [loaded.identity, version(), torch.__version__, loaded.device, str(loaded.dtype)],
+            sum("forward" in vars(module) for module in modules),  # those that were packed
+        ]
+        return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
+    except Exception:
+        # The configuration may be of a model's own code, which raises what it likes.
+        return None
+
+
+def _sources(kinds: set[type]) -> list[Path]:
+    """The files with the code of classes, and of what they are made of and call.
+
+    Raises:
+        LookupError, AttributeError: A class is from no file.
+    """
+    files = {str(sys.modules[kind.__module__].__file__) for kind in kinds}
+    names = {base.__module__ for kind in kinds for base in kind.__mro__}
+    names.update(f"transformers.{name}" for name in _FUNCTIONS)
+    more = (getattr(sys.modules.get(name), "__file__", None) for name in names)
+    return [Path(file) for file in sorted(files.union(filter(None, more)))]

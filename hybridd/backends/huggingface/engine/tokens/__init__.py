@@ -1,0 +1,1 @@
+"""Texts and pictures to tokens, logits to a token, tokens to bytes."""

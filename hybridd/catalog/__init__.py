@@ -1,0 +1,1 @@
+"""Which models there are: walking and watching disks, stores, inspections, names."""

@@ -1,0 +1,232 @@
+"""One look after the other, in the thread beside the loop: from the disk to the next snapshot.
+
+Everything here blocks and nothing here is async: `library` decides when to look, calls these steps
+one at a time in its thread and publishes what they return. What lasts between looks (what was
+inspected, what models are called) is kept here.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from operator import is_
+from typing import Any, NamedTuple
+
+from hybridd.backends.api import Backend
+from hybridd.catalog.seen import Remembered
+from hybridd.catalog.walk import Candidate, Listing, Root, identity_of, scan
+from hybridd.core.catalog import Change, Snapshot, advance
+from hybridd.core.model import ModelRecord, printable
+from hybridd.core.naming import Name
+from hybridd.host import collector
+
+from .inspections import FactsStore, Inspected, Inspections, make_records
+from .settling import Settling
+
+# What a snapshot's models were made of; the very same objects make the same models.
+_Basis = tuple[list[Inspected | Candidate], dict[str, tuple[str, ...]]]
+
+# So many new models are worth a thought about the garbage collector.
+_MANY = 500
+
+
+class Place(NamedTuple):
+    """One root, as `system.info` tells of it."""
+
+    store: str
+    path: str
+    exists: bool
+
+
+class Survey:
+    """The steps of a look, in their order, and what lasts between looks.
+
+    Args:
+        settle_s: How long a file has to rest before it is inspected.
+        look: Walks the disk.
+        facts: Where inspections and names are remembered.
+        wall: Unix seconds.
+    """
+
+    def __init__(
+        self,
+        settle_s: float,
+        look: Callable[..., Listing] = scan,
+        facts: FactsStore | None = None,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.settling = Settling(settle_s)
+        self._look = look
+        self._inspections = Inspections(facts)
+        self._wall = wall
+        self._names: dict[str, Name] = {}
+        self._by_key: dict[str, ModelRecord] = {}
+        self._remembered = Remembered(self._inspections.unchanged)
+        self._roots: list[Root] = []
+        self._looked_at: tuple[object, ...] | None = None
+        self._waiting: list[str] = []  # where files are being written, which makes no events
+        self._basis: _Basis = ([], {})
+        self.places: list[Place] = []
+        self._begun = False
+        self._grown = 0  # how many models are new since the collector was told
+
+    def close(self) -> None:
+        """Let go of what is remembered; no step follows."""
+        if self._begun:
+            self._inspections.store.close()
+
+    def walk_first(
+        self, roots: Sequence[Root], backends: Mapping[str, Backend], stop: Callable[[], bool]
+    ) -> list[Candidate]:
+        """What is in these few places, before everything is walked."""
+        self._begin()
+        return self._look(roots, backends, stop, Remembered()).candidates
+
+    def _begin(self) -> None:
+        if not self._begun:
+            self._begun = True
+            self._inspections.store.open()
+            self._names = self._inspections.store.names()
+
+    def walk(
+        self,
+        roots: Sequence[Root],
+        backends: Mapping[str, Backend],
+        stop: Callable[[], bool],
+        touched: frozenset[str] | None = None,
+    ) -> Listing:
+        """Walk the disk; `stop` ends it early.
+
+        Args:
+            roots, backends: Where and for what.
+            stop: Asked between directories.
+            touched: Look only where these paths are; None looks everywhere.
+        """
+        self._begin()
+        self._roots = list(roots)
+        directories = _directories(roots)
+        self.places = [
+            Place(root.store, printable(os.fspath(root.path)), directory is not None)
+            for root, directory in zip(roots, directories, strict=True)
+        ]
+        looked_at = (directories, self._roots, list(backends))
+        if touched is None or looked_at != self._looked_at:
+            self._remembered.clear()
+        else:
+            self._remembered.forget([*_spelled(roots, touched), *self._waiting])
+        self._looked_at = looked_at
+        listing = self._look(roots, backends, stop, self._remembered)
+        # Again, for those that were found at several places.
+        kept = [self._inspections.unchanged(candidate) for candidate in listing.candidates]
+        if sum(a is b for a, b in zip(kept, listing.candidates, strict=True)) >= _MANY:
+            collector.keep()
+        listing.candidates = kept
+        return listing
+
+    def roots_changed(self) -> bool:
+        """Whether a root is another directory than it was at the last look."""
+        return self._looked_at is not None and _directories(self._roots) != self._looked_at[0]
+
+    def sort(
+        self, candidates: Sequence[Candidate], now: float
+    ) -> tuple[list[Candidate], list[Candidate], float | None]:
+        """Who is settled, who has to wait, and how long; see `Settling.sort`."""
+        settled, waiting, due = self.settling.sort(candidates, self._wall(), now)
+        written = [*waiting, *(candidate for candidate in settled if candidate.open)]
+        self._waiting = [os.fspath(path) for candidate in written for path in candidate.files]
+        return settled, waiting, due
+
+    def inspect(
+        self, candidates: Sequence[Candidate], backends: Mapping[str, Backend]
+    ) -> list[Inspected]:
+        """Inspect some of these, a slice of time long."""
+        return self._inspections.inspect(candidates, backends)
+
+    def advance(
+        self,
+        before: Snapshot,
+        inspected: Sequence[Inspected],
+        waiting: Sequence[Candidate],
+        backends: Mapping[str, Backend],
+        aliases: Mapping[str, tuple[str, ...]],
+        listing: Listing | None,
+        to_come: Sequence[Candidate] = (),
+    ) -> tuple[Snapshot, list[Change]]:
+        """The next snapshot and what is different in it.
+
+        Args:
+            before: The snapshot that it follows.
+            inspected, waiting, to_come: What became of the candidates so far.
+            listing: What the walk found; None while some are still to come.
+        """
+        about: dict[str, Any] = {
+            "complete": before.complete or listing is not None,
+            "scanned_at": before.scanned_at if listing is None else self._wall(),
+            "problems": before.problems if listing is None else tuple(listing.problems),
+        }
+        held: list[Inspected | Candidate] = [c for c in waiting if c.key in self._by_key]
+        basis = [*inspected, *held], dict(aliases)
+        if before.complete and _same(basis, self._basis):
+            return replace(before, **about), []
+        self._basis = basis
+        records, names = make_records(
+            inspected, waiting, backends, self._by_key, self._names, aliases, to_come
+        )
+        after, changes = advance(before, records, **about)
+        # What was not walked yet keeps its name for when it is.
+        self._names = names if listing is not None else {**self._names, **names}
+        self._by_key = {
+            key: record
+            for key, name in names.items()
+            if (record := after.models.get(name.id)) is not None
+        }
+        self._grown += len(changes)
+        if self._grown >= _MANY:
+            self._grown = 0
+            collector.keep()
+        return after, changes
+
+    def remember(self, listing: Listing) -> None:
+        """Write down what a complete look found, and forget what is gone."""
+        self._inspections.keep_only([candidate.key for candidate in listing.candidates])
+        self._inspections.store.keep_names(self._names)
+
+
+def _same(one: _Basis, other: _Basis) -> bool:
+    return one[1] == other[1] and len(one[0]) == len(other[0]) and all(map(is_, one[0], other[0]))
+
+
+def unchanged(record: ModelRecord) -> bool:
+    """Whether a model's files are on the disk as they were when they were looked at."""
+    try:
+        return all(
+            identity_of(os.stat(path)) == identity
+            for path, identity in zip(record.files, record.identity, strict=True)
+        )
+    except OSError:
+        return False
+
+
+def _directories(roots: Sequence[Root]) -> list[tuple[int, int] | None]:
+    """Which directories the roots are at this moment."""
+    found: list[tuple[int, int] | None] = []
+    for root in roots:
+        try:
+            status = os.stat(root.path)
+        except OSError:
+            found.append(None)
+        else:
+            found.append((status.st_dev, status.st_ino))
+    return found
+
+
+def _spelled(roots: Sequence[Root], touched: Iterable[str]) -> Iterator[str]:
+    """Real paths as a walk of the roots spells them, which may themselves be symlinks."""
+    places = [(os.path.realpath(root.path), os.fspath(root.path)) for root in roots]
+    for path in touched:
+        yield path
+        for real, spelled in places:
+            if real != spelled and (path + os.sep).startswith(real + os.sep):
+                yield spelled + path[len(real) :]

@@ -1,1 +1,0 @@
-"""Floor 4: the running daemon. Knows no transport."""

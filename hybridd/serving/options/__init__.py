@@ -1,0 +1,1 @@
+"""What load options name besides the model itself: builds, adapters, draft models."""
