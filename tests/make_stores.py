@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hybridd.backends.onnx import BACKEND as ONNX
 from hybridd.backends.registry import load_backends
+from hybridd.catalog.candidate import Candidate, Root
 from hybridd.catalog.inspections import Inspections, make_records
-from hybridd.catalog.walk import Listing, Root, scan
+from hybridd.catalog.walk import Listing, Source, Walk, scan
 from hybridd.core.model import ModelRecord
 from hybridd.core.naming import Name
 from tests.make_models import write_gguf, write_json
@@ -21,11 +22,20 @@ BACKENDS = {**load_backends(), "onnx": ONNX}
 _MEDIA = "application/vnd.ollama.image."
 
 
+def source(
+    path: Path,
+    store: str = "local",
+    lister: Callable[[Walk, Root], list[Candidate]] | None = None,
+) -> Source:
+    """A directory to look in."""
+    return Source(Root(path, store), lister)
+
+
 def catalog(
-    roots: Sequence[Root], names: Mapping[str, Name] | None = None
+    sources: Sequence[Source], names: Mapping[str, Name] | None = None
 ) -> tuple[dict[str, ModelRecord], Listing, dict[str, Name]]:
     """Look once, without waiting for files to rest."""
-    listing = scan(roots, BACKENDS)
+    listing = scan(sources, BACKENDS)
     inspections = Inspections()
     found = []
     while len(found) < len(listing.candidates):
@@ -34,14 +44,14 @@ def catalog(
     return {record.id: record for record in records}, listing, assigned
 
 
-def models(*roots: Root) -> dict[str, ModelRecord]:
+def models(*sources: Source) -> dict[str, ModelRecord]:
     """The records by id."""
-    return catalog(roots)[0]
+    return catalog(sources)[0]
 
 
-def reasons(*roots: Root) -> dict[str, str]:
+def reasons(*sources: Source) -> dict[str, str]:
     """Id -> why it is no usable model, or the empty text."""
-    return {key: record.reason or "" for key, record in models(*roots).items()}
+    return {key: record.reason or "" for key, record in models(*sources).items()}
 
 
 def sha256(path: Path) -> str:

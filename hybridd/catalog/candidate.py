@@ -1,36 +1,48 @@
-"""What a look at the disk finds: candidates, and which of them are one model at several places.
+"""What a look at the disk finds: candidates, and which of them are one model seen several times.
 
-Values only. The walk that makes most of them is `walk`; a store with a layout of its own makes
-its own ones (`catalog/stores`).
+Values only. Which directories are walked is `walk`'s business, what in a directory could be a model
+`recognition`'s; a store with a layout of its own makes its own candidates (`catalog/stores`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from hybridd.core.model import FileIdentity, Location
 
-if TYPE_CHECKING:
-    from .walk import Walk
-
 
 class Root(NamedTuple):
-    """A place to look in.
+    """A directory to look in, with all below it.
 
     Attributes:
-        path: A directory.
+        path: The directory.
         store: What the models in it are said to come from.
         fixed: Folder name -> id, for a store whose models have fixed ids; None for others.
-        lister: How a store with a layout of its own is looked at; None walks all directories.
     """
 
     path: Path
     store: str
     fixed: Mapping[str, str] | None = None
-    lister: Callable[[Walk, Root], list[Candidate]] | None = None
+
+
+class Directory(NamedTuple):
+    """A directory on the way of a walk.
+
+    Attributes:
+        path: The directory.
+        folders: Folder names between the root and it, itself last.
+        claimed: Whether it is inside a directory that is a model itself.
+        linked: Whether it was reached through a symlink.
+    """
+
+    path: str
+    folders: tuple[str, ...] = ()
+    claimed: bool = False
+    linked: bool = False
 
 
 class Addition(NamedTuple):
@@ -53,15 +65,15 @@ class Candidate:
         key: What stays while the file stays: the path, of shards that of the first.
         format: Which backend is to inspect it.
         path: The file or directory to inspect.
-        root: Where it was found.
+        root: The root below which it lies.
         folders: Folder names between the root and it.
         stem: The name without suffix and shard number.
         is_file: Whether it is a file (or shards) or a directory.
         files: The files whose state makes it up, the model's own first, then the additions'.
         identity: One for each of `files`.
-        locations: Where the same files were seen, this place first.
+        locations: Where the same files were seen, `path` first.
         unfinished: The name of a file beside it that says that a download is under way.
-        open: Whether somebody has a file of it open for writing.
+        open: Whether a program has a file of it open for writing.
         additions: What belongs to the model beside its own files.
         digest: What the store records of the content of the model's own files.
         given: The id that the store itself gives it.
@@ -104,29 +116,34 @@ class Candidate:
         return self.identity[: len(self.identity) - len(self.additions)]
 
 
+def identity_of(status: os.stat_result) -> FileIdentity:
+    """What tells this state of a file from every other."""
+    return FileIdentity(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
 def merged(candidates: Iterable[Candidate]) -> list[Candidate]:
-    """One candidate where the same files were seen at several places.
+    """One candidate where the same files were seen several times.
 
     The same are: symlinks and hard links to one file, and files of which the stores record the
     same digest. Within one store that builds several models on the same weights (Ollama), what
     each adds keeps them apart; the first of them that adds nothing of substance is the same as
     another store's bare weights.
     """
-    made: list[_Merging] = []
-    groups: dict[object, list[_Merging]] = {}
+    models: list[_Model] = []
+    by_mark: dict[object, list[_Model]] = {}
     for candidate in candidates:
         marks = _marks(candidate)
-        group = next((groups[mark] for mark in marks if mark in groups), [])
+        alike = next((by_mark[mark] for mark in marks if mark in by_mark), [])
         for mark in marks:
-            groups.setdefault(mark, group)
-        known = next((one for one in group if one.takes(candidate)), None)
-        if known is None:
-            known = _Merging(candidate)
-            group.append(known)
-            made.append(known)
+            by_mark.setdefault(mark, alike)
+        same = next((model for model in alike if model.takes(candidate)), None)
+        if same is None:
+            model = _Model(candidate)
+            alike.append(model)
+            models.append(model)
         else:
-            known.add(candidate)
-    return [one.candidate for one in made]
+            same.add(candidate)
+    return [model.candidate for model in models]
 
 
 def _marks(candidate: Candidate) -> list[object]:
@@ -140,8 +157,8 @@ def _marks(candidate: Candidate) -> list[object]:
     return marks
 
 
-class _Merging:
-    """One model under way, with what was found of it so far."""
+class _Model:
+    """One model, merged from the candidates that were seen of it so far."""
 
     def __init__(self, candidate: Candidate) -> None:
         self.candidate = candidate
@@ -152,21 +169,21 @@ class _Merging:
         return other.variant in self.variants or (self.variants == {()} and other.plain)
 
     def add(self, other: Candidate) -> None:
-        mine = self.candidate
+        first = self.candidate
         self.variants.add(other.variant)
         names = (*other.aliases, *([other.given] if other.given is not None else []))
-        changed = replace(
-            mine,
-            locations=(*mine.locations, *other.locations),
-            aliases=tuple(dict.fromkeys((*mine.aliases, *names))),
-            digest=mine.digest or other.digest,
+        merged = replace(
+            first,
+            locations=(*first.locations, *other.locations),
+            aliases=tuple(dict.fromkeys((*first.aliases, *names))),
+            digest=first.digest or other.digest,
         )
-        if not mine.additions and other.additions:
+        if not first.additions and other.additions:
             count = len(other.additions)
-            changed = replace(
-                changed,
+            merged = replace(
+                merged,
                 additions=other.additions,
-                files=(*mine.files, *other.files[-count:]),
-                identity=(*mine.identity, *other.identity[-count:]),
+                files=(*first.files, *other.files[-count:]),
+                identity=(*first.identity, *other.identity[-count:]),
             )
-        self.candidate = changed
+        self.candidate = merged

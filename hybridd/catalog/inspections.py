@@ -16,13 +16,13 @@ from itertools import chain
 from typing import Protocol
 
 from hybridd.backends.api import Backend, Facts
-from hybridd.catalog.walk import Candidate
 from hybridd.core.grouping import base_name, store_name
 from hybridd.core.model import AVAILABLE, INVALID, ModelRecord, printable
 from hybridd.core.naming import Found, Name, assign
 from hybridd.core.packed import Packed
 from hybridd.wire.errors import ModelInvalid
 
+from .candidate import Candidate
 from .examine import examine
 
 _log = logging.getLogger(__name__)

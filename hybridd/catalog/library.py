@@ -19,19 +19,20 @@ from typing import Any, Protocol, TypeVar
 import trio
 
 from hybridd.backends.api import Backend
-from hybridd.catalog.walk import Candidate, Listing, Root, scan
-from hybridd.catalog.watch import Hint, Watcher
 from hybridd.core.catalog import Change, Snapshot
 from hybridd.core.model import ModelRecord
 from hybridd.host import collector
 from hybridd.wire.errors import ModelNotFound
 
 from . import stores
+from .candidate import Candidate
 from .inspections import FactsStore, Inspected
 from .look import Place, Survey, unchanged
 from .resolving import resolve
 from .scan_waiters import Caller, Callers, Progress
 from .schedule import Pacing
+from .walk import Listing, Source, scan
+from .watch import Hint, Watcher
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -94,7 +95,7 @@ class Library:
         settle_s: float,
         reconcile_s: float,
         publish: Publish,
-        external: Sequence[Root] = (),
+        external: Sequence[Source] = (),
         departed: Callable[[ModelRecord], None] = lambda _: None,
         look: Callable[..., Listing] = scan,
         watcher: Callable[[Hint], _Watching] = Watcher,
@@ -161,7 +162,7 @@ class Library:
         backends: Mapping[str, Backend] | None = None,
         model_dirs: Sequence[Path] | None = None,
         demo: bool | None = None,
-        external: Sequence[Root] | None = None,
+        external: Sequence[Source] | None = None,
         settle_s: float | None = None,
         reconcile_s: float | None = None,
     ) -> None:
@@ -278,18 +279,18 @@ class Library:
         everywhere = self._callers.begin() or not self._snapshot.complete
         touched = self._pacing.begin(everywhere=everywhere)
         backends = self._backends
-        roots = stores.roots(self._model_dirs, demo=self._demo, external=self._external)
+        sources = stores.sources(self._model_dirs, demo=self._demo, external=self._external)
         try:
             # Watched before it is walked, or what comes between the two is seen by neither.
-            await self._watch(roots, self._linked)
+            await self._watch(sources, self._linked)
             if not self._snapshot.complete and not self._snapshot.models:
-                await self._look_first(roots, backends)
+                await self._look_first(sources, backends)
             listing = await self._in_thread(
-                partial(self._survey.walk, roots, backends, lambda: self._stopped, touched)
+                partial(self._survey.walk, sources, backends, lambda: self._stopped, touched)
             )
             if listing.linked != self._linked:
                 self._linked = listing.linked
-                await self._watch(roots, self._linked)
+                await self._watch(sources, self._linked)
                 self.hint()
             sorted_at = trio.current_time()
             settled, waiting, due = await self._in_thread(
@@ -308,9 +309,9 @@ class Library:
         self._looked.set()
         self._looked = trio.Event()
 
-    async def _look_first(self, roots: Sequence[Root], backends: Mapping[str, Backend]) -> None:
+    async def _look_first(self, sources: Sequence[Source], backends: Mapping[str, Backend]) -> None:
         """List the packaged models at once: somebody's store may take minutes to walk."""
-        ours = [root for root in roots if root.store == stores.DEMO_STORE]
+        ours = [source for source in sources if source.root.store == stores.DEMO_STORE]
         if ours:
             candidates = await self._in_thread(
                 partial(self._survey.walk_first, ours, backends, lambda: self._stopped)
@@ -318,8 +319,10 @@ class Library:
             done = await self._in_thread(partial(self._survey.inspect, candidates, backends))
             await self._advance(done, (), backends, None)
 
-    async def _watch(self, roots: Sequence[Root], linked: Sequence[Path]) -> None:
-        await self._in_thread(partial(self._watcher.update, [root.path for root in roots], linked))
+    async def _watch(self, sources: Sequence[Source], linked: Sequence[Path]) -> None:
+        await self._in_thread(
+            partial(self._watcher.update, [root.path for root, _ in sources], linked)
+        )
 
     async def _inspect(
         self,

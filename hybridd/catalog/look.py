@@ -15,15 +15,16 @@ from operator import is_
 from typing import Any, NamedTuple
 
 from hybridd.backends.api import Backend
-from hybridd.catalog.seen import Remembered
-from hybridd.catalog.walk import Candidate, Listing, Root, identity_of, scan
 from hybridd.core.catalog import Change, Snapshot, advance
 from hybridd.core.model import ModelRecord, printable
 from hybridd.core.naming import Name
 from hybridd.host import collector
 
+from .candidate import Candidate, identity_of
 from .inspections import FactsStore, Inspected, Inspections, make_records
+from .seen import Seen
 from .settling import Settling
+from .walk import Listing, Source, scan
 
 # What a snapshot's models were made of; the very same objects make the same models.
 _Basis = tuple[list[Inspected | Candidate], dict[str, tuple[str, ...]]]
@@ -63,8 +64,8 @@ class Survey:
         self._wall = wall
         self._names: dict[str, Name] = {}
         self._by_key: dict[str, ModelRecord] = {}
-        self._remembered = Remembered(self._inspections.unchanged)
-        self._roots: list[Root] = []
+        self._seen = Seen(self._inspections.unchanged)
+        self._sources: list[Source] = []
         self._looked_at: tuple[object, ...] | None = None
         self._waiting: list[str] = []  # where files are being written, which makes no events
         self._basis: _Basis = ([], {})
@@ -78,11 +79,11 @@ class Survey:
             self._inspections.store.close()
 
     def walk_first(
-        self, roots: Sequence[Root], backends: Mapping[str, Backend], stop: Callable[[], bool]
+        self, sources: Sequence[Source], backends: Mapping[str, Backend], stop: Callable[[], bool]
     ) -> list[Candidate]:
         """What is in these few places, before everything is walked."""
         self._begin()
-        return self._look(roots, backends, stop, Remembered()).candidates
+        return self._look(sources, backends, stop, Seen()).candidates
 
     def _begin(self) -> None:
         if not self._begun:
@@ -92,7 +93,7 @@ class Survey:
 
     def walk(
         self,
-        roots: Sequence[Root],
+        sources: Sequence[Source],
         backends: Mapping[str, Backend],
         stop: Callable[[], bool],
         touched: frozenset[str] | None = None,
@@ -100,24 +101,24 @@ class Survey:
         """Walk the disk; `stop` ends it early.
 
         Args:
-            roots, backends: Where and for what.
+            sources, backends: Where and for what.
             stop: Asked between directories.
             touched: Look only where these paths are; None looks everywhere.
         """
         self._begin()
-        self._roots = list(roots)
-        directories = _directories(roots)
+        self._sources = list(sources)
+        directories = _directories(sources)
         self.places = [
             Place(root.store, printable(os.fspath(root.path)), directory is not None)
-            for root, directory in zip(roots, directories, strict=True)
+            for (root, _), directory in zip(sources, directories, strict=True)
         ]
-        looked_at = (directories, self._roots, list(backends))
+        looked_at = (directories, self._sources, list(backends))
         if touched is None or looked_at != self._looked_at:
-            self._remembered.clear()
+            self._seen.clear()
         else:
-            self._remembered.forget([*_spelled(roots, touched), *self._waiting])
+            self._seen.forget([*_spelled(sources, touched), *self._waiting])
         self._looked_at = looked_at
-        listing = self._look(roots, backends, stop, self._remembered)
+        listing = self._look(sources, backends, stop, self._seen)
         # Again, for those that were found at several places.
         kept = [self._inspections.unchanged(candidate) for candidate in listing.candidates]
         if sum(a is b for a, b in zip(kept, listing.candidates, strict=True)) >= _MANY:
@@ -127,7 +128,7 @@ class Survey:
 
     def roots_changed(self) -> bool:
         """Whether a root is another directory than it was at the last look."""
-        return self._looked_at is not None and _directories(self._roots) != self._looked_at[0]
+        return self._looked_at is not None and _directories(self._sources) != self._looked_at[0]
 
     def sort(
         self, candidates: Sequence[Candidate], now: float
@@ -209,10 +210,10 @@ def unchanged(record: ModelRecord) -> bool:
         return False
 
 
-def _directories(roots: Sequence[Root]) -> list[tuple[int, int] | None]:
+def _directories(sources: Sequence[Source]) -> list[tuple[int, int] | None]:
     """Which directories the roots are at this moment."""
     found: list[tuple[int, int] | None] = []
-    for root in roots:
+    for root, _ in sources:
         try:
             status = os.stat(root.path)
         except OSError:
@@ -222,9 +223,9 @@ def _directories(roots: Sequence[Root]) -> list[tuple[int, int] | None]:
     return found
 
 
-def _spelled(roots: Sequence[Root], touched: Iterable[str]) -> Iterator[str]:
+def _spelled(sources: Sequence[Source], touched: Iterable[str]) -> Iterator[str]:
     """Real paths as a walk of the roots spells them, which may themselves be symlinks."""
-    places = [(os.path.realpath(root.path), os.fspath(root.path)) for root in roots]
+    places = [(os.path.realpath(root.path), os.fspath(root.path)) for root, _ in sources]
     for path in touched:
         yield path
         for real, spelled in places:

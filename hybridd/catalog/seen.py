@@ -1,7 +1,7 @@
 """What earlier looks saw of each directory, so that the next one looks only where it has to.
 
-A walk goes all its way every time: only for a directory that nobody touched since does it take what
-is remembered instead of asking the disk. So a look at what was touched finds what a look at
+A walk goes all its way every time: only for a directory that no event named since does it take what
+was seen before instead of asking the disk. So a look at what was touched finds what a look at
 everything would, as far as the hints are complete; that they may not be is why everything is looked
 at from time to time.
 """
@@ -11,21 +11,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from .candidate import Candidate, Root
-
-if TYPE_CHECKING:
-    from .walk import Directory
+from .candidate import Candidate, Directory, Root
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class SeenDirectory:
     """What one directory held.
 
     Attributes:
         root, here: As what it was looked at; the candidates depend on both.
-        place: Device and inode.
+        inode: Its device and inode.
         candidates: What could be models, itself included.
         linked, below: Its subdirectories, those behind symlinks apart.
         problems: What could not be looked at.
@@ -35,7 +31,7 @@ class Seen:
 
     root: Root
     here: Directory
-    place: tuple[int, int]
+    inode: tuple[int, int]
     candidates: Sequence[Candidate]
     linked: Sequence[Directory]
     below: Sequence[Directory]
@@ -43,7 +39,7 @@ class Seen:
     lasting: bool
 
 
-class Remembered:
+class Seen:
     """What was seen of every directory at the last look. Used from one thread at a time.
 
     Args:
@@ -53,29 +49,29 @@ class Remembered:
 
     def __init__(self, same: Callable[[Candidate], Candidate] = lambda new: new) -> None:
         self.same = same
-        self._seen: dict[str, Seen] = {}
+        self._directories: dict[str, SeenDirectory] = {}
 
-    def get(self, root: Root, here: Directory) -> Seen | None:
-        """What is remembered of a directory that was looked at in just this way."""
-        seen = self._seen.get(here.path)
+    def get(self, root: Root, here: Directory) -> SeenDirectory | None:
+        """What was seen of a directory that was looked at in just this way."""
+        seen = self._directories.get(here.path)
         return seen if seen is not None and seen.here == here and seen.root == root else None
 
-    def put(self, seen: Seen) -> None:
-        """Remember what was seen, as long as an event would tell of its change."""
+    def put(self, seen: SeenDirectory) -> None:
+        """Keep what was seen, as long as an event would tell of its change."""
         if seen.lasting:
-            self._seen[seen.here.path] = seen
+            self._directories[seen.here.path] = seen
         else:
-            self._seen.pop(seen.here.path, None)
+            self._directories.pop(seen.here.path, None)
 
     def clear(self) -> None:
         """Look at everything the next time."""
-        self._seen.clear()
+        self._directories.clear()
 
     def forget(self, touched: Iterable[str]) -> None:
         """Look again at directories in which these paths are, and at all below them."""
         for path in touched:
-            self._seen.pop(os.path.dirname(path), None)
-            if self._seen.pop(path, None) is not None:  # was a directory, and may be another now
+            self._directories.pop(os.path.dirname(path), None)
+            if self._directories.pop(path, None) is not None:  # it may be another one now
                 below = path + os.sep
-                for known in [known for known in self._seen if known.startswith(below)]:
-                    del self._seen[known]
+                for known in [known for known in self._directories if known.startswith(below)]:
+                    del self._directories[known]

@@ -37,7 +37,7 @@ from watchdog.events import (
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver, ObservedWatch
 
-from .walk import UNFINISHED
+from .recognition import UNFINISHED
 
 # Long enough to take the events of one `cp` or `git lfs pull` together, short beside the
 # two seconds in which a finished file has to be listed.

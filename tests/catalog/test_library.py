@@ -16,12 +16,13 @@ import trio.testing
 from hybridd.backends.api import Backend, Estimate, Facts
 from hybridd.backends.registry import load_backends
 from hybridd.catalog import resolving
+from hybridd.catalog.candidate import Candidate, Root
 from hybridd.catalog.inspections import CHANGING
 from hybridd.catalog.library import Library
 from hybridd.catalog.schedule import POLL_S
-from hybridd.catalog.seen import Remembered
+from hybridd.catalog.seen import Seen
 from hybridd.catalog.stores import DEMO_PATH
-from hybridd.catalog.walk import Candidate, Listing, Root
+from hybridd.catalog.walk import Listing, Source
 from hybridd.catalog.watch import Hint
 from hybridd.core.model import FileIdentity, Location
 from hybridd.wire.errors import ModelAmbiguous, ModelInvalid, ModelNotFound
@@ -117,10 +118,10 @@ class World:
 
     def look(
         self,
-        roots: Sequence[Root],
+        sources: Sequence[Source],
         formats: Mapping[str, object],
         stop: Callable[[], bool],
-        remembered: Remembered,
+        seen: Seen,
     ) -> Listing:
         self.looks += 1
         return Listing(
@@ -529,7 +530,7 @@ def test_reconfigure() -> None:
 # ---------------------------------------------------------------- the real disk
 
 
-class Seen:
+class Published:
     """Waits for what a library publishes."""
 
     def __init__(self) -> None:
@@ -549,20 +550,20 @@ BACKENDS: Mapping[str, Backend] = load_backends()
 
 @asynccontextmanager
 async def real(*roots: Path, settle_s: float = 0.05, demo: bool = False) -> AsyncIterator[Any]:
-    seen = Seen()
+    published = Published()
     library = Library(
         BACKENDS,
         model_dirs=roots,
         demo=demo,
         settle_s=settle_s,
         reconcile_s=300.0,
-        publish=seen,
+        publish=published,
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(library.run)
         with trio.fail_after(PATIENCE_S):
             await library.wait_complete()
-        yield library, seen
+        yield library, published
         nursery.cancel_scope.cancel()
 
 
@@ -574,20 +575,20 @@ def test_models_come_and_go_on_the_real_disk(tmp_path: Path) -> None:
     root = tmp_path / "later" / "models"
 
     async def main() -> None:
-        async with real(root) as (library, seen):
+        async with real(root) as (library, published):
             assert status(library) == {}
             write_gguf(root / "p/r/x-Q4_K_M.gguf")
-            await seen.until("added", "p/r:Q4_K_M")
+            await published.until("added", "p/r:Q4_K_M")
             write_hf(root / "org/name")
-            await seen.until("added", "org/name")
+            await published.until("added", "org/name")
             write_echo(root / "parrot.echo")
-            await seen.until("added", "parrot")
+            await published.until("added", "parrot")
             (root / "parrot.echo").unlink()
-            await seen.until("removed", "parrot")
+            await published.until("removed", "parrot")
             shutil.rmtree(root / "org")
-            await seen.until("removed", "org/name")
+            await published.until("removed", "org/name")
             (root / "p/r/x-Q4_K_M.gguf").rename(root / "loose.gguf")
-            await seen.until("added", "loose:Q4_K_M")
+            await published.until("added", "loose:Q4_K_M")
             assert status(library) == {"loose:Q4_K_M": "available"}
 
     trio.run(main)
@@ -641,18 +642,18 @@ def test_a_file_that_goes_on_being_written_without_events(tmp_path: Path) -> Non
     root.mkdir()
 
     async def main() -> None:
-        async with real(root, settle_s=0.3) as (library, seen):
+        async with real(root, settle_s=0.3) as (library, published):
             with (root / "x.gguf").open("wb") as file:
                 file.write(whole[:-100])
                 file.flush()
-                await seen.until("added", "x:Q4_K_M")
+                await published.until("added", "x:Q4_K_M")
                 reason = library.snapshot.models["x:Q4_K_M"].reason
                 assert reason is not None
                 assert "truncated" in reason
                 file.write(whole[-100:])
-            await seen.until("changed", "x:Q4_K_M")
+            await published.until("changed", "x:Q4_K_M")
             while not library.snapshot.models["x:Q4_K_M"].available:
-                await seen.until("changed", "x:Q4_K_M")
+                await published.until("changed", "x:Q4_K_M")
 
     trio.run(main)
 
@@ -662,13 +663,13 @@ def test_a_root_that_is_a_symlink_is_watched(tmp_path: Path) -> None:
     (tmp_path / "root").symlink_to("real")
 
     async def main() -> None:
-        async with real(tmp_path / "root") as (library, seen):
+        async with real(tmp_path / "root") as (library, published):
             write_echo(tmp_path / "real" / "a.echo")
-            await seen.until("added", "a")
+            await published.until("added", "a")
             write_echo(tmp_path / "real" / "sub" / "b.echo")
-            await seen.until("added", "b")
+            await published.until("added", "b")
             (tmp_path / "real" / "a.echo").unlink()
-            await seen.until("removed", "a")
+            await published.until("removed", "a")
             assert list(library.snapshot.models) == ["b"]
 
     trio.run(main)
@@ -679,13 +680,13 @@ def test_a_root_that_is_replaced(tmp_path: Path) -> None:
     os.utime(write_echo(tmp_path / "other" / "b.echo"), (1e9, 1e9))
 
     async def main() -> None:
-        async with real(tmp_path / "root") as (library, seen):
+        async with real(tmp_path / "root") as (library, published):
             (tmp_path / "root").rename(tmp_path / "old")
-            await seen.until("removed", "a")
+            await published.until("removed", "a")
             (tmp_path / "other").rename(tmp_path / "root")
-            await seen.until("added", "b")
+            await published.until("added", "b")
             write_echo(tmp_path / "root" / "c.echo")
-            await seen.until("added", "c")
+            await published.until("added", "c")
             assert list(library.snapshot.models) == ["b", "c"]
 
     trio.run(main)
@@ -696,12 +697,12 @@ def test_shards_and_downloads_are_complete_when_the_last_file_is(tmp_path: Path)
     paths[1].rename(tmp_path / "big.part")
 
     async def main() -> None:
-        async with real(tmp_path) as (library, seen):
+        async with real(tmp_path) as (library, published):
             await library.rescan()
             (only,) = library.snapshot.models.values()
             assert only.reason == "incomplete: shard 2 of 3 missing"
             (tmp_path / "big.part").rename(paths[1])
-            await seen.until("changed", "big:Q4_K_M")
+            await published.until("changed", "big:Q4_K_M")
             await library.rescan()
             assert status(library) == {"big:Q4_K_M": "available"}
 
@@ -735,14 +736,14 @@ def test_a_burst_ends_with_the_catalog_equal_to_the_disk(tmp_path: Path) -> None
     root.mkdir()
 
     async def main() -> None:
-        async with real(root) as (library, seen):
+        async with real(root) as (library, published):
             for number in range(300):
                 write_echo(root / f"d{number % 7}" / f"m{number}.echo")
                 if number % 3 == 0:
                     os.unlink(root / f"d{number % 7}" / f"m{number}.echo")
                 await trio.lowlevel.checkpoint()
             write_echo(root / "last.echo")
-            await seen.until("added", "last")
+            await published.until("added", "last")
             await library.rescan()
             expected = {f"m{number}" for number in range(300) if number % 3} | {"last"}
             assert set(library.snapshot.models) == expected

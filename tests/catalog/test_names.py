@@ -11,11 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from hybridd.catalog.walk import Root
 from hybridd.core.naming import resolve
-from tests.catalog.test_stores import hub_root, ollama_root, write_mmproj
+from tests.catalog.test_stores import hub_source, ollama_source, write_mmproj
 from tests.make_models import llama_metadata, write_gguf, write_hf, write_json
-from tests.make_stores import catalog, hub_snapshot, models, ollama_model
+from tests.make_stores import catalog, hub_snapshot, models, ollama_model, source
 
 RAW = some.binary(min_size=1, max_size=24).filter(
     lambda raw: b"/" not in raw and b"\0" not in raw and not raw.startswith(b".")
@@ -34,7 +33,7 @@ def test_any_bytes_round_trip(
             write_gguf(root / "pub" / name / "x.gguf", llama_metadata(general__name=str(number)))
         else:
             write_gguf(root / (name + ".gguf"), llama_metadata(general__name=str(number)))
-    records, listing, _ = catalog([Root(root, "local")])
+    records, listing, _ = catalog([source(root, "local")])
     assert listing.problems == []
     assert len(records) == len(raws)
     for key, record in records.items():
@@ -46,7 +45,7 @@ def test_any_bytes_round_trip(
 def test_bytes_that_are_no_utf8_are_addressed_by_percent(tmp_path: Path) -> None:
     write_gguf(tmp_path / os.fsdecode(b"gr\xfc\xdf.gguf"))
     write_hf(tmp_path / os.fsdecode(b"p\xff") / os.fsdecode(b"n\xfe"))
-    records = models(Root(tmp_path, "local"))
+    records = models(source(tmp_path, "local"))
     assert set(records) == {"gr%FC%DF:Q4_K_M", "p%FF/n%FE"}
     assert resolve("GR%fc%df", records) == "gr%FC%DF:Q4_K_M"
     assert resolve("n%fe", records) == "p%FF/n%FE"
@@ -55,14 +54,14 @@ def test_bytes_that_are_no_utf8_are_addressed_by_percent(tmp_path: Path) -> None
 def test_a_name_that_spells_anothers_bytes_is_told_apart(tmp_path: Path) -> None:
     write_gguf(tmp_path / os.fsdecode(b"x\xff.gguf"), llama_metadata(general__name="raw"))
     write_gguf(tmp_path / "x%FF.gguf", llama_metadata(general__name="spelled"))
-    records = models(Root(tmp_path, "local"))
+    records = models(source(tmp_path, "local"))
     assert len(records) == 2
     assert {record.facts.name for record in records.values()} == {"raw", "spelled"}
 
 
 def test_composed_and_decomposed_letters_mean_the_same(tmp_path: Path) -> None:
     write_gguf(tmp_path / (unicodedata.normalize("NFD", "größé") + ".gguf"))
-    records = models(Root(tmp_path, "local"))
+    records = models(source(tmp_path, "local"))
     (key,) = records
     for query in ("größé", "GRÖSSÉ", unicodedata.normalize("NFD", "größé")):
         assert resolve(query, records) == key
@@ -77,7 +76,7 @@ def test_thebloke_and_lmstudio_community(tmp_path: Path) -> None:
         "mythomax-l2-13b.Q4_K_M.gguf",
     ):
         write_gguf(tmp_path / path, llama_metadata(general__name=path))
-    records = models(Root(tmp_path, "local"))
+    records = models(source(tmp_path, "local"))
     assert {key: (r.publisher, r.base) for key, r in records.items()} == {
         "TheBloke/CodeLlama-13B-GGUF:Q4_K_M": ("TheBloke", "codellama-13b"),
         "TheBloke/deepseek-coder-6.7B-instruct-GGUF:Q4_K_M": (
@@ -105,7 +104,7 @@ def test_builds_are_grouped_across_formats_and_stores(tmp_path: Path) -> None:
     (onnx / "model.onnx").write_bytes(b"x")
     ollama_model(tmp_path / "o", "big:7b", weights=write_named(tmp_path / "w.gguf", base))
     records = models(
-        Root(tmp_path / "l", "local"), hub_root(tmp_path / "hub"), ollama_root(tmp_path / "o")
+        source(tmp_path / "l", "local"), hub_source(tmp_path / "hub"), ollama_source(tmp_path / "o")
     )
     assert len(records) == 6
     assert {record.base for record in records.values()} == {"big-7b"}
@@ -125,7 +124,7 @@ def test_a_tuned_models_builds_are_together_and_not_with_what_it_was_trained_fro
     write_gguf(tmp_path / "p/Mistral-7B-Instruct-v0.1-GGUF/m.Q8_0.gguf", {**instruct, **base})
     write_hf(tmp_path / "mistralai/Mistral-7B-Instruct-v0.1")
     write_hf(tmp_path / "mistralai/Mistral-7B-v0.1")
-    records = models(Root(tmp_path, "local"))
+    records = models(source(tmp_path, "local"))
     assert sorted(record.base for record in records.values()) == [
         *["kunoichi-dpo-7b"] * 2,
         *["mistral-7b-instruct-v0.1"] * 2,
@@ -142,7 +141,7 @@ def test_a_projector_is_part_of_its_model(tmp_path: Path) -> None:
     write_mmproj(tmp_path / "p/See-GGUF/mmproj-F16.gguf")
     write_mmproj(tmp_path / "p/See-GGUF/mmproj-F32.gguf")
     write_mmproj(tmp_path / "alone/r/mmproj-F16.gguf")
-    records = models(Root(tmp_path, "local"))
+    records = models(source(tmp_path, "local"))
     record = records.pop("p/See-GGUF:Q4_K_M")
     assert "vision" in record.facts.capabilities
     assert record.facts.metadata["card"]["rules"]["vision"] == (
@@ -154,7 +153,7 @@ def test_a_projector_is_part_of_its_model(tmp_path: Path) -> None:
     # What comes later changes the model.
     (tmp_path / "p/See-GGUF/mmproj-F16.gguf").unlink()
     (tmp_path / "p/See-GGUF/mmproj-F32.gguf").unlink()
-    assert "vision" not in models(Root(tmp_path, "local"))["p/See-GGUF:Q4_K_M"].facts.capabilities
+    assert "vision" not in models(source(tmp_path, "local"))["p/See-GGUF:Q4_K_M"].facts.capabilities
 
 
 def test_a_link_to_a_model_with_a_projector_is_that_model(tmp_path: Path) -> None:
@@ -162,7 +161,7 @@ def test_a_link_to_a_model_with_a_projector_is_that_model(tmp_path: Path) -> Non
     write_mmproj(tmp_path / "two/p/r/mmproj-F16.gguf")
     (tmp_path / "one").mkdir()
     (tmp_path / "one/mine.gguf").symlink_to(path)
-    (record,) = models(Root(tmp_path / "one", "local"), Root(tmp_path / "two", "lm")).values()
+    (record,) = models(source(tmp_path / "one", "local"), source(tmp_path / "two", "lm")).values()
     assert record.id == "mine:Q4_K_M"
     assert "vision" in record.facts.capabilities
 
@@ -171,11 +170,11 @@ def test_collisions_are_stable_and_visible(tmp_path: Path) -> None:
     for name in ("b", "c"):
         write_gguf(tmp_path / f"l/p/r/{name}.gguf", llama_metadata(general__name=name))
     write_gguf(tmp_path / "m/p/r/d.gguf", llama_metadata(general__name="d"))
-    places = [Root(tmp_path / "l", "local"), Root(tmp_path / "m", "lmstudio")]
-    records, _, names = catalog(places)
+    sources = [source(tmp_path / "l", "local"), source(tmp_path / "m", "lmstudio")]
+    records, _, names = catalog(sources)
     assert set(records) == {"p/r:Q4_K_M+b", "p/r:Q4_K_M+c", "p/r:Q4_K_M"}
     write_gguf(tmp_path / "l/p/r/a.gguf", llama_metadata(general__name="a"))
-    later, _, _ = catalog(places, names)
+    later, _, _ = catalog(sources, names)
     assert set(later) == {*records, "p/r:Q4_K_M+a"}
     assert {k: later[k].facts.name for k in records} == {
         k: r.facts.name for k, r in records.items()

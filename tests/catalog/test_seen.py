@@ -6,18 +6,17 @@ import contextlib
 import os
 import random
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from hybridd.backends.registry import load_backends
 from hybridd.catalog import walk as scanning
-from hybridd.catalog.candidate import Root
-from hybridd.catalog.seen import Remembered
-from hybridd.catalog.stores import any as any_store
+from hybridd.catalog.seen import Seen
+from hybridd.catalog.stores import local
 from hybridd.catalog.walk import Listing, scan
 from tests.make_models import write_echo, write_hf
+from tests.make_stores import source
 
 BACKENDS = load_backends()
 
@@ -94,15 +93,15 @@ def test_a_remembered_look_equals_a_full_one(tmp_path: Path, seed: int) -> None:
     elsewhere.mkdir()
     write_echo(elsewhere / "far.echo")
     (disk.root / "a" / "far").symlink_to(elsewhere)
-    roots = [Root(disk.root / "a", "one"), Root(disk.root, "two", lister=any_store.look)]
-    remembered = Remembered()
+    sources = [source(disk.root / "a", "one"), source(disk.root, "two", local.candidates)]
+    seen = Seen()
     for _ in range(60):
         for _ in range(disk.chance.randrange(4)):
             disk.step()
-        remembered.forget(disk.touched)
+        seen.forget(disk.touched)
         disk.touched.clear()
-        found = scan(roots, BACKENDS, remembered=remembered)
-        assert facts_of(found) == facts_of(scan(roots, BACKENDS))
+        found = scan(sources, BACKENDS, seen=seen)
+        assert facts_of(found) == facts_of(scan(sources, BACKENDS))
 
 
 def test_only_what_was_touched_is_looked_at(
@@ -118,21 +117,21 @@ def test_only_what_was_touched_is_looked_at(
         return scandir(path)
 
     monkeypatch.setattr(scanning.os, "scandir", counting)
-    roots: Sequence[Root] = [Root(tmp_path, "local")]
-    remembered = Remembered()
-    first = scan(roots, BACKENDS, remembered=remembered)
+    sources = [source(tmp_path)]
+    seen = Seen()
+    first = scan(sources, BACKENDS, seen=seen)
     assert len(asked) == 21
     asked.clear()
     new = write_echo(tmp_path / "d7" / "new.echo")
-    remembered.forget([os.fspath(new)])
-    second = scan(roots, BACKENDS, remembered=remembered)
+    seen.forget([os.fspath(new)])
+    second = scan(sources, BACKENDS, seen=seen)
     assert asked == ["d7"]
     assert len(second.candidates) == len(first.candidates) + 1
     kept = {id(candidate) for candidate in first.candidates}
     assert sum(id(candidate) in kept for candidate in second.candidates) == 19
-    remembered.clear()
+    seen.clear()
     asked.clear()
-    scan(roots, BACKENDS, remembered=remembered)
+    scan(sources, BACKENDS, seen=seen)
     assert len(asked) == 21
 
 
@@ -147,10 +146,10 @@ def test_what_could_not_be_read_is_tried_again(
             raise PermissionError(13, "Permission denied")
         return scandir(path)
 
-    remembered = Remembered()
+    seen = Seen()
     with monkeypatch.context() as patch:
         patch.setattr(scanning.os, "scandir", refusing)
-        found = scan([Root(tmp_path, "local")], BACKENDS, remembered=remembered)
+        found = scan([source(tmp_path)], BACKENDS, seen=seen)
         assert (found.candidates, len(found.problems)) == ([], 1)
-    found = scan([Root(tmp_path, "local")], BACKENDS, remembered=remembered)
+    found = scan([source(tmp_path)], BACKENDS, seen=seen)
     assert (len(found.candidates), found.problems) == (1, [])

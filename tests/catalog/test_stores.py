@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from hybridd.catalog.stores import LOCAL_STORE, STORES, any, external, hub, llamacpp, ollama, roots
-from hybridd.catalog.walk import Root
+from hybridd.catalog import stores
+from hybridd.catalog.stores import LOCAL_STORE, STORES, external, hub, llamacpp, local, ollama
+from hybridd.catalog.walk import Source
 from hybridd.core.settings import KEYS
 from tests.make_models import llama_metadata, write_gguf, write_hf, write_json
 from tests.make_stores import (
@@ -22,39 +23,40 @@ from tests.make_stores import (
     ollama_model,
     reasons,
     sha256,
+    source,
 )
 
 A, B, C = "a" * 40, "b" * 40, "c" * 40
 
 
-def local(path: Path) -> Root:
-    return Root(path, LOCAL_STORE, lister=any.look)
+def local_source(path: Path) -> Source:
+    return source(path, LOCAL_STORE, local.candidates)
 
 
-def hub_root(path: Path) -> Root:
-    return Root(path, "hub", lister=hub.look)
+def hub_source(path: Path) -> Source:
+    return source(path, "hub", hub.candidates)
 
 
-def ollama_root(path: Path) -> Root:
-    return Root(path, "ollama", lister=ollama.look)
+def ollama_source(path: Path) -> Source:
+    return source(path, "ollama", ollama.candidates)
 
 
 def gguf(path: Path, **more: object) -> Path:
     return write_gguf(path, llama_metadata(**more))
 
 
-# ---------------------------------------------------------------- places and settings
+# ---------------------------------------------------------------- directories and settings
 
 
-def places(**environment: str) -> dict[str, list[str]]:
+def directories(**environment: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for root in external(lambda _setting: True, {"HOME": "/home/u", **environment}):
+    for root, _ in external(lambda _setting: True, {"HOME": "/home/u", **environment}):
         found.setdefault(root.store, []).append(str(root.path))
     return found
 
 
-def test_the_default_places() -> None:
-    assert places() == {
+def test_the_default_directories() -> None:
+    assert directories() == {
         "lmstudio": ["/home/u/.lmstudio/models", "/home/u/.cache/lm-studio/models"],
         "hub": ["/home/u/.cache/huggingface/hub"],
         "llamacpp": ["/home/u/.cache/llama.cpp"],
@@ -62,8 +64,8 @@ def test_the_default_places() -> None:
     }
 
 
-def test_places_that_the_environment_names() -> None:
-    found = places(
+def test_directories_that_the_environment_names() -> None:
+    found = directories(
         HF_HUB_CACHE="/hub",
         HF_HOME="~/hf",
         LLAMA_CACHE="/llama",
@@ -73,7 +75,7 @@ def test_places_that_the_environment_names() -> None:
     assert found["hub"] == ["/hub", "/home/u/hf/hub", "/cache/huggingface/hub"]
     assert found["llamacpp"] == ["/llama", "/cache/llama.cpp"]
     assert found["ollama"][0] == "/ollama"
-    assert places(HF_HUB_CACHE="relative", OLLAMA_MODELS="")["hub"] == [
+    assert directories(HF_HUB_CACHE="relative", OLLAMA_MODELS="")["hub"] == [
         "/home/u/.cache/huggingface/hub"
     ]
 
@@ -82,52 +84,53 @@ def test_each_store_can_be_turned_off() -> None:
     for store in STORES:
         assert KEYS[store.setting].default is True
         on = external(lambda setting, off=store.setting: setting != off, {"HOME": "/h"})
-        assert {root.store for root in on} == {s.name for s in STORES} - {store.name}
+        assert {root.store for root, _ in on} == {s.name for s in STORES} - {store.name}
 
 
 def test_a_users_directory_that_is_a_stores_own_is_that_store() -> None:
     theirs = external(lambda _setting: True, {"HOME": "/h"})
-    made = roots([Path("/h/.ollama/models"), Path("/m")], demo=False, external=theirs)
-    assert [root.store for root in made if str(root.path) == "/h/.ollama/models"] == ["ollama"]
-    assert (made[0].path, made[0].store) == (Path("/m"), "local")
+    dirs = [Path("/h/.ollama/models"), Path("/m")]
+    roots = [root for root, _ in stores.sources(dirs, demo=False, external=theirs)]
+    assert [root.store for root in roots if str(root.path) == "/h/.ollama/models"] == ["ollama"]
+    assert (roots[0].path, roots[0].store) == (Path("/m"), "local")
 
 
-def test_places_that_do_not_exist_are_no_problem(tmp_path: Path) -> None:
+def test_directories_that_do_not_exist_are_no_problem(tmp_path: Path) -> None:
     everything = external(lambda _setting: True, {"HOME": str(tmp_path)})
-    mine = [root for root in everything if tmp_path in root.path.parents]
-    records, listing, _ = catalog([*mine, local(tmp_path / "none")])
+    mine = [source for source in everything if tmp_path in source.root.path.parents]
+    records, listing, _ = catalog([*mine, local_source(tmp_path / "none")])
     assert (records, listing.problems, listing.finished) == ({}, [], True)
 
 
 def test_lm_studio(tmp_path: Path) -> None:
-    root, _older = external(lambda s: s == "catalog.lmstudio", {"HOME": str(tmp_path)})
-    gguf(root.path / "lmstudio-community/Qwen3-8B-GGUF/Qwen3-8B-Q4_K_M.gguf")
-    (record,) = models(root).values()
+    current, _older = external(lambda s: s == "catalog.lmstudio", {"HOME": str(tmp_path)})
+    gguf(current.root.path / "lmstudio-community/Qwen3-8B-GGUF/Qwen3-8B-Q4_K_M.gguf")
+    (record,) = models(current).values()
     assert record.id == "lmstudio-community/Qwen3-8B-GGUF:Q4_K_M"
     assert record.to_wire()["source"]["store"] == "lmstudio"
     assert record.base == "qwen3-8b"
 
 
-def lm_studio_places(home: Path) -> list[str]:
+def lm_studio_directories(home: Path) -> list[str]:
     found = external(lambda s: s == "catalog.lmstudio", {"HOME": str(home)})
-    return [str(root.path) for root in found]
+    return [str(root.path) for root, _ in found]
 
 
 def test_lm_studios_moved_directory(tmp_path: Path) -> None:
-    usual = lm_studio_places(tmp_path)
+    usual = lm_studio_directories(tmp_path)
     moved = tmp_path / "disk/models"
     settings = write_json(
         tmp_path / ".lmstudio/settings.json", {"downloadsFolder": str(moved), "language": "en"}
     )
-    assert lm_studio_places(tmp_path) == [str(moved), *usual]
+    assert lm_studio_directories(tmp_path) == [str(moved), *usual]
     gguf(moved / "lmstudio-community/Qwen3-8B-GGUF/Qwen3-8B-Q4_K_M.gguf")
     (root, *_) = external(lambda s: s == "catalog.lmstudio", {"HOME": str(tmp_path)})
     (record,) = models(root).values()
     assert record.to_wire()["source"]["store"] == "lmstudio"
     write_json(settings, {"downloadsFolder": "~/disk/models"})
-    assert lm_studio_places(tmp_path) == [str(moved), *usual]
+    assert lm_studio_directories(tmp_path) == [str(moved), *usual]
     write_json(settings, {"downloadsFolder": usual[0]})
-    assert lm_studio_places(tmp_path) == usual
+    assert lm_studio_directories(tmp_path) == usual
 
 
 @pytest.mark.parametrize(
@@ -145,18 +148,18 @@ def test_lm_studios_moved_directory(tmp_path: Path) -> None:
     ],
 )
 def test_lm_studios_settings_that_say_nothing(tmp_path: Path, text: str) -> None:
-    usual = lm_studio_places(tmp_path)
+    usual = lm_studio_directories(tmp_path)
     (tmp_path / ".lmstudio").mkdir()
     (tmp_path / ".lmstudio/settings.json").write_text(text)
-    assert lm_studio_places(tmp_path) == usual
+    assert lm_studio_directories(tmp_path) == usual
 
 
 def test_lm_studios_home_elsewhere(tmp_path: Path) -> None:
-    usual = lm_studio_places(tmp_path)
+    usual = lm_studio_directories(tmp_path)
     (tmp_path / ".lmstudio-home-pointer").write_text(f"{tmp_path}/other\n")
-    assert lm_studio_places(tmp_path) == [f"{tmp_path}/other/models", *usual]
+    assert lm_studio_directories(tmp_path) == [f"{tmp_path}/other/models", *usual]
     write_json(tmp_path / "other/settings.json", {"downloadsFolder": "/elsewhere"})
-    assert lm_studio_places(tmp_path)[0] == "/elsewhere"
+    assert lm_studio_directories(tmp_path)[0] == "/elsewhere"
 
 
 # ---------------------------------------------------------------- the hub's cache
@@ -170,7 +173,7 @@ def test_the_hubs_cache(tmp_path: Path) -> None:
     hub_snapshot(cache, "org/Some-GGUF", tmp_path / "g", C)
     (cache / "datasets--org--data/snapshots").mkdir(parents=True)
     (cache / ".locks/models--Qwen--Qwen3-8B").mkdir(parents=True)
-    made = models(hub_root(cache))
+    made = models(hub_source(cache))
     assert set(made) == {"Qwen/Qwen3-8B", "gpt2", "org/Some-GGUF:Q4_K_M"}
     record = made["Qwen/Qwen3-8B"]
     assert (record.available, record.store, record.path) == (True, "hub", snapshot)
@@ -185,7 +188,7 @@ def test_the_snapshot_of_main_comes_first(tmp_path: Path) -> None:
     hub_snapshot(tmp_path, "p/n", write_hf(tmp_path / "1", hidden_size=16), A, ref="old")
     main = hub_snapshot(tmp_path, "p/n", write_hf(tmp_path / "2", hidden_size=32), B)
     hub_snapshot(tmp_path, "p/n", write_hf(tmp_path / "3", hidden_size=64), C, ref=None)
-    made = models(hub_root(tmp_path))
+    made = models(hub_source(tmp_path))
     assert set(made) == {"p/n", "p/n@aaaaaaa", "p/n@ccccccc"}
     assert made["p/n"].path == main
 
@@ -193,8 +196,8 @@ def test_the_snapshot_of_main_comes_first(tmp_path: Path) -> None:
 def test_snapshots_of_the_same_files_are_one_model(tmp_path: Path) -> None:
     old = hub_snapshot(tmp_path, "p/n", write_hf(tmp_path / "1"), A, ref=None)
     new = hub_snapshot(tmp_path, "p/n", write_hf(tmp_path / "2"), B)
-    (record,) = models(hub_root(tmp_path)).values()
-    assert [place.path for place in record.locations] == [new, old]
+    (record,) = models(hub_source(tmp_path)).values()
+    assert [location.path for location in record.locations] == [new, old]
 
 
 def test_files_of_several_revisions(tmp_path: Path) -> None:
@@ -202,7 +205,7 @@ def test_files_of_several_revisions(tmp_path: Path) -> None:
     gguf(tmp_path / "2/x-Q4_K_M.gguf", general__name="two")
     hub_snapshot(tmp_path, "p/r", tmp_path / "1", A, ref=None)
     hub_snapshot(tmp_path, "p/r", tmp_path / "2", B)
-    made = models(hub_root(tmp_path))
+    made = models(hub_source(tmp_path))
     assert {key: record.facts.name for key, record in made.items()} == {
         "p/r:Q4_K_M": "two",
         "p/r:Q4_K_M@aaaaaaa": "one",
@@ -211,9 +214,9 @@ def test_files_of_several_revisions(tmp_path: Path) -> None:
 
 def test_an_id_stays_when_main_moves_on(tmp_path: Path) -> None:
     hub_snapshot(tmp_path, "p/n", write_hf(tmp_path / "1", hidden_size=16), A)
-    _, _, names = catalog([hub_root(tmp_path)])
+    _, _, names = catalog([hub_source(tmp_path)])
     hub_snapshot(tmp_path, "p/n", write_hf(tmp_path / "2", hidden_size=32), B)
-    records, _, _ = catalog([hub_root(tmp_path)], names)
+    records, _, _ = catalog([hub_source(tmp_path)], names)
     assert records["p/n"].path.name == A
     assert records["p/n@" + "b" * 7].path.name == B
 
@@ -222,7 +225,7 @@ def test_a_download_under_way_is_incomplete(tmp_path: Path) -> None:
     snapshot = hub_snapshot(tmp_path, "p/n", write_hf(tmp_path / "1", shards=2), A)
     (snapshot / "model-00002-of-00002.safetensors").resolve().unlink()
     (tmp_path / "models--p--n/blobs" / f"{'e' * 64}.incomplete").write_bytes(b"x")
-    (said,) = reasons(hub_root(tmp_path)).values()
+    (said,) = reasons(hub_source(tmp_path)).values()
     assert said.startswith("incomplete: ")
 
 
@@ -230,19 +233,19 @@ def test_a_download_under_way_is_incomplete(tmp_path: Path) -> None:
 def test_a_ref_that_is_none(tmp_path: Path, ref: bytes) -> None:
     hub_snapshot(tmp_path, "p/n", write_hf(tmp_path / "1"), A)
     (tmp_path / "models--p--n/refs/main").write_bytes(ref)
-    assert set(models(hub_root(tmp_path))) == {"p/n"}
+    assert set(models(hub_source(tmp_path))) == {"p/n"}
 
 
 def test_a_cache_without_symlinks_has_no_digests(tmp_path: Path) -> None:
     write_hf(tmp_path / "models--p--n/snapshots" / A)
-    (record,) = models(hub_root(tmp_path)).values()
+    (record,) = models(hub_source(tmp_path)).values()
     assert (record.id, record.digest) == ("p/n", None)
 
 
 def test_two_caches_with_the_same_download(tmp_path: Path) -> None:
     for name in ("one", "two"):
         hub_snapshot(tmp_path / name, "p/n", write_hf(tmp_path / f"m{name}"), A)
-    (record,) = models(hub_root(tmp_path / "one"), hub_root(tmp_path / "two")).values()
+    (record,) = models(hub_source(tmp_path / "one"), hub_source(tmp_path / "two")).values()
     assert len(record.locations) == 2
 
 
@@ -260,7 +263,7 @@ def test_ollamas_names(tmp_path: Path) -> None:
     ):
         weights = gguf(tmp_path / "w.gguf", general__name=str(number))
         ollama_model(tmp_path / "o", name, host=host, weights=weights)
-    made = models(ollama_root(tmp_path / "o"))
+    made = models(ollama_source(tmp_path / "o"))
     assert {key: (r.publisher, r.name, r.aliases) for key, r in made.items()} == {
         "llama3:8b": (None, "llama3", ()),
         "somebody/llama3:70b": ("somebody", "llama3", ()),
@@ -283,7 +286,7 @@ def test_ollamas_layers(tmp_path: Path) -> None:
         params={"temperature": 0.6, "top_k": 20, "stop": ["<|end|>", 3, ""], "num_ctx": 4096},
         license="MIT",
     )
-    (record,) = models(ollama_root(tmp_path)).values()
+    (record,) = models(ollama_source(tmp_path)).values()
     assert record.facts.defaults == {"temperature": 0.6, "top_k": 20, "stop": ["<|end|>"]}
     said = record.facts.metadata["card"]["ollama"]
     assert (said["template"], said["system"]) == ("{{ .Prompt }}", "Be brief.")
@@ -295,14 +298,14 @@ def test_ollamas_layers(tmp_path: Path) -> None:
 
 def test_ollamas_projector(tmp_path: Path) -> None:
     ollama_model(tmp_path, "llava:7b", projector=write_mmproj(tmp_path / "p.gguf"))
-    (record,) = models(ollama_root(tmp_path)).values()
+    (record,) = models(ollama_source(tmp_path)).values()
     assert "vision" in record.facts.capabilities
     assert record.facts.size_bytes == sum(path.stat().st_size for path in record.files)
 
 
 def test_an_adapter_of_ollama_is_not_left_out_silently(tmp_path: Path) -> None:
     ollama_model(tmp_path, "tuned:1", adapter=b"GGUF")
-    assert "LoRA adapter" in reasons(ollama_root(tmp_path))["tuned:1"]
+    assert "LoRA adapter" in reasons(ollama_source(tmp_path))["tuned:1"]
 
 
 def write_mmproj(path: Path) -> Path:
@@ -322,7 +325,7 @@ def test_two_names_of_one_model_are_one(tmp_path: Path) -> None:
     ollama_model(tmp_path, "qwen3:latest", params={"top_k": 20}, license="b")
     ollama_model(tmp_path, "strict:8b", params={"top_k": 1})
     ollama_model(tmp_path, "pirate:8b", params={"top_k": 20}, system="Arr.")
-    made = models(ollama_root(tmp_path))
+    made = models(ollama_source(tmp_path))
     assert set(made) == {"pirate:8b", "qwen3:8b", "strict:8b"}
     assert made["qwen3:8b"].aliases == ("qwen3", "qwen3:latest")
     assert len(made["qwen3:8b"].locations) == 2
@@ -341,10 +344,10 @@ def test_a_layer_that_lies_in_the_hub_too_is_one_model(tmp_path: Path) -> None:
         template="t",
     )
     ollama_model(tmp_path / "o", "x:pirate", weights=tmp_path / "h/x-Q4_K_M.gguf", system="Arr.")
-    made = models(hub_root(tmp_path / "hub"), ollama_root(tmp_path / "o"))
+    made = models(hub_source(tmp_path / "hub"), ollama_source(tmp_path / "o"))
     assert set(made) == {"p/r-GGUF:Q4_K_M", "x:pirate"}
     record = made["p/r-GGUF:Q4_K_M"]
-    assert [place.store for place in record.locations] == ["hub", "ollama"]
+    assert [location.store for location in record.locations] == ["hub", "ollama"]
     assert record.aliases == ("x", "x:latest")
     assert record.facts.defaults == {"top_k": 7}
 
@@ -354,9 +357,9 @@ def test_a_layer_that_is_linked_elsewhere_is_one_model(tmp_path: Path) -> None:
     (blob,) = [b for b in (tmp_path / "o/blobs").iterdir() if b.stat().st_size > 2]
     (tmp_path / "m/p/r").mkdir(parents=True)
     os.link(blob, tmp_path / "m/p/r/x.gguf")
-    (record,) = models(local(tmp_path / "m"), ollama_root(tmp_path / "o")).values()
+    (record,) = models(local_source(tmp_path / "m"), ollama_source(tmp_path / "o")).values()
     assert record.id == "p/r:Q4_K_M"
-    assert [place.store for place in record.locations] == ["local", "ollama"]
+    assert [location.store for location in record.locations] == ["local", "ollama"]
     assert record.digest == f"sha256:{sha256(blob)}"
 
 
@@ -393,7 +396,7 @@ def test_manifests_that_are_none(tmp_path: Path, layers: object, reason: str) ->
         tmp_path / "manifests/registry.ollama.ai/library/m/1",
         {"layers": layers} if layers is not None else {},
     )
-    made = reasons(ollama_root(tmp_path))
+    made = reasons(ollama_source(tmp_path))
     assert reason in made["m:1"]
 
 
@@ -401,16 +404,16 @@ def test_manifests_that_are_none(tmp_path: Path, layers: object, reason: str) ->
 def test_manifests_of_any_bytes(tmp_path: Path, raw: bytes) -> None:
     path = write_json(tmp_path / "manifests/registry.ollama.ai/library/m/1", {})
     path.write_bytes(raw)
-    assert "manifest cannot be read" in reasons(ollama_root(tmp_path))["m:1"]
+    assert "manifest cannot be read" in reasons(ollama_source(tmp_path))["m:1"]
 
 
 def test_layers_of_any_bytes(tmp_path: Path) -> None:
     ollama_model(
         tmp_path, "m:1", weights=b"no GGUF", params=b"[", template=b"\xff" * 9, projector=b""
     )
-    assert reasons(ollama_root(tmp_path))["m:1"] == "no GGUF file: the magic number is missing"
+    assert reasons(ollama_source(tmp_path))["m:1"] == "no GGUF file: the magic number is missing"
     ollama_model(tmp_path, "m:2", params=b"[", template=b"\xff" * 9, projector=b"")
-    record = models(ollama_root(tmp_path))["m:2"]
+    record = models(ollama_source(tmp_path))["m:2"]
     assert record.available
     assert record.facts.metadata["card"]["projector"] == {
         "reason": "truncated: the file is empty or starts with zeros"
@@ -427,7 +430,7 @@ def test_what_else_lies_among_manifests(tmp_path: Path) -> None:
     (base / "m/.hidden").write_text("x")
     (base / "loop").symlink_to(base / "loop")
     ollama_blob(tmp_path, b"orphan")
-    records, listing, _ = catalog([ollama_root(tmp_path)])
+    records, listing, _ = catalog([ollama_source(tmp_path)])
     assert set(records) == {"m:1"}
     assert len(listing.problems) == 1
 
@@ -436,7 +439,7 @@ def test_without_the_format_there_is_nothing_to_list(tmp_path: Path) -> None:
     from hybridd.catalog.walk import scan
 
     ollama_model(tmp_path, "m:1")
-    assert scan([ollama_root(tmp_path)], {}).candidates == []
+    assert scan([ollama_source(tmp_path)], {}).candidates == []
 
 
 # ---------------------------------------------------------------- llama.cpp's cache
@@ -459,7 +462,7 @@ def test_llama_cpps_cache(tmp_path: Path) -> None:
     )
     (tmp_path / "manifest=broken=one=latest.json").write_text("[")
     write_json(tmp_path / "manifest=odd=one=latest.json", {"ggufFile": {"rfilename": 3}})
-    made = models(Root(tmp_path, "llamacpp", lister=llamacpp.look))
+    made = models(source(tmp_path, "llamacpp", llamacpp.candidates))
     assert set(made) == {"ggml-org/gemma-3-4b-it-GGUF:Q4_K_M", "plain:Q4_K_M"}
     record = made["ggml-org/gemma-3-4b-it-GGUF:Q4_K_M"]
     assert record.digest == "sha256:" + "d" * 64
@@ -476,6 +479,6 @@ def test_other_programs_layouts_in_a_users_directory(tmp_path: Path) -> None:
     hub_snapshot(tmp_path, "p/n", write_hf(tmp_path / "tmp"), A)
     gguf(tmp_path / "q/r/x.gguf")
     shutil.rmtree(tmp_path / "tmp")
-    made = models(local(tmp_path))
+    made = models(local_source(tmp_path))
     assert set(made) == {"m:1", "p/n", "q/r:Q4_K_M"}
     assert {record.store for record in made.values()} == {"local"}

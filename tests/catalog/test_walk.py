@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 
 from hybridd.backends.registry import load_backends
-from hybridd.catalog.walk import MAX_DEPTH, Candidate, Listing, Root, scan
+from hybridd.catalog.candidate import Candidate, Root
+from hybridd.catalog.walk import MAX_DEPTH, Listing, Source, scan
 from tests.make_models import write_echo, write_gguf, write_gguf_shards, write_hf, write_json
 
 BACKENDS = load_backends()
 
 
 def look(*paths: Path) -> Listing:
-    return scan([Root(path, f"store{n}") for n, path in enumerate(paths)], BACKENDS)
+    return scan([Source(Root(path, f"store{n}")) for n, path in enumerate(paths)], BACKENDS)
 
 
 def found(path: Path, *more: Path) -> dict[str, Candidate]:
@@ -57,9 +58,9 @@ def test_each_kind(tmp_path: Path) -> None:
 def test_only_the_formats_that_are_asked_for(tmp_path: Path) -> None:
     write_gguf(tmp_path / "x.gguf")
     write_hf(tmp_path / "model")
-    listing = scan([Root(tmp_path, "s")], {"gguf": BACKENDS["gguf"]})
+    listing = scan([Source(Root(tmp_path, "s"))], {"gguf": BACKENDS["gguf"]})
     assert [c.format for c in listing.candidates] == ["gguf"]
-    assert scan([Root(tmp_path, "s")], {}).candidates == []
+    assert scan([Source(Root(tmp_path, "s"))], {}).candidates == []
 
 
 def test_shards_are_one_candidate(tmp_path: Path) -> None:
@@ -143,7 +144,7 @@ def test_a_model_is_named_by_where_it_really_lies(tmp_path: Path) -> None:
     assert only.path == tmp_path / "z/r/x.gguf"
 
 
-def test_one_file_at_several_places_is_one_model(tmp_path: Path) -> None:
+def test_one_file_seen_several_times_is_one_model(tmp_path: Path) -> None:
     first, second = tmp_path / "one", tmp_path / "two"
     path = write_gguf(first / "p/r/x.gguf")
     second.mkdir()
@@ -198,7 +199,7 @@ def test_the_order_is_that_of_roots_then_paths(tmp_path: Path) -> None:
 
 def test_it_stops_when_told(tmp_path: Path) -> None:
     write_gguf(tmp_path / "x.gguf")
-    listing = scan([Root(tmp_path, "s")], BACKENDS, stop=lambda: True)
+    listing = scan([Source(Root(tmp_path, "s"))], BACKENDS, stop=lambda: True)
     assert not listing.finished
 
 
@@ -210,10 +211,11 @@ def test_directories_that_cannot_be_read_are_reported(tmp_path: Path) -> None:
         "import os, sys\n"
         "from pathlib import Path\n"
         "from hybridd.backends.registry import load_backends\n"
-        "from hybridd.catalog.walk import Root, scan\n"
+        "from hybridd.catalog.candidate import Root\n"
+        "from hybridd.catalog.walk import Source, scan\n"
         "backends = load_backends()\n"
         "if os.getuid() == 0: os.setgid(65534); os.setuid(65534)\n"
-        "made = scan([Root(Path(sys.argv[1]), 's')], backends)\n"
+        "made = scan([Source(Root(Path(sys.argv[1]), 's'))], backends)\n"
         "print([c.stem for c in made.candidates], [p.split('/')[-1] for p in made.problems])\n"
     )
     for path in (tmp_path, *tmp_path.parents[:2]):

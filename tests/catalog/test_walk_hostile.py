@@ -14,16 +14,16 @@ import pytest
 
 from hybridd.backends.bounded import MAX_DEPTH
 from hybridd.catalog.inspections import Inspections
-from hybridd.catalog.stores.any import look
-from hybridd.catalog.walk import MAX_PROBLEMS, Listing, Root, scan
+from hybridd.catalog.stores import local
+from hybridd.catalog.walk import MAX_PROBLEMS, Listing, scan
 from tests.make_models import gguf_header, llama_metadata, llama_tensors, write_gguf, write_hf
-from tests.make_stores import BACKENDS, catalog, hub_snapshot, ollama_model, reasons
+from tests.make_stores import BACKENDS, catalog, hub_snapshot, ollama_model, reasons, source
 
 REPOSITORY = Path(__file__).parents[2]
 
 
 def listing(path: Path, stop: Callable[[], bool] = lambda: False) -> Listing:
-    return scan([Root(path, "s", lister=look)], BACKENDS, stop)
+    return scan([source(path, "s", local.candidates)], BACKENDS, stop)
 
 
 def test_what_is_no_regular_file_is_reported_once(tmp_path: Path) -> None:
@@ -51,11 +51,11 @@ def test_parts_of_a_directory_that_are_no_files(tmp_path: Path) -> None:
     for name in ("generation_config.json", "chat_template.jinja", "README.md"):
         (model / name).unlink(missing_ok=True)
         os.mkfifo(model / name)
-    said = reasons(Root(tmp_path, "s"))
+    said = reasons(source(tmp_path, "s"))
     assert said == {"m": "'chat_template.jinja' is no regular file"}
     (model / "config.json").unlink()
     (model / "config.json").mkdir()
-    assert reasons(Root(tmp_path, "s")) == {}
+    assert reasons(source(tmp_path, "s")) == {}
 
 
 def test_sparse_terabytes(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_sparse_terabytes(tmp_path: Path) -> None:
     for name in ("zeros.gguf", "empty/config.json", "empty/model.safetensors"):
         with (tmp_path / name).open("wb") as file:
             file.truncate(2**42)
-    said = reasons(Root(tmp_path, "s"))
+    said = reasons(source(tmp_path, "s"))
     assert said["big:Q4_K_M"] == ""
     assert said["zeros"] == "truncated: the file is empty or starts with zeros"
     assert "at most" in said["empty"]
@@ -110,7 +110,7 @@ def test_deletion_during_the_scan(tmp_path: Path, make: str) -> None:
     assert asked.problems == []
     assert asked.finished
     # What the walk saw and is gone when it is read is not listed; a part that is gone is said.
-    records, _, _ = catalog([Root(root, "s", lister=look)])
+    records, _, _ = catalog([source(root, "s", local.candidates)])
     assert all(record.reason != "" for record in records.values())
 
 
@@ -130,7 +130,7 @@ def test_names_of_255_bytes_all_the_way_down(tmp_path: Path) -> None:
     write_gguf(directory / f"{name}.gguf")
     raw = os.fsdecode(b"\xff" * 255)
     write_hf(tmp_path / raw / raw)
-    records, found, _ = catalog([Root(tmp_path, "s")])
+    records, found, _ = catalog([source(tmp_path, "s")])
     assert found.problems == []
     assert sorted(records) == sorted(
         [f"{name}12345/{name}67890:Q4_K_M", f"{'%FF' * 255}/{'%FF' * 255}"]
@@ -155,22 +155,21 @@ def test_problems_are_bounded(tmp_path: Path) -> None:
 _UNDER_ANOTHER_USER = """
 import json, os, sys
 from pathlib import Path
-from hybridd.catalog.walk import Root
-from hybridd.catalog.stores import any, hub, ollama
-from tests.make_stores import catalog
+from hybridd.catalog.stores import hub, local, ollama
+from tests.make_stores import catalog, source
 "codecs are imported at their first use".encode("utf-8-sig")
 if os.getuid() == 0:
     os.setgroups([])
     os.setgid(65534)
     os.setuid(65534)
 base = Path(sys.argv[1])
-roots = [
-    Root(base / 'local', 'local', lister=any.look),
-    Root(base / 'hub', 'hub', lister=hub.look),
-    Root(base / 'ollama', 'ollama', lister=ollama.look),
-    Root(base / 'closed', 'closed', lister=any.look),
+sources = [
+    source(base / 'local', 'local', local.candidates),
+    source(base / 'hub', 'hub', hub.candidates),
+    source(base / 'ollama', 'ollama', ollama.candidates),
+    source(base / 'closed', 'closed', local.candidates),
 ]
-records, listing, _ = catalog(roots)
+records, listing, _ = catalog(sources)
 print(json.dumps([
     {key: record.reason for key, record in records.items()},
     [os.path.relpath(problem, base) for problem in listing.problems],
@@ -180,17 +179,17 @@ print(json.dumps([
 
 def test_what_may_not_be_read(tmp_path: Path) -> None:
     """In a process without privileges, since root reads everything."""
-    local, hub, ollama = tmp_path / "local", tmp_path / "hub", tmp_path / "ollama"
-    write_gguf(local / "open.gguf")
-    write_gguf(local / "shut.gguf").chmod(0)
-    write_gguf(local / "inner/x.gguf")
-    write_hf(local / "model")
-    (local / "model/model.safetensors").chmod(0)
+    mine, hub, ollama = tmp_path / "local", tmp_path / "hub", tmp_path / "ollama"
+    write_gguf(mine / "open.gguf")
+    write_gguf(mine / "shut.gguf").chmod(0)
+    write_gguf(mine / "inner/x.gguf")
+    write_hf(mine / "model")
+    (mine / "model/model.safetensors").chmod(0)
     hub_snapshot(hub, "p/n", write_hf(tmp_path / "t"), "a" * 40)
     ollama_model(ollama, "m:1", weights=write_gguf(tmp_path / "w.gguf"))
     ollama_model(ollama, "m:2", system="x").chmod(0)
     (tmp_path / "closed").mkdir()
-    shut = [local / "inner", hub / "models--p--n/snapshots", tmp_path / "closed"]
+    shut = [mine / "inner", hub / "models--p--n/snapshots", tmp_path / "closed"]
     for path in (tmp_path, *tmp_path.parents[:2]):
         path.chmod(0o755)
     for path in shut:

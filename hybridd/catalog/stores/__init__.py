@@ -13,12 +13,12 @@ from pathlib import Path
 from types import MappingProxyType
 
 from hybridd.catalog.candidate import Root
+from hybridd.catalog.walk import Source
 
-from . import hub, llamacpp, lmstudio, ollama
-from .any import look
+from . import hub, llamacpp, lmstudio, local, ollama
 from .base import Store
 
-__all__ = ["DEMO_PATH", "DEMO_STORE", "LOCAL_STORE", "STORES", "Store", "external", "roots"]
+__all__ = ["DEMO_PATH", "DEMO_STORE", "LOCAL_STORE", "STORES", "Store", "external", "sources"]
 
 LOCAL_STORE = "local"
 DEMO_STORE = "demo"
@@ -30,28 +30,29 @@ _DEMO_IDS = MappingProxyType({"demo-gguf": "hybridd/demo-gguf", "demo-hf": "hybr
 STORES: tuple[Store, ...] = (lmstudio.STORE, hub.STORE, llamacpp.STORE, ollama.STORE)
 
 
-def roots(model_dirs: Iterable[Path], *, demo: bool, external: Sequence[Root] = ()) -> list[Root]:
-    """All places to look in, each once.
+def sources(
+    model_dirs: Iterable[Path], *, demo: bool, external: Sequence[Source] = ()
+) -> list[Source]:
+    """All roots to look in, each once.
 
     Args:
         model_dirs: The user's directories. One that is a store's own is looked at as that store.
         demo: Whether to list the packaged models, which come first and have fixed ids.
         external: The stores of other programs.
     """
-    found = [Root(DEMO_PATH, DEMO_STORE, _DEMO_IDS)] if demo else []
-    theirs = {os.path.abspath(root.path) for root in external}
+    ours = [Source(Root(DEMO_PATH, DEMO_STORE, _DEMO_IDS))] if demo else []
+    theirs = {os.path.abspath(source.root.path) for source in external}
     for path in dict.fromkeys(map(os.path.abspath, model_dirs)):
         if path not in theirs:
-            found.append(Root(Path(path), LOCAL_STORE, lister=look))
-    return [*found, *external]
+            ours.append(Source(Root(Path(path), LOCAL_STORE), local.candidates))
+    return [*ours, *external]
 
 
-def external(enabled: Callable[[str], bool], environment: Mapping[str, str]) -> list[Root]:
-    """The places of the stores whose settings are on, whether or not they exist yet."""
-    found: dict[str, Root] = {}
+def external(enabled: Callable[[str], bool], environment: Mapping[str, str]) -> list[Source]:
+    """The roots of the stores whose settings are on, whether or not they exist yet."""
+    roots: dict[str, Source] = {}
     for store in STORES:
         if enabled(store.setting):
-            for path in store.places(environment):
-                path = os.path.abspath(path)
-                found.setdefault(path, Root(Path(path), store.name, lister=store.lister))
-    return list(found.values())
+            for path in map(os.path.abspath, store.directories(environment)):
+                roots.setdefault(path, Source(Root(Path(path), store.name), store.lister))
+    return list(roots.values())

@@ -1,4 +1,4 @@
-"""What a store is: a program's own way of keeping models, at the places that it keeps them."""
+"""What a store is: a program's own way of keeping models, in the directories that it uses."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class Store:
     Attributes:
         name: What `source.store` says.
         setting: The setting that turns it off.
-        places: From the environment to the directories, the likeliest first.
-        lister: How its layout is looked at; None walks its directories as any others.
+        directories: From the environment to the directories, the likeliest first.
+        lister: What lists its layout, see `walk.Source`; None walks its directories as any others.
     """
 
     name: str
     setting: str
-    places: Callable[[Mapping[str, str]], Sequence[str]]
+    directories: Callable[[Mapping[str, str]], Sequence[str]]
     lister: Callable[[Walk, Root], list[Candidate]] | None = None
 
 

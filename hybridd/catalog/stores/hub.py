@@ -16,8 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from hybridd.backends.bounded import read_file
-from hybridd.catalog.candidate import Candidate, Root
-from hybridd.catalog.walk import Directory, Walk
+from hybridd.catalog.candidate import Candidate, Directory, Root
+from hybridd.catalog.walk import Walk
 from hybridd.wire.errors import ModelInvalid
 
 from .base import Store, cache, named
@@ -30,7 +30,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SHA1 = re.compile(r"[0-9a-f]{40}")
 
 
-def places(environment: Mapping[str, str]) -> list[str]:
+def directories(environment: Mapping[str, str]) -> list[str]:
     """Every cache that the hub's own variables name, and the default one."""
     return [
         *named(environment, "HF_HUB_CACHE"),
@@ -40,15 +40,15 @@ def places(environment: Mapping[str, str]) -> list[str]:
     ]
 
 
-def look(walk: Walk, root: Root) -> list[Candidate]:
+def candidates(walk: Walk, root: Root) -> list[Candidate]:
     """The models of every repository, those of one in the order of its snapshots."""
-    found: list[Candidate] = []
+    listed: list[Candidate] = []
     for entry in walk.entries(os.fspath(root.path)):
         if walk.stopped():
             break
         if entry.name.startswith(PREFIX):
-            found += _repository(walk, root, entry)
-    return found
+            listed += _repository(walk, root, entry)
+    return listed
 
 
 def _repository(walk: Walk, root: Root, entry: os.DirEntry[str]) -> list[Candidate]:
@@ -56,21 +56,14 @@ def _repository(walk: Walk, root: Root, entry: os.DirEntry[str]) -> list[Candida
     main = _main(entry.path)
     commits = [snapshot.name for snapshot in walk.entries(base)]
     commits.sort(key=lambda commit: (commit != main, commit))
-    found: list[Candidate] = []
+    listed: list[Candidate] = []
     for commit in commits:
+        snapshot = os.path.join(base, commit)
         folders = (entry.name, _SNAPSHOTS, commit)
-        made = walk.tree(root, [Directory(os.path.join(base, commit), folders)])
-        for candidate in made:
-            found.append(
-                replace(
-                    candidate,
-                    digest=_digest(
-                        candidate.files[: len(candidate.own)], os.path.join(base, commit)
-                    ),
-                    revision=commit,
-                )
-            )
-    return found
+        for candidate in walk.tree(root, [Directory(snapshot, folders)]):
+            digest = _digest(candidate.files[: len(candidate.own)], snapshot)
+            listed.append(replace(candidate, digest=digest, revision=commit))
+    return listed
 
 
 def _main(repository: str) -> str | None:
@@ -100,4 +93,4 @@ def _digest(files: Sequence[Path], snapshot: str) -> str | None:
     return f"files-sha256:{hashlib.sha256(together).hexdigest()}"
 
 
-STORE = Store("hub", "catalog.hub", places, look)
+STORE = Store("hub", "catalog.hub", directories, candidates)

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hybridd.backends.bounded import read_json
-from hybridd.catalog.candidate import Addition, Candidate, Root
-from hybridd.catalog.walk import Directory, Walk
+from hybridd.catalog.candidate import Addition, Candidate, Directory, Root
+from hybridd.catalog.walk import Walk
 from hybridd.core.naming import SHARD
 from hybridd.wire.errors import ModelInvalid
 
@@ -28,7 +28,7 @@ MAX_MANIFEST_BYTES = 256 * 1024
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def places(environment: Mapping[str, str]) -> list[str]:
+def directories(environment: Mapping[str, str]) -> list[str]:
     """Where LLAMA_CACHE says, and the default."""
     return [*named(environment, "LLAMA_CACHE"), cache(environment, "llama.cpp")]
 
@@ -42,7 +42,7 @@ class _Origin(NamedTuple):
     projector: str | None  # the name in the cache of the file that goes with it
 
 
-def look(walk: Walk, root: Root) -> list[Candidate]:
+def candidates(walk: Walk, root: Root) -> list[Candidate]:
     """A plain walk, whose files then get back the names that their manifests know."""
     path = os.fspath(root.path)
     origins: dict[str, _Origin] = {}
@@ -50,12 +50,12 @@ def look(walk: Walk, root: Root) -> list[Candidate]:
         match = _MANIFEST.fullmatch(entry.name)
         if match is not None:
             origins.update(_origins(Path(entry.path), match[1], match[2]))
-    found = walk.tree(root, [Directory(path)])
-    here = {os.path.basename(c.key): c for c in found if os.path.dirname(c.key) == path}
+    listed = walk.tree(root, [Directory(path)])
+    here = {os.path.basename(c.key): c for c in listed if os.path.dirname(c.key) == path}
     projectors = {origin.projector for origin in origins.values()}
     return [
         _named(candidate, origins[name], here) if name in origins else candidate
-        for candidate in found
+        for candidate in listed
         if (name := _name(candidate, here)) not in projectors
     ]
 
@@ -67,19 +67,19 @@ def _name(candidate: Candidate, here: Mapping[str, Candidate]) -> str:
 
 
 def _named(candidate: Candidate, origin: _Origin, here: Mapping[str, Candidate]) -> Candidate:
-    made = replace(
+    named = replace(
         candidate,
         folders=origin.folders,
         stem=origin.stem,
         digest=origin.digest if len(candidate.own) == 1 else None,
     )
     projector = here.get(origin.projector or "")
-    if projector is None or made.additions:
-        return made
+    if projector is None or named.additions:
+        return named
     return replace(
-        made,
-        files=(*made.files, projector.path),
-        identity=(*made.identity, projector.identity[0]),
+        named,
+        files=(*named.files, projector.path),
+        identity=(*named.identity, projector.identity[0]),
         additions=(Addition("projector", projector.path),),
     )
 
@@ -90,7 +90,8 @@ def _origins(manifest: Path, publisher: str, repository: str) -> dict[str, _Orig
         said = read_json(manifest, MAX_MANIFEST_BYTES)
     except (ModelInvalid, OSError):
         return {}
-    model, projector = _file(said.get("ggufFile")), _file(said.get("mmprojFile"))
+    model = _path_and_digest(said.get("ggufFile"))
+    projector = _path_and_digest(said.get("mmprojFile"))
     if model is None:
         return {}
     inside, digest = model
@@ -107,7 +108,7 @@ def _origins(manifest: Path, publisher: str, repository: str) -> dict[str, _Orig
     }
 
 
-def _file(said: Any) -> tuple[str, str | None] | None:
+def _path_and_digest(said: Any) -> tuple[str, str | None] | None:
     """A file's path in its repository, and its digest."""
     if not isinstance(said, dict) or not isinstance(said.get("rfilename"), str):
         return None
@@ -117,4 +118,4 @@ def _file(said: Any) -> tuple[str, str | None] | None:
     return said["rfilename"], f"sha256:{digest}" if known else None
 
 
-STORE = Store("llamacpp", "catalog.llamacpp", places, look)
+STORE = Store("llamacpp", "catalog.llamacpp", directories, candidates)

@@ -1,7 +1,7 @@
 """LM Studio: `publisher/repository/file.gguf` below one directory, older versions below another.
 
 Its `settings.json` names the directory when a person moved it (`downloadsFolder`), and a file in
-the home directory names its own home where that is elsewhere. Nothing but its places is special:
+the home directory names its own home where that is elsewhere. Nothing but where it lies is special:
 the folders are the names that the walk goes by anyway.
 """
 
@@ -22,7 +22,7 @@ _MAX_POINTER_BYTES = 4096
 MAX_SETTINGS_BYTES = 1024 * 1024
 
 
-def places(environment: Mapping[str, str]) -> list[str]:
+def directories(environment: Mapping[str, str]) -> list[str]:
     """Where its settings say, and where it keeps models unless it was told otherwise."""
     homes = [home(environment, ".lmstudio"), home(environment, ".cache", "lm-studio")]
     if (pointed := _pointed(home(environment, _POINTER))) is not None:
@@ -53,4 +53,4 @@ def _moved(environment: Mapping[str, str], own: str) -> str | None:
     return path if os.path.isabs(path) else None
 
 
-STORE = Store("lmstudio", "catalog.lmstudio", places)
+STORE = Store("lmstudio", "catalog.lmstudio", directories)

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hybridd.backends.bounded import invalid, read_json
-from hybridd.catalog.candidate import Addition, Candidate, Root
-from hybridd.catalog.walk import Walk, identity_of
+from hybridd.catalog.candidate import Addition, Candidate, Root, identity_of
+from hybridd.catalog.walk import Walk
 from hybridd.core.model import FileIdentity, Location, printable
 from hybridd.wire.errors import ModelInvalid
 
@@ -38,7 +38,7 @@ _SUBSTANCE = frozenset({"projector", "adapter", "system", "messages"})
 _FORMAT = "gguf"
 
 
-def places(environment: Mapping[str, str]) -> list[str]:
+def directories(environment: Mapping[str, str]) -> list[str]:
     """The user's own, and the one of the service that Ollama's installer makes."""
     return [
         *named(environment, "OLLAMA_MODELS"),
@@ -52,18 +52,18 @@ class _Layer(NamedTuple):
     digest: str  # 64 hexadecimal digits
 
 
-def look(walk: Walk, root: Root) -> list[Candidate]:
+def candidates(walk: Walk, root: Root) -> list[Candidate]:
     """One candidate for every manifest; the names of one model come together in `merged`."""
     if _FORMAT not in walk.formats:
         return []
-    found = []
+    listed = []
     for path, parts in _manifests(walk, os.path.join(root.path, MANIFESTS), ()):
         if walk.stopped():
             break
-        made = _candidate(root, path, parts)
-        if made is not None:
-            found.append(made)
-    return found
+        candidate = _candidate(root, path, parts)
+        if candidate is not None:
+            listed.append(candidate)
+    return listed
 
 
 def _manifests(
@@ -96,18 +96,18 @@ def _candidate(root: Root, path: str, parts: tuple[str, ...]) -> Candidate | Non
         return None
     except OSError as error:
         # Asked for its facts it fails in the same way, which is said and not remembered.
-        return _made(root, manifest, parts, (Path(error.filename or manifest),), (state,))
+        return _of_manifest(root, manifest, parts, (Path(error.filename or manifest),), (state,))
     except ModelInvalid as error:
         reason = f"its manifest cannot be read ({error.data.get('reason')})"
-        return _made(root, manifest, parts, (manifest,), (state,), reason=reason)
+        return _of_manifest(root, manifest, parts, (manifest,), (state,), reason=reason)
     missing = [layer for layer, known in zip(layers, states, strict=True) if known is None]
     if missing:
         what = ", ".join(layer.role for layer in missing)
         reason = f"incomplete: its {what} is missing (sha256-{missing[0].digest[:12]}…)"
-        return _made(root, manifest, parts, (manifest,), (state,), reason=reason)
+        return _of_manifest(root, manifest, parts, (manifest,), (state,), reason=reason)
     known = tuple(state for state in states if state is not None)
     variant = tuple(sorted(f"{layer.role} {layer.digest}" for layer in layers[1:]))
-    return _made(
+    return _of_manifest(
         root,
         manifest,
         parts,
@@ -122,7 +122,7 @@ def _candidate(root: Root, path: str, parts: tuple[str, ...]) -> Candidate | Non
     )
 
 
-def _made(
+def _of_manifest(
     root: Root,
     manifest: Path,
     parts: tuple[str, ...],
@@ -165,12 +165,12 @@ def _layers(manifest: Path) -> list[_Layer]:
         ModelInvalid: It is no manifest of one GGUF file.
         OSError: It cannot be read.
     """
-    said = read_json(manifest, MAX_MANIFEST_BYTES).get("layers")
-    if not isinstance(said, list) or len(said) > MAX_LAYERS:
+    listed = read_json(manifest, MAX_MANIFEST_BYTES).get("layers")
+    if not isinstance(listed, list) or len(listed) > MAX_LAYERS:
         raise invalid("it lists no layers")
-    found: list[_Layer] = []
+    layers: list[_Layer] = []
     other = False
-    for layer in said:
+    for layer in listed:
         kind = layer.get("mediaType") if isinstance(layer, dict) else None
         if not isinstance(kind, str) or not kind.startswith(_MEDIA):
             raise invalid("a layer of it has an unknown type")
@@ -181,10 +181,10 @@ def _layers(manifest: Path) -> list[_Layer]:
             match = _DIGEST.fullmatch(digest) if isinstance(digest, str) else None
             if match is None:
                 raise invalid("a layer of it has no digest")
-            found.append(_Layer(role, match[1]))
-    weights = [layer for layer in found if layer.role == "model"]
+            layers.append(_Layer(role, match[1]))
+    weights = [layer for layer in layers if layer.role == "model"]
     if len(weights) == 1:
-        return [*weights, *(layer for layer in found if layer.role != "model")]
+        return [*weights, *(layer for layer in layers if layer.role != "model")]
     if weights:
         raise invalid(f"its weights are in {len(weights)} layers, which llama.cpp cannot load")
     raise invalid("its weights are no GGUF file" if other else "it has no weights: they are remote")
@@ -206,4 +206,4 @@ def _blobs(
     return tuple(paths), tuple(states)
 
 
-STORE = Store("ollama", "catalog.ollama", places, look)
+STORE = Store("ollama", "catalog.ollama", directories, candidates)
