@@ -22,13 +22,13 @@ from tests.processes.test_host import PATIENCE_S, until
 KEEPING = SimpleNamespace(
     name="echo",
     extra=None,
-    engine_factory="tests.host.prepared:KeepingEngine",
+    engine_factory="tests.processes.prepared:KeepingEngine",
     preload=(),
 )
 
 
 def of(model: str, how: str = "keep", state: str = "1") -> Preparation:
-    return Preparation(model, f"tests.host.prepared:{how}", f"/models/{model}.echo", state)
+    return Preparation(model, f"tests.processes.prepared:{how}", f"/models/{model}.echo", state)
 
 
 @asynccontextmanager
