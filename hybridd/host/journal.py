@@ -7,23 +7,14 @@ import os
 import sys
 from collections.abc import Mapping
 
-_LEVELS = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
-
-
-class _JournalFormatter(logging.Formatter):
-    """sd-daemon(3): `<6>text`; the journal adds the time itself."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        level = _LEVELS.get(record.levelname, 6)
-        # Each line of a traceback needs its own level.
-        return "\n".join(f"<{level}>{line}" for line in super().format(record).splitlines())
+from hybridd.wire.levels import LevelFormatter
 
 
 def set_up(level: str, environment: Mapping[str, str] = os.environ) -> None:
     """Send the root logger to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     if "JOURNAL_STREAM" in environment:
-        handler.setFormatter(_JournalFormatter("%(name)s: %(message)s"))
+        handler.setFormatter(LevelFormatter("%(name)s: %(message)s"))
     else:
         handler.setFormatter(
             logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import socket
 
-from .worker_process import LogPipe
+from .child_log import LogPipe
 
 
 class Ends:
     """Both ends of a channel and of a log. Leaving the `with` closes what nobody took.
+
+    Args:
+        name: Whose they are, as the daemon's log is to call it.
 
     Attributes:
         theirs: The child's end of the channel.
@@ -19,10 +22,10 @@ class Ends:
         taken: Whether `ours` and `log` belong to somebody else by now, who sets it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
         self.ours, self.theirs = socket.socketpair()
         reading, self.writing = os.pipe()
-        self.log = LogPipe(reading)
+        self.log = LogPipe(reading, name)
         self.taken = False
 
     def __enter__(self) -> Ends:

@@ -69,11 +69,12 @@ class ProcessHost:
     # ------------------------------------------------------------------ workers
 
     async def start_worker(
-        self, backend: Startable, preparation: Preparation | None = None
+        self, backend: Startable, model: str, preparation: Preparation | None = None
     ) -> WorkerProcess:
         """Start a worker for a backend; its first frame will be `hello`.
 
         Args:
+            model: The id under which its lines are logged.
             preparation: What workers of this model can share, where there is such a thing.
 
         Raises:
@@ -81,8 +82,8 @@ class ProcessHost:
         """
         nursery = self._running()
         try:
-            forked = await self.templates.fork(backend, preparation, self._adopt)
-            worker, at_end = forked or (self._spawn_worker(), None)
+            forked = await self.templates.fork(backend, model, preparation, self._adopt)
+            worker, at_end = forked or (self._spawn_worker(model), None)
         except OSError as exc:
             raise no_process(exc) from exc
         self._known[worker.pid] = worker
@@ -91,8 +92,8 @@ class ProcessHost:
         self._reaper.reap()
         return worker
 
-    def _spawn_worker(self) -> WorkerProcess:
-        with Ends() as ends:
+    def _spawn_worker(self, model: str) -> WorkerProcess:
+        with Ends(model) as ends:
             return self._adopt(spawn("hybridd.worker", ends.theirs, ends.writing), ends)
 
     def _adopt(self, pid: int, ends: Ends) -> WorkerProcess:

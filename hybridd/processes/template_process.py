@@ -159,7 +159,7 @@ class TemplateProcess:
     def start(cls, name: str, modules: Sequence[str], extra: str | None) -> TemplateProcess:
         """Start a backend's template, which imports `modules` before it forks."""
         arguments = ("--name", name, "--preload", ",".join(modules))
-        with Ends() as ends:
+        with Ends(f"template:{name}") as ends:
             pid = spawn("hybridd.worker.template", ends.theirs, ends.writing, *arguments)
             return cls(name, pid, ends, extra=extra)
 
@@ -171,7 +171,7 @@ class TemplateProcess:
         """
         asked = preparation._asdict()
         del asked["state"]
-        with Ends() as ends:
+        with Ends(f"template:{self.name}:{preparation.model}") as ends:
             pid = await self.fork(ends, asked)
             return TemplateProcess(self.name, pid, ends, model=preparation.model)
 

@@ -175,12 +175,14 @@ class Templates:
     async def fork(
         self,
         backend: Startable,
+        model: str,
         preparation: Preparation | None,
         adopt: Callable[[int, Ends], WorkerProcess],
     ) -> tuple[WorkerProcess, Callable[[], None]] | None:
         """A worker out of the model's template or else the backend's.
 
         Args:
+            model: Whose worker it is to be.
             preparation: What the model's template readies; None where it has none.
             adopt: Called at once with the worker's pid and its ends. Raises `TemplateGone` where
                 that is no new worker.
@@ -195,18 +197,19 @@ class Templates:
             return None
         if preparation is not None and self._most_spare:
             try:
-                made = await self._fork_from(backend, preparation, adopt)
+                made = await self._fork_from(backend, model, preparation, adopt)
             except LoadFailed as exc:
                 # The worker will find the same, and has the words for it; or it does without.
                 _LOG.info("no template of %s: %s", preparation.model, exc.message)
             else:
                 if made is not None:
                     return made
-        return await self._fork_from(backend, None, adopt)
+        return await self._fork_from(backend, model, None, adopt)
 
     async def _fork_from(
         self,
         backend: Startable,
+        model: str,
         preparation: Preparation | None,
         adopt: Callable[[int, Ends], WorkerProcess],
     ) -> tuple[WorkerProcess, Callable[[], None]] | None:
@@ -215,7 +218,7 @@ class Templates:
             with slot.in_use():
                 template = await self._ready(slot)
                 # Descriptors anew for each attempt: a template that died may have forked before.
-                with Ends() as ends:
+                with Ends(model) as ends:
                     try:
                         return adopt(await template.fork(ends), ends), slot.lived_on()
                     except TemplateGone:

@@ -20,6 +20,7 @@ from hybridd.wire.errors import HybriddError
 from hybridd.wire.framing import LineDecoder, decode_line, encode_line
 
 from . import procfs
+from .child_log import LogPipe
 from .reaper import OomCounter
 
 # The same as `worker.channel` has, which says why.
@@ -31,11 +32,6 @@ _RECEIVE_BYTES = 64 * 1024
 _MAX_UNSENT_BYTES = 32 * 1024 * 1024
 # A frame costs some 50 µs to deal with; other tasks get their turn after so many in a row.
 _FRAMES_IN_A_ROW = 16
-# llama.cpp's report of a load has some 150 lines; the last ones hold the reason of a failure.
-_LOG_LINES = 200
-_LOG_LINE_CHARS = 500
-# A pipe holds 64 KiB; who goes on writing into it after the end is not listened to for ever.
-_LOG_READS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,80 +45,6 @@ class ExitStatus:
     exit_code: int | None = None
     signal: int | None = None
     oom: bool = False
-
-
-class LogTail:
-    """The last lines that a process wrote, each cut to a bearable length."""
-
-    def __init__(self) -> None:
-        self._lines: deque[str] = deque(maxlen=_LOG_LINES)
-        self._partial = b""
-        self._skipping = False
-
-    def feed(self, data: bytes) -> None:
-        """Add what was read; a line's rest past the length is dropped."""
-        *whole, rest = (self._partial + data).split(b"\n")
-        for line in whole:
-            if not self._skipping:
-                self._append(line)
-            self._skipping = False
-        self._partial = rest
-        if len(rest) > 4 * _LOG_LINE_CHARS:
-            if not self._skipping:
-                self._append(rest)
-            self._partial, self._skipping = b"", True
-
-    def last(self, count: int) -> list[str]:
-        """Up to `count` lines, the newest last, an unfinished one included."""
-        lines = list(self._lines)
-        if self._partial.strip() and not self._skipping:
-            lines.append(_clean(self._partial))
-        return lines[-count:] if count > 0 else []
-
-    def _append(self, line: bytes) -> None:
-        if line.strip():
-            self._lines.append(_clean(line))
-
-
-def _clean(line: bytes) -> str:
-    text = line.decode("utf-8", "replace").rstrip()
-    return "".join(c if c.isprintable() or c == "\t" else "\ufffd" for c in text)[:_LOG_LINE_CHARS]
-
-
-class LogPipe:
-    """Reads a process's standard output and error into a `LogTail` until it is told to finish.
-
-    Args:
-        fd: The reading end of a pipe, owned from now on.
-    """
-
-    def __init__(self, fd: int) -> None:
-        os.set_blocking(fd, False)
-        self._fd = fd
-        self.tail = LogTail()
-
-    async def run(self) -> None:
-        """Read as it comes, until every writer has closed."""
-        while self._fd >= 0:
-            await trio.lowlevel.wait_readable(self._fd)
-            if not self._read():
-                return
-
-    def finish(self) -> None:
-        """Read what lies there now, and close: a process's own children may keep it open."""
-        if self._fd < 0:
-            return
-        with contextlib.suppress(BlockingIOError):
-            for _ in range(_LOG_READS):
-                if not self._read():
-                    break
-        os.close(self._fd)
-        self._fd = -1
-
-    def _read(self) -> bool:
-        data = os.read(self._fd, _RECEIVE_BYTES)
-        self.tail.feed(data)
-        return bool(data)
 
 
 class WorkerProcess:
@@ -206,7 +128,7 @@ class WorkerProcess:
             line = self._decoder.next_line()
             return None if line is None else dict(decode_line(line, MAX_FRAME_VALUES))
         except (HybriddError, TypeError, ValueError) as exc:
-            self._log.tail.feed(f"hybridd: a frame of the worker is bad: {exc}\n".encode())
+            self._log.say(f"a frame of the worker is bad: {exc}")
             self.kill(signal.SIGKILL)
             self._decoder = LineDecoder(MAX_FRAME_BYTES)
             self._at_end = True

@@ -77,7 +77,7 @@ def _wrap(method: Method) -> Any:
         except Exception:
             log.exception("%s failed", method.name)
             error = InternalError(
-                f"{method.name} failed inside hybridd; its log has the details"
+                f"{method.name} failed inside hybridd; the daemon's log has the details"
             ).to_wire()
         return Error(error["code"], error["message"], error["data"])
 

@@ -110,7 +110,7 @@ def response_line(response: dict[str, Any]) -> bytes | Pieces:
         return encode_line(response)
     except (ValueError, TypeError, RecursionError):
         log.exception("a result cannot be sent")
-        error = InternalError("the result cannot be sent; hybridd's log has the details")
+        error = InternalError("the result cannot be sent; the daemon's log has the details")
         return encode_error(response["id"], error)
 
 

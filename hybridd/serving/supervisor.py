@@ -117,7 +117,9 @@ class Supervisor:
         counts = True
         try:
             with self._starting:
-                self.worker = await self._host.start_worker(self.backend, self._preparation())
+                self.worker = await self._host.start_worker(
+                    self.backend, self.spec["model"], self._preparation()
+                )
             if self.worker is not None:
                 status = await self._serve(self.worker)
                 if (waiting := memory_back(self.worker.pid)) is not None:
@@ -133,7 +135,9 @@ class Supervisor:
             if self.worker is not None:
                 self.worker.kill(signal.SIGKILL)
                 await self.worker.wait()
-            error = errors.InternalError(f"{model} was lost to a bug of hybridd; see its log")
+            error = errors.InternalError(
+                f"{model} was lost to a bug of hybridd; the daemon's log says more"
+            )
         self._feed(WorkerGone(self.number, error, counts))
 
     def _preparation(self) -> Preparation | None:

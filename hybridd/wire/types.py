@@ -133,6 +133,7 @@ class ModelDetails(Model):
     chat_template: str | None = None
     files: list[dict[str, Any]] = []
     settings: dict[str, Any] = {}
+    notes: list[str] = []
     last_load: dict[str, Any] | None = None
 
 
@@ -159,6 +160,7 @@ class Loaded(Record):
     keepalive_s: float | None = None
     expires_in_s: float | None = None
     pinned: bool = False
+    notes: list[str] = []
     confinement: str | None = None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from . import process
+from . import logs, process
 from .channel import Channel
 from .loop import EXIT_ENDED, run_worker
 
@@ -23,6 +23,7 @@ def main() -> None:
     process.own_session()
     process.reset_signals()
     process.log_to(2)
+    logs.set_up()
     process.raise_oom_score(os.getppid())
     process.set_name("hybridd-worker")
     if arguments.daemon is not None and not process.die_with(arguments.daemon):

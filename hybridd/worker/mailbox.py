@@ -6,6 +6,7 @@ the loop: a cancelled request, a cancelled load, a daemon that is gone.
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import sys
@@ -18,6 +19,7 @@ from hybridd.wire.errors import HybriddError
 
 from .channel import Channel
 
+_log = logging.getLogger(__name__)
 # With the channel closed nobody wants this worker any more: its memory is to be back at once. The
 # grace lets the loop end by itself where it can; native code that goes on is ended with it.
 _EXIT_GRACE_S = 0.5
@@ -78,7 +80,7 @@ class Mailbox:
         except (EOFError, OSError):
             pass
         except HybriddError as exc:
-            print(f"hybridd worker: the daemon's frame is bad: {exc}", file=sys.stderr)
+            _log.error("the daemon's frame is bad: %s", exc)
         self._ending = True
         self._queue.put(None)
         self._on_lost()

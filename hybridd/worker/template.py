@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 from hybridd.backends.engine.failures import import_failure, load_failure, log_traceback
 from hybridd.wire.errors import HybriddError
 
-from . import process
+from . import logs, process
 from .channel import Channel, close_all
 from .loop import EXIT_ENDED, named, run_worker
 
@@ -119,7 +119,7 @@ class Template:
                     self._as_template(channel, prepare)
         except BaseException:
             code = _EXIT_BUG
-            log_traceback("the worker failed")
+            log_traceback("the worker failed", quotes_request=True)
         finally:
             os._exit(code)
 
@@ -161,6 +161,7 @@ def main() -> None:
     process.own_session()
     process.reset_signals()
     process.log_to(2)
+    logs.set_up()
     process.set_name(f"hybridd-t-{arguments.name}")
     channel = Channel.from_fd(arguments.fd)
     if not process.die_with(arguments.daemon):

@@ -21,7 +21,6 @@ import trio.testing
 from hybridd.processes import procfs
 from hybridd.processes.host import ExitStatus, ProcessHost, TemplatePolicy, WorkerProcess
 from hybridd.processes.reaper import OomCounter
-from hybridd.processes.worker_process import LogTail
 from hybridd.wire.errors import LoadFailed
 
 ECHO = SimpleNamespace(
@@ -92,7 +91,7 @@ async def echo(worker: WorkerProcess, prompt: str) -> str:
 @pytest.mark.parametrize("templates", ["auto", "always", "never"])
 async def test_from_start_to_stop(tmp_path: Path, templates: TemplatePolicy) -> None:
     async with running(templates) as host:
-        worker = await host.start_worker(ECHO)
+        worker = await host.start_worker(ECHO, "m")
         assert await worker.receive() == {"op": "hello", "pid": worker.pid}
         assert (await load(worker, tmp_path))["op"] == "ready"
         assert await echo(worker, "two words") == "two words"
@@ -116,7 +115,7 @@ async def test_from_start_to_stop(tmp_path: Path, templates: TemplatePolicy) -> 
 async def test_signals_are_told(tmp_path: Path, templates: TemplatePolicy) -> None:
     async with running(templates) as host:
         for sent in (signal.SIGTERM, signal.SIGKILL, signal.SIGSEGV):
-            worker = await host.start_worker(ECHO)
+            worker = await host.start_worker(ECHO, "m")
             await worker.receive()
             worker.kill(sent)
             assert await worker.wait() == ExitStatus(signal=sent)
@@ -124,7 +123,7 @@ async def test_signals_are_told(tmp_path: Path, templates: TemplatePolicy) -> No
 
 async def test_a_crash_ends_the_channel_and_leaves_its_log(tmp_path: Path) -> None:
     async with running() as host:
-        worker = await host.start_worker(ECHO)
+        worker = await host.start_worker(ECHO, "m")
         await load(worker, tmp_path, crash_on="generate", crash_signal="ABRT")
         with pytest.raises(EOFError):
             await echo(worker, "x")
@@ -136,7 +135,7 @@ async def test_a_crash_ends_the_channel_and_leaves_its_log(tmp_path: Path) -> No
 
 async def test_what_was_sent_before_the_end_can_still_be_received(tmp_path: Path) -> None:
     async with running() as host:
-        worker = await host.start_worker(ECHO)
+        worker = await host.start_worker(ECHO, "m")
         await worker.send({"op": "ping", "n": 1})
         await worker.send({"op": "stop"})
         await worker.wait()
@@ -148,7 +147,7 @@ async def test_what_was_sent_before_the_end_can_still_be_received(tmp_path: Path
 
 async def test_a_cancelled_receive_loses_nothing(tmp_path: Path) -> None:
     async with running() as host:
-        worker = await host.start_worker(ECHO)
+        worker = await host.start_worker(ECHO, "m")
         await worker.receive()
         for n in range(50):
             with trio.CancelScope() as scope:
@@ -160,7 +159,7 @@ async def test_a_cancelled_receive_loses_nothing(tmp_path: Path) -> None:
 
 async def test_a_stopped_worker_holds_up_its_sender_and_nobody_else() -> None:
     async with running() as host:
-        worker, other = await host.start_worker(ECHO), await host.start_worker(ECHO)
+        worker, other = await host.start_worker(ECHO, "m"), await host.start_worker(ECHO, "m")
         await worker.receive()
         worker.kill(signal.SIGSTOP)
         big = {"op": "ping", "n": "x" * (16 * 1024 * 1024)}
@@ -194,7 +193,7 @@ async def test_a_worker_that_talks_nonsense_is_killed(
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     async with running("never") as host:
-        worker = await host.start_worker(ECHO)
+        worker = await host.start_worker(ECHO, "m")
         spec = {"model": "m", "format": "x", "path": "", "load_options": {}}
         await worker.send({"op": "load", "spec": spec, "factory": "hybridd_rude:Engine"})
         with pytest.raises(EOFError):
@@ -205,7 +204,7 @@ async def test_a_worker_that_talks_nonsense_is_killed(
 
 async def test_the_host_ends_and_everybody_with_it(tmp_path: Path) -> None:
     async with running() as host:
-        workers = [await host.start_worker(ECHO) for _ in range(3)]
+        workers = [await host.start_worker(ECHO, "m") for _ in range(3)]
         await load(workers[0], tmp_path, hang_on="generate")
         templates = list(host.template_pids().values())
     for worker in workers:
@@ -221,7 +220,7 @@ async def test_two_starts_share_one_template() -> None:
         workers: list[WorkerProcess] = []
 
         async def start() -> None:
-            workers.append(await host.start_worker(ECHO))
+            workers.append(await host.start_worker(ECHO, "m"))
 
         async with trio.open_nursery() as nursery:
             for _ in range(5):
@@ -233,11 +232,11 @@ async def test_two_starts_share_one_template() -> None:
 
 async def test_a_dead_template_is_replaced_and_its_worker_lives_on(tmp_path: Path) -> None:
     async with running() as host:
-        first = await host.start_worker(ECHO)
+        first = await host.start_worker(ECHO, "m")
         await load(first, tmp_path)
         old = host.template_pids()["echo"]
         os.kill(old, signal.SIGKILL)
-        second = await host.start_worker(ECHO)
+        second = await host.start_worker(ECHO, "m")
         assert host.template_pids()["echo"] != old
         assert await echo(first, "still here") == "still here"
         assert (await second.receive())["op"] == "hello"
@@ -250,18 +249,18 @@ async def test_a_stopped_template_is_given_up(monkeypatch: pytest.MonkeyPatch) -
         await host.templates.warm(ECHO)
         os.kill(host.template_pids()["echo"], signal.SIGSTOP)
         monkeypatch.setattr("hybridd.processes.template_process._FORK_TIMEOUT_S", 0.2)
-        worker = await host.start_worker(ECHO)
+        worker = await host.start_worker(ECHO, "m")
         assert (await worker.receive())["op"] == "hello"
 
 
 async def test_it_leaves_when_it_has_been_idle_and_comes_again(tmp_path: Path) -> None:
     async with running(keepalive_s=0) as host:
-        worker = await host.start_worker(ECHO)
+        worker = await host.start_worker(ECHO, "m")
         await load(worker, tmp_path)
         while host.template_pids():
             await trio.testing.wait_all_tasks_blocked(0.01)
         assert await echo(worker, "alone") == "alone"
-        again = await host.start_worker(ECHO)
+        again = await host.start_worker(ECHO, "m")
         assert (await again.receive())["op"] == "hello"
 
 
@@ -282,7 +281,7 @@ async def test_a_missing_module_says_what_to_install() -> None:
     async with running() as host:
         for _ in range(2):
             with pytest.raises(LoadFailed) as caught:
-                await host.start_worker(ABSENT)
+                await host.start_worker(ABSENT, "m")
             assert caught.value.data["reason"] == "engine_unavailable"
             assert caught.value.data["module"] == "hybridd_absent"
             assert "pip install 'hybridd[gguf]'" in caught.value.message
@@ -296,7 +295,7 @@ async def test_a_template_that_dies_while_it_imports(
     deadly = SimpleNamespace(**{**vars(ECHO), "preload": ("hybridd_deadly",)})
     async with running() as host:
         with pytest.raises(LoadFailed, match="ended while it imported"):
-            await host.start_worker(deadly)
+            await host.start_worker(deadly, "m")
 
 
 @pytest.mark.parametrize("templates", ["auto", "never"])
@@ -313,22 +312,22 @@ async def test_a_worker_that_cannot_be_watched_leaves_no_descriptor(
         with monkeypatch.context() as patch:
             patch.setattr(os, "pidfd_open", none_left)
             with pytest.raises(LoadFailed, match="no process could be started"):
-                await host.start_worker(ECHO)
+                await host.start_worker(ECHO, "m")
         assert len(os.listdir("/proc/self/fd")) == before
         # The process finds its channel closed.
         while set(procfs.children()) - set(host.template_pids().values()):
             await trio.testing.wait_all_tasks_blocked(0.01)
-        assert (await (await host.start_worker(ECHO)).receive())["op"] == "hello"
+        assert (await (await host.start_worker(ECHO, "m")).receive())["op"] == "hello"
 
 
 async def test_a_start_that_nobody_waits_for_leaves_nothing() -> None:
     async with running() as host:
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(host.start_worker, ECHO)
+                nursery.start_soon(host.start_worker, ECHO, "m")
                 await trio.testing.wait_all_tasks_blocked()
                 scope.cancel()
-        worker = await host.start_worker(ECHO)
+        worker = await host.start_worker(ECHO, "m")
         assert (await worker.receive())["op"] == "hello"
         assert set(procfs.children()) == {worker.pid, *host.template_pids().values()}
 
@@ -360,7 +359,7 @@ async def test_children_get_no_descriptor_and_no_word_of_the_service_manager(
     os.set_inheritable(ends[0], True)
     try:
         async with running(templates) as host:
-            worker = await host.start_worker(ECHO)
+            worker = await host.start_worker(ECHO, "m")
             await worker.receive()
             for pid in (worker.pid, *host.template_pids().values()):
                 assert len(os.listdir(f"/proc/{pid}/fd")) == 4
@@ -377,7 +376,7 @@ async def test_a_kill_is_lack_of_memory_only_with_a_record(
     monkeypatch: pytest.MonkeyPatch, oom: bool
 ) -> None:
     async with running() as host:
-        worker, ours = await host.start_worker(ECHO), await host.start_worker(ECHO)
+        worker, ours = await host.start_worker(ECHO, "m"), await host.start_worker(ECHO, "m")
         await worker.receive()
         if oom:
             monkeypatch.setattr(host._oom, "take", lambda: True)
@@ -394,19 +393,3 @@ def test_each_record_of_a_kill_counts_once(tmp_path: Path) -> None:
     assert not counter.take()
     counter._path.write_text("low 0\noom 9\noom_kill 2\noom_group_kill 0\n")
     assert [counter.take() for _ in range(3)] == [True, True, False]
-
-
-# ---------------------------------------------------------------- the log
-
-
-def test_log_lines_are_bounded() -> None:
-    tail = LogTail()
-    for n in range(300):
-        tail.feed(b"line %d\n" % n)
-    assert tail.last(500) == [f"line {n}" for n in range(100, 300)]
-    assert tail.last(2) == ["line 298", "line 299"]
-    tail.feed(b"x" * 1_000_000)
-    tail.feed(b"yyy\nshort\npart")
-    assert [len(line) for line in tail.last(3)] == [500, 5, 4]
-    tail.feed(b"ial \xff\x1b[0m\n\n")
-    assert tail.last(1) == ["partial \ufffd\ufffd[0m"]

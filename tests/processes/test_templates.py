@@ -22,13 +22,13 @@ from tests.processes.test_host import PATIENCE_S, until
 KEEPING = SimpleNamespace(
     name="echo",
     extra=None,
-    engine_factory="tests.host.prepared:KeepingEngine",
+    engine_factory="tests.processes.prepared:KeepingEngine",
     preload=(),
 )
 
 
 def of(model: str, how: str = "keep", state: str = "1") -> Preparation:
-    return Preparation(model, f"tests.host.prepared:{how}", f"/models/{model}.echo", state)
+    return Preparation(model, f"tests.processes.prepared:{how}", f"/models/{model}.echo", state)
 
 
 @asynccontextmanager
@@ -52,7 +52,7 @@ async def found(worker: WorkerProcess, tmp_path: Path) -> str:
 
 
 async def started(host: ProcessHost, model: str, how: str = "keep") -> WorkerProcess:
-    return await host.start_worker(KEEPING, of(model, how))
+    return await host.start_worker(KEEPING, "m", of(model, how))
 
 
 async def end(worker: WorkerProcess) -> None:
@@ -97,7 +97,7 @@ async def test_another_state_of_the_files_has_a_template_of_its_own() -> None:
     async with running() as host:
         first = await started(host, "a")
         old = host.template_pids()["echo:a"]
-        await host.start_worker(KEEPING, of("a", state="2"))
+        await host.start_worker(KEEPING, "m", of("a", state="2"))
         both = host.template_pids()
         assert both[f"echo:a (pid {old})"] == old != both["echo:a"]
         assert set(host.template_memory()) == set(both)
@@ -109,7 +109,7 @@ async def test_another_state_of_the_files_has_a_template_of_its_own() -> None:
 
 async def test_a_backend_without_gets_none(tmp_path: Path) -> None:
     async with running() as host:
-        await host.start_worker(KEEPING)
+        await host.start_worker(KEEPING, "m")
         assert set(host.template_pids()) == {"echo"}
     async with running(most_spare=0) as host:
         worker = await started(host, "a")
@@ -260,7 +260,7 @@ async def test_a_start_that_nobody_waits_for_leaves_nothing_but_templates() -> N
 
 async def test_no_worker_is_the_kernels_choice_by_the_way_it_was_forked() -> None:
     async with running() as host:
-        workers = await started(host, "a"), await host.start_worker(KEEPING)
+        workers = await started(host, "a"), await host.start_worker(KEEPING, "m")
         for worker in workers:
             assert (await worker.receive())["op"] == "hello"
         pids = [host.template_pids()["echo:a"], *(worker.pid for worker in workers)]

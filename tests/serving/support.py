@@ -165,7 +165,7 @@ class FakeHost:
         self.gate: trio.Event | None = None
         self._made = trio.Event()
 
-    async def start_worker(self, backend: Any, preparation: Any = None) -> FakeWorker:
+    async def start_worker(self, backend: Any, model: str, preparation: Any = None) -> FakeWorker:
         await trio.lowlevel.checkpoint()
         if self.gate is not None:
             await self.gate.wait()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,6 +47,18 @@ class SaysItsThreads(EchoEngine):
         ]
 
 
+class Talkative(EchoEngine):
+    """Says a few things while it loads."""
+
+    def load(self, spec: Any, report: Any) -> Any:
+        for name in ("hybridd.engine", "library"):
+            logging.getLogger(name).info("for information")
+            logging.getLogger(name).warning("as a warning")
+        warnings.warn("soon gone", DeprecationWarning, stacklevel=1)
+        warnings.warn("not so good", UserWarning, stacklevel=1)
+        return super().load(spec, report)
+
+
 class FailsOnce(EchoEngine):
     """As a step that fails, after which the engine is sound again."""
 
@@ -55,5 +69,5 @@ class FailsOnce(EchoEngine):
             if len(self._running) + len(self._waiting) < 2:
                 return []  # the second request is still on its way
             self.failed = True
-            raise RuntimeError("secret words")
+            raise RuntimeError(self._waiting[0]["prompt"])
         return super().step()

@@ -186,6 +186,29 @@ def test_a_step_that_raises_fails_what_was_active_and_no_more(tmp_path: Path) ->
             assert "secret" not in str(end)
         w.start(3, prompt="again")
         assert w.until("deltas")["items"][0]["text"] == "again"
+        w.send("stop")
+        assert w.wait() == 0
+        log = w.log()
+        assert "secret" not in log, "an exception's text may quote the prompt"
+        lines = log.splitlines()
+        assert all(line.startswith("<3>") for line in lines)
+        assert lines[:2] == ["<3>a request failed", "<3>Traceback (most recent call last):"]
+        assert "in step" in log
+        assert lines[-1] == "<3>RuntimeError"
+
+
+def test_what_a_worker_logs_has_its_level(tmp_path: Path) -> None:
+    with worker() as w:
+        w.load(echo_file(tmp_path), BROKEN.format("Talkative"))
+        w.until("ready")
+        w.send("stop")
+        assert w.wait() == 0
+        lines = w.log().splitlines()
+        assert lines[:3] == [
+            "<6>for information", "<4>as a warning", "<4>library: as a warning",
+        ]  # fmt: skip
+        assert any(line.startswith("<4>py.warnings: ") and "not so good" in line for line in lines)
+        assert not any("soon gone" in line and "warnings.warn" not in line for line in lines)
 
 
 def test_the_daemon_is_gone(tmp_path: Path) -> None:

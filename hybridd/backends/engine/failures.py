@@ -2,12 +2,13 @@
 
 The loop of a worker does so for what an engine raises, and engines for what one request did, so
 that the others go on. No traceback and no prompt text goes on the wire; the traceback goes to the
-worker's log.
+log, without the text of an exception that may quote a prompt.
 """
 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import sys
@@ -15,17 +16,29 @@ import traceback
 
 from hybridd.wire.errors import HybriddError, InternalError, LoadFailed
 
+_log = logging.getLogger(__name__)
 # A library's message may quote what it was given: enough to understand it, not to carry a prompt.
 _MESSAGE_LIMIT = 300
 # How torch says that malloc or mmap failed.
 _NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|Cannot allocate memory")
 
 
-def log_traceback(what: str) -> None:
-    """Write the current exception's traceback to the worker's log."""
-    print(f"hybridd worker: {what}", file=sys.stderr)
-    traceback.print_exc()
-    sys.stderr.flush()
+def log_traceback(what: str, *, quotes_request: bool = False) -> None:
+    """Log the current exception's traceback.
+
+    Args:
+        quotes_request: Whether the exception's text may quote what a client sent. The log gets its
+            type alone then.
+    """
+    if not quotes_request:
+        _log.exception("%s", what)
+        return
+    lines, error = [what], sys.exception()
+    while error is not None:
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        lines += ["Traceback (most recent call last):", frames + type(error).__qualname__]
+        error = error.__cause__ or error.__context__
+    _log.error("%s", "\n".join(lines))
 
 
 def is_out_of_memory(exc: BaseException) -> bool:
@@ -101,7 +114,7 @@ def work_failure(exc: BaseException) -> HybriddError:
     """The error that a request ends with when the engine failed at it."""
     if isinstance(exc, HybriddError):
         return exc
-    log_traceback("a request failed")
+    log_traceback("a request failed", quotes_request=True)
     if is_out_of_memory(exc):
         return InternalError(
             "the engine ran out of memory at this request; load the model with a smaller "
@@ -109,6 +122,6 @@ def work_failure(exc: BaseException) -> HybriddError:
             reason="out_of_memory",
         )
     return InternalError(
-        f"the engine failed at this request ({type(exc).__name__}); its log says more",
+        f"the engine failed at this request ({type(exc).__name__}); the daemon's log says more",
         reason="engine_error",
     )

@@ -24,10 +24,10 @@ the number that its bytes make, which is why any text can be got back from its t
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import signal
-import sys
 import threading
 import time
 from collections import deque
@@ -46,6 +46,7 @@ from hybridd.wire.errors import HybriddError, InvalidParams, LoadFailed, ModelIn
 from ..inspect import DEFAULT_CAPABILITIES
 from .encoder import EchoEncoder
 
+_log = logging.getLogger(__name__)
 _MAX_FILE_BYTES = 64 * 1024
 _CONTEXT_LENGTH = 4096
 # A longer word is several tokens: an id has to stay a number that every JSON reader takes.
@@ -272,10 +273,10 @@ class EchoEngine:
 
     def _misbehave(self, when: str) -> None:
         if self._file.get("crash_on") == when:
-            print(f"echo: crashes at {when}, as its file says", file=sys.stderr, flush=True)
+            _log.warning("echo: crashes at %s, as its file says", when)
             os.kill(os.getpid(), signal.Signals[f"SIG{self._file.get('crash_signal', 'ABRT')}"])
         if self._file.get("hang_on") == when:
-            print(f"echo: hangs at {when}, as its file says", file=sys.stderr, flush=True)
+            _log.warning("echo: hangs at %s, as its file says", when)
             threading.Event().wait()
 
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
-import sys
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ from typing import Any
 from .slots import MIN_COPIED_TOKENS, NONE, Key
 from .state_cache import SavedState, most_useful
 
+_log = logging.getLogger(__name__)
 _SUFFIX = ".state"
 _UNFINISHED = ".unfinished"
 # A header has some 200 bytes; what claims more is none of ours.
@@ -105,7 +106,7 @@ class PersistedStates:
             try:
                 kept.add(self._write(self._directory, state))
             except OSError as exc:
-                print(f"a conversation could not be kept: {exc}", file=sys.stderr)
+                _log.warning("a conversation could not be kept: %s", exc.strerror)
                 break
             left -= state.size
         newest = sorted(self._known, key=_written_at, reverse=True)
@@ -147,7 +148,7 @@ class PersistedStates:
         try:
             paths = list(self._directory.iterdir())
         except OSError as exc:
-            print(f"no conversations are kept: {exc}", file=sys.stderr)
+            _log.warning("no kept conversation can be read: %s", exc.strerror)
             return []
         for path in paths:
             known = self._read_header(path) if path.suffix == _SUFFIX else None

@@ -188,7 +188,7 @@ class Drafter:
             self._settle()
         except Exception:
             # A damaged draft model, say: these requests go on without it.
-            log_traceback("a draft model failed")
+            log_traceback("a draft model failed", quotes_request=True)
             self._reset()
             for sequence in sequences:
                 assert sequence.pace is not None

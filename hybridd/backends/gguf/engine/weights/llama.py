@@ -21,6 +21,8 @@ __all__ = ["Log", "llama", "start", "version"]
 _KEPT_LINES = 60
 # ggml.h's levels; 1 is for debugging, 5 goes on with the line before.
 _LEVEL_INFO, _LEVEL_WARN, _LEVEL_ERROR, _LEVEL_CONT = 2, 3, 4, 5
+# As sd-daemon(3) writes them. What a load reports of itself is for whoever looks for a bug.
+_PREFIXES = {_LEVEL_INFO: b"<7>", _LEVEL_WARN: b"<4>", _LEVEL_ERROR: b"<3>"}
 _SIZES = (
     ("weights_bytes", re.compile(r"model buffer size = *([\d.]+) MiB")),
     ("kv_cache_bytes", re.compile(r"KV buffer size = *([\d.]+) MiB")),
@@ -37,6 +39,7 @@ class Log:
         self.errors: deque[str] = deque(maxlen=_KEPT_LINES)
         self.sizes: dict[str, int] = {}
         self._level = _LEVEL_INFO
+        self._line = b""
         # ctypes keeps no reference to a callback; llama.cpp calls it until the process ends.
         self._callback = llama.llama_log_callback(self._take)
         llama.llama_log_set(self._callback, ctypes.c_void_p(0))
@@ -44,10 +47,13 @@ class Log:
     def _take(self, level: int, text: bytes | None, _data: Any) -> None:
         """Called by native code, from any of its threads; an exception would have nowhere to go."""
         if level != _LEVEL_CONT:
+            self._end_line()
             self._level = level
         if not text or self._level < _LEVEL_INFO or text == b".":
             return  # the dots are a progress bar
-        os.write(2, text)
+        self._line += text
+        if self._line.endswith(b"\n"):
+            self._end_line()
         line = text.decode("utf-8", "replace").strip()
         if self._level == _LEVEL_ERROR and line:
             self.errors.append(line)
@@ -55,6 +61,14 @@ class Log:
             if (found := pattern.search(line)) is not None:
                 size = int(float(found[1]) * 1024 * 1024)
                 self.sizes[name] = self.sizes.get(name, 0) + size
+
+    def _end_line(self) -> None:
+        """Write what there is of a line, or of several; whole, so that no other is within it."""
+        prefix = _PREFIXES.get(self._level, b"<7>")
+        lines = [prefix + line for line in self._line.split(b"\n") if line.strip()]
+        self._line = b""
+        if lines:
+            os.write(2, b"\n".join(lines) + b"\n")
 
 
 _log: Log | None = None
