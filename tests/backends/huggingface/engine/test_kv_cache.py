@@ -82,19 +82,6 @@ def test_rows_keep_what_they_have_and_the_limit_holds(
             check(cache, one)
 
 
-def test_keys_and_values_of_one_size_lie_behind_each_other() -> None:
-    cache = KVCache(SHAPES, 2, 1024)
-    assert cache.both[0] is None
-    for cells in (256, 1000):
-        row = cache.take([cells] * 5, cells)
-        assert row is not None
-        cache.ensure(cells)
-        cache.both[1][row.slot, :, 0] = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-        assert cache.keys[1][row.slot, :, 0].tolist() == [[1, 2]]
-        assert cache.values[1][row.slot, :, 0].tolist() == [[3, 4]]
-        cache.drop(row)
-
-
 def test_a_conversation_goes_on_in_its_row() -> None:
     cache = KVCache(SHAPES, 2, 1024)
     row = cache.take(list(range(50)), 60)

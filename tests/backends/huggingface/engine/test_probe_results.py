@@ -92,7 +92,7 @@ def test_a_change_of_the_sources_is_tried(
     text(llama)
     assert len(tried) == 2
     assert "modeling_llama.py" in {source.name for source in looked_at}
-    assert Path(batched.__file__).parent in looked_at
+    assert Path(batched.__file__).parents[1] in looked_at
 
 
 def test_other_weights_of_the_same_configuration_are_tried(llama: Path, tried: list[str]) -> None:
@@ -156,7 +156,7 @@ def test_a_configuration_that_cannot_be_told_is_tried(llama: Path, tried: list[s
     assert loaded is not None
     loaded.model.config.something = object()
     known = probe_results.Trials(loaded)
-    known.keep(probe_results.Outcome([], False))
+    known.keep([])
     assert known.find(0) is None
 
 
@@ -185,7 +185,7 @@ def test_shapes_that_are_none_are_found_out_anew(
     answer = text(llama)
     good = json.loads(kept.read_text())
     assert [len(known["shapes"]) for known in good.values()] == [3]
-    kept.write_text(json.dumps({key: {"shapes": shapes, "lean": False} for key in good}))
+    kept.write_text(json.dumps({key: {"shapes": shapes} for key in good}))
     assert text(llama) == answer
     assert len(tried) == 2
     assert json.loads(kept.read_text()) == good

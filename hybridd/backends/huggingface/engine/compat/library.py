@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,9 +20,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 import torch  # noqa: TID253 - worker side, where it may be imported
-
-from . import import_structure
-from .lean_import import lean
 
 __all__ = [
     "ALL_ATTENTION_FUNCTIONS",
@@ -40,10 +38,12 @@ __all__ = [
     "version",
 ]
 
-with lean():
-    # Untyped: transformers imports these when they are first asked for, which is to be now.
-    with import_structure.kept():
-        _untyped: Any = importlib.import_module("transformers")
+# httpx, the client of transformers' hub, would take trio where it finds it: no worker uses either.
+_had_trio = "trio" in sys.modules
+if not _had_trio:
+    sys.modules["trio"] = None  # type: ignore[assignment] # the import system's "there is none"
+try:
+    _untyped: Any = importlib.import_module("transformers")
     AutoConfig = _untyped.AutoConfig
     AutoTokenizer = _untyped.AutoTokenizer
     auto_factory: Any = importlib.import_module("transformers.models.auto.auto_factory")
@@ -59,13 +59,14 @@ with lean():
     ALL_ATTENTION_FUNCTIONS: Any = importlib.import_module(
         "transformers.modeling_utils"
     ).ALL_ATTENTION_FUNCTIONS
-    # Making modules without memory asks for it, symbols and all.
-    importlib.import_module("torch.fx.experimental.symbolic_shapes")
-    # Rules for renaming the weights of every architecture, which each load asks for: a thousand
-    # regular expressions, compiled on first use. Without them a load still works.
-    with suppress(ImportError, AttributeError):
-        _renaming: Any = importlib.import_module("transformers.conversion_mapping")
-        _renaming.get_checkpoint_conversion_mapping("")
+finally:
+    if not _had_trio:
+        del sys.modules["trio"]
+# Rules for renaming the weights of every architecture, which each load asks for: a thousand
+# regular expressions, compiled on first use. Without them a load still works.
+with suppress(ImportError, AttributeError):
+    _renaming: Any = importlib.import_module("transformers.conversion_mapping")
+    _renaming.get_checkpoint_conversion_mapping("")
 
 _logging: Any = _untyped.utils.logging
 _logging.set_verbosity_error()

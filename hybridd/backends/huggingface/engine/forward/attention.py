@@ -102,8 +102,6 @@ class RowsPass(Cache):  # type: ignore[misc] # transformers is untyped
         one = slice(numbers[0], numbers[-1] + 1)
         self._alone = (slots[0], one) if len(works) == 1 else None
         self._groups, self._chunks = _parts(works)
-        self._works = works
-        self._ends: list[_Group] = []
 
     def update(self, keys: Any, values: Any, layer_idx: int, *_: Any, **__: Any) -> tuple[Any, Any]:
         """Write the new keys and values, `[1, heads, tokens, dim]`, where they belong."""
@@ -112,11 +110,6 @@ class RowsPass(Cache):  # type: ignore[misc] # transformers is untyped
         for tensor, new in zip(stored, (keys, values), strict=True):
             self._write(tensor, new[0].transpose(0, 1))
         return keys, values
-
-    def update_both(self, both: Any, layer_idx: int) -> None:
-        """Write new keys and, behind these, values, `[1, tokens, 2 * heads, dim]`."""
-        self._layer = layer_idx
-        self._write(self._cache.both[layer_idx], both[0])
 
     def _write(self, tensor: Any, new: Any) -> None:
         """Put `[tokens, heads, dim]` into their cells."""
@@ -150,16 +143,7 @@ class RowsPass(Cache):  # type: ignore[misc] # transformers is untyped
                 made.append(score(q, k, v, None, causal=True)[0].transpose(0, 1))
             else:
                 made.append(self._attend_chunk(chunk, query, *stored, window, score))
-        return _joined(made)
-
-    def attend_ends(self, query: Any, scaling: float | None) -> Any:
-        """As `attend`, of the last token of each row alone."""
-        layer, self._layer = self._layer, None
-        assert layer is not None
-        stored = self._cache.keys[layer], self._cache.values[layer]
-        score, window = _Score(scaling, None, None), self._windows[layer]
-        self._ends = ends = self._ends or _ends(self._works)
-        return _joined([self._attend_group(end, query, *stored, window, score) for end in ends])
+        return (made[0] if len(made) == 1 else torch.cat(made)).unsqueeze(0)
 
     def _attend_group(
         self, group: _Group, query: Any, keys: Any, values: Any, window: int | None, score: _Score
@@ -188,11 +172,6 @@ class RowsPass(Cache):  # type: ignore[misc] # transformers is untyped
         return self._sights[key]
 
 
-def _joined(made: list[Any]) -> Any:
-    """Outputs of parts, each `[tokens, heads, dim]`, as those of the pass."""
-    return (made[0] if len(made) == 1 else torch.cat(made)).unsqueeze(0)
-
-
 def _parts(works: Sequence[Work]) -> tuple[list[_Group], list[_Chunk]]:
     """How the tokens of a pass attend: groups of generating rows, and chunks."""
     groups: list[_Group] = []
@@ -207,15 +186,6 @@ def _parts(works: Sequence[Work]) -> tuple[list[_Group], list[_Chunk]]:
             _add(groups, _Group(first, last, row.slot, [length]))
         first = last
     return groups, chunks
-
-
-def _ends(works: Sequence[Work]) -> list[_Group]:
-    """Groups of the last tokens of all rows, where there are no others."""
-    groups: list[_Group] = []
-    for number, (row, tokens) in enumerate(works):
-        length = row.length + len(tokens)
-        _add(groups, _Group(number, number + 1, row.slot, [length]))
-    return groups
 
 
 def _add(groups: list[_Group], one: _Group) -> None:

@@ -14,8 +14,7 @@ from ..compat.library import DynamicCache, DynamicLayer, DynamicSlidingWindowLay
 from ..weights.loading import LoadedModel
 from . import attention
 from .kv_cache import Chosen, KVCache, LayerShape, Row
-from .lean_model import LeanModel, in_fewer_calls
-from .probe_results import Outcome, Trials
+from .probe_results import Trials
 from .session import PROBE_TOKENS, Aborted, Session, close, probe_tokens
 
 _KNOWN_LAYERS = frozenset({"full_attention", "sliding_attention"})
@@ -46,7 +45,6 @@ class BatchSession(Session):
         super().__init__(loaded)
         self.parallel = parallel
         self._attention = self._config._attn_implementation
-        self._lean: LeanModel | None = None
         try:
             self._cache = KVCache(self._shapes(), parallel, cells)
         except NotBatchable:
@@ -86,13 +84,13 @@ class BatchSession(Session):
         self, works: Sequence[tuple[Row, Sequence[int]]], abort: Callable[[], bool] | None = None
     ) -> Any:
         """See `Session`."""
-        with self._computing(None if self._lean else abort):
+        with self._computing(abort):
             self._cache.ensure(max(row.length + len(tokens) for row, tokens in works))
             # Rows that generate go first and in the order of their slots: they attend together.
             order = sorted(range(len(works)), key=lambda i: _place(*works[i]))
             ordered = [attention.Work(*works[i]) for i in order]
             try:
-                logits = self._run(ordered, abort)
+                logits = self._run(ordered)
             except Aborted:
                 for row, tokens in works:
                     self._cache.clear(row, len(tokens))
@@ -104,7 +102,7 @@ class BatchSession(Session):
             row.tokens += tokens
         return logits
 
-    def _run(self, works: Sequence[attention.Work], abort: Callable[[], bool] | None) -> Any:
+    def _run(self, works: Sequence[attention.Work]) -> Any:
         rows = attention.RowsPass(self._cache, works, self._windows, self._device)
         tokens = [token for work in works for token in work.tokens]
         ids = torch.tensor([tokens], device=self._device)
@@ -112,8 +110,6 @@ class BatchSession(Session):
         if len(tokens) != len(works):
             ends = itertools.accumulate(len(work.tokens) for work in works)
             wanted = torch.tensor([end - 1 for end in ends], device=self._device)
-        if self._lean is not None:
-            return self._lean(ids, rows, wanted, abort)
         keep = {"logits_to_keep": 0 if wanted is None else wanted} if self._keeps_logits else {}
         attention.begin(rows)
         try:
@@ -138,40 +134,16 @@ class BatchSession(Session):
             NotBatchable: Rows together do not get what each would get alone.
         """
         trials = Trials(self.loaded)
-        if (outcome := trials.find(len(self._windows))) is not None:
+        if (known := trials.find(len(self._windows))) is not None:
             self._config._attn_implementation_internal = attention.NAME
-            if outcome.lean and (found := in_fewer_calls(self._model)) is not None:
-                self._lean, found.narrow = found, True
-            return outcome.shapes
+            return known
         own, shapes = self._probe()
         self._config._attn_implementation_internal = attention.NAME
-        expected = self._try(shapes)
-        if not all(close(logits, own[ends], self.loaded.quantization) for logits, ends in expected):
-            raise NotBatchable("its attention is of a kind that is not known here")
-        self._make_lean(shapes, [logits for logits, _ in expected])
-        trials.keep(Outcome(shapes, self._lean is not None))
+        for logits, ends in self._try(shapes):
+            if not close(logits, own[ends], self.loaded.quantization):
+                raise NotBatchable("its attention is of a kind that is not known here")
+        trials.keep(shapes)
         return shapes
-
-    def _make_lean(self, shapes: list[LayerShape], expected: list[Any]) -> None:
-        """Compute in fewer calls, where that gives the same numbers."""
-        try:
-            self._lean = in_fewer_calls(self._model)
-            if self._lean is None:
-                return
-            equal = all(map(torch.equal, self._logits(shapes), expected))
-            if equal:
-                self._lean.narrow = True
-                pairs = zip(self._logits(shapes), expected, strict=True)
-                equal = all(close(made, own, "none") for made, own in pairs)
-        except Exception as exc:
-            # What was taken for a decoder of the common kind may be anything.
-            print(f"the model is called as it is ({type(exc).__name__})", flush=True)
-            equal = False
-        if not equal:
-            self._lean = None
-
-    def _logits(self, shapes: list[LayerShape]) -> list[Any]:
-        return [logits for logits, _ in self._try(shapes)]
 
     def _probe(self) -> tuple[Any, list[LayerShape]]:
         """The model's own logits of a few tokens, and what its layers keep of a token."""

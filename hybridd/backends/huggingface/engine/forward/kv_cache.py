@@ -1,8 +1,5 @@
 """The KV cache of all rows: one pair of tensors per layer, `[slots, heads, cells, dim]`.
 
-Where keys and values are of one size, the two are halves of one tensor, so that what comes as one
-is written as one.
-
 A row is one sequence and has one slot. Slots and cells grow as they are needed and never beyond
 the load's `kv_cells`: slots times cells is what the memory plan reserved. What a finished row
 computed stays in its slot for whoever continues it, until somebody else needs the room.
@@ -86,8 +83,6 @@ class KVCache:
         keys: Of each layer; zero where nothing was written, since what a mask hides still gets
             multiplied.
         values: The same.
-        both: Keys and values of each layer behind each other, `[slots, 2 * heads, cells, dim]`;
-            None where they are of different sizes.
     """
 
     def __init__(self, shapes: Sequence[LayerShape], parallel: int, cells: int) -> None:
@@ -101,7 +96,6 @@ class KVCache:
         self.cells = 0
         self.keys: list[Any] = []
         self.values: list[Any] = []
-        self.both: list[Any] = []
         self._torn = False
         self._rebuild(1, min(_STEP, cells))
 
@@ -285,7 +279,7 @@ class KVCache:
         self._kept.clear()
         if self._running:
             raise MemoryError("the rows were lost as the cache grew")
-        self.keys, self.values, self.both = [], [], []
+        self.keys, self.values = [], []
         self._rebuild(1, min(_STEP, self._limit))
 
     def _rebuild(self, slots: int, cells: int) -> None:
@@ -294,27 +288,25 @@ class KVCache:
         slots = max(slots, len(rows), 1)
         self._torn = True  # until all layers are of the new size; without memory none may be
         for layer, shape in enumerate(self._shapes):
-            keys, values, both = _layer(slots, cells, shape)
+            keys, values = _layer(slots, cells, shape)
             for i, row in enumerate(rows):
                 for made, old in ((keys, self.keys[layer]), (values, self.values[layer])):
                     made[i, :, : row.length] = old[row.slot, :, : row.length]
             self.keys[layer : layer + 1] = [keys]
             self.values[layer : layer + 1] = [values]
-            self.both[layer : layer + 1] = [both]
         for i, row in enumerate(rows):
             row.slot = i
         self.slots, self.cells = slots, cells
         self._torn = False
 
 
-def _layer(slots: int, cells: int, shape: LayerShape) -> tuple[Any, Any, Any]:
-    """Keys, values and both of one layer; see `KVCache`."""
+def _layer(slots: int, cells: int, shape: LayerShape) -> tuple[Any, Any]:
+    """Keys and values of one layer; see `KVCache`."""
     heads, key_dim, value_dim, _, _ = shape
-    if key_dim != value_dim:
-        keys, values = (_zeros((slots, heads, cells, dim), shape) for dim in (key_dim, value_dim))
-        return keys, values, None
-    both = _zeros((slots, 2 * heads, cells, key_dim), shape)
-    return both[:, :heads], both[:, heads:], both
+    return (
+        _zeros((slots, heads, cells, key_dim), shape),
+        _zeros((slots, heads, cells, value_dim), shape),
+    )
 
 
 def _zeros(size: tuple[int, ...], shape: LayerShape) -> Any:

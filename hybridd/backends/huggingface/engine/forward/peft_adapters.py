@@ -13,7 +13,6 @@ from hybridd.backends.bounded import read_json
 from hybridd.wire.errors import InvalidParams, ModelInvalid, Unsupported
 
 from ...adapter import CONFIG, MAX_CONFIG_BYTES, WEIGHTS
-from ..compat.lean_import import compiling_later, lean
 from .kv_cache import Chosen
 
 # Of peft's `init_lora_weights`: what the adapter begins with is subtracted from the base model.
@@ -96,8 +95,7 @@ class Adapters:
 
 
 def _load(model: Any, adapters: Mapping[str, Path]) -> Any:
-    with lean(), compiling_later():
-        import peft
+    import peft
 
     untyped: Any = peft
     made: Any = None

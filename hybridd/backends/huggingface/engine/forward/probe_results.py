@@ -12,7 +12,7 @@ import hashlib
 import json
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from .. import cache_files
 from ..compat.library import torch, version
@@ -30,18 +30,6 @@ _FUNCTIONS = (
 )
 
 
-class Outcome(NamedTuple):
-    """Of a trial in which rows shared forward passes.
-
-    Attributes:
-        shapes: What each layer keeps of a token.
-        lean: Whether `lean_model` gave the same numbers.
-    """
-
-    shapes: list[LayerShape]
-    lean: bool
-
-
 class Trials:
     """What is known of one model, and where to say what was found out.
 
@@ -53,8 +41,8 @@ class Trials:
         self._device = torch.device(loaded.device)
         self._key = _key(loaded)
 
-    def find(self, layers: int) -> Outcome | None:
-        """The outcome, where the model was tried with success; None where it has to be tried.
+    def find(self, layers: int) -> list[LayerShape] | None:
+        """What each layer keeps of a token, where the model was tried with success; else None.
 
         Args:
             layers: How many it has.
@@ -67,19 +55,19 @@ class Trials:
                 LayerShape(*_sizes(sizes), _dtype(dtype), self._device)
                 for *sizes, dtype in known["shapes"]
             ]
-            lean = known["lean"] is True
         except (LookupError, TypeError, AttributeError, ValueError):
             return None
-        return Outcome(shapes, lean) if len(shapes) == layers else None
+        return shapes if len(shapes) == layers else None
 
-    def keep(self, outcome: Outcome) -> None:
+    def keep(self, shapes: list[LayerShape]) -> None:
         """The model was tried with success."""
-        if self._key is None or any(shape.device != self._device for shape in outcome.shapes):
+        if self._key is None or any(shape.device != self._device for shape in shapes):
             return
         found = cache_files.read(_FILE)
         known = found if isinstance(found, dict) else {}
-        shapes = [[*s[:3], str(s.dtype).removeprefix("torch.")] for s in outcome.shapes]
-        known[self._key] = {"shapes": shapes, "lean": outcome.lean}
+        known[self._key] = {
+            "shapes": [[*s[:3], str(s.dtype).removeprefix("torch.")] for s in shapes]
+        }
         cache_files.write(_FILE, dict(list(known.items())[-_MOST_MODELS:]))
 
 

@@ -23,7 +23,6 @@ from ...inspect import is_permitted
 from ...quantization import check_stored, configuration, quantized_already
 from ...safetensors import DTYPE_BITS, read_tensors
 from ..compat.classes import concrete, generator
-from ..compat.lean_import import compiling_later
 from ..compat.library import AutoConfig, following, torch
 from ..tokens.pictures import PictureReader, PictureVocabulary, load_processor
 from ..tokens.vocabulary import Vocabulary, load_tokenizer
@@ -255,7 +254,7 @@ def _load_weights(
         **configuration(options.quantization, dtype),
         **where_to,
     }
-    with following(loaded), compiling_later():
+    with following(loaded):
         # Weights that are in memory already are not looked for anywhere.
         where: str | None = spec["path"]
         if "state_dict" in arguments:

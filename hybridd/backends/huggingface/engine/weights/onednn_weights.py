@@ -139,38 +139,28 @@ class Fused:
 
     A layer that is given other rows than the one before gets its part of them all the same.
 
-    Attributes:
-        sizes: Of the layers' outputs.
+    Args:
+        packed: Their weights, one below the other.
+        bias: Theirs.
+        sizes: Of their outputs.
     """
 
     def __init__(self, packed: Any, bias: Any, sizes: list[int]) -> None:
         self._packed = packed
         self._bias = bias
-        self.sizes = sizes
+        self._sizes = sizes
         self._rows: Any = None
         self._parts: dict[int, Any] = {}
-
-    def whole(self, rows: Any) -> Any:
-        """What all of the layers make of `rows`, behind each other."""
-        return _linear(self._packed, self._bias, rows)
 
     def part(self, place: int, rows: Any) -> Any:
         """What one of the layers makes of `rows`."""
         if rows is not self._rows or place not in self._parts:
-            parts = self.whole(rows).split(self.sizes, dim=-1)
+            parts = _linear(self._packed, self._bias, rows).split(self._sizes, dim=-1)
             self._rows, self._parts = rows, dict(enumerate(parts))
         made = self._parts.pop(place)
         if not self._parts:
             self._rows = None
         return made
-
-
-def fused(*layers: Any) -> Fused | None:
-    """What computes these layers as one, if it is these and no others."""
-    found = [getattr(layer.forward, "func", None) for layer in layers]
-    one = getattr(found[0], "__self__", None)
-    together = isinstance(one, Fused) and len(one.sizes) == len(layers)
-    return one if together and all(getattr(f, "__self__", None) is one for f in found) else None
 
 
 def _groups(model: Any) -> list[list[Any]]:
