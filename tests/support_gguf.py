@@ -15,7 +15,7 @@ from hybridd.backends.gguf.engine.drafting import draft_policy
 from hybridd.backends.gguf.engine.drafting import drafter as drafter_module
 from hybridd.backends.gguf.engine.generator import GGUFEngine
 from tests.make_gguf import write_tiny
-from tests.support_models import Answer, ask, ignore_progress, spec_for
+from tests.support_models import Answer, ask, delta_of, ignore_progress, spec_for
 
 TEXT = "the people could find water and so their first words were about seven other things"
 WORDS = TEXT.split(" ")
@@ -150,8 +150,8 @@ class Crowd:
             key = output["id"]
             assert key in self.texts, "an output of a request that was cancelled"
             assert key not in self.over, "an output after the end"
-            self.texts[key] += output.get("text", "")
-            self.tokens[key] += output.get("tokens", 0)
+            self.texts[key] += delta_of(output).text
+            self.tokens[key] += delta_of(output).tokens
             assert "error" not in output
             if "done" in output:
                 self.over[key] = output["done"]

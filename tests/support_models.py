@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from hybridd.backends.api import Engine, KVSpec, LoadedFacts, LoadSpec
+from hybridd.backends.api import Delta, Engine, KVSpec, LoadedFacts, LoadSpec, Output
 from hybridd.backends.registry import load_backends
 
 DEMO = Path(__file__).parent.parent / "hybridd" / "demo"
@@ -98,9 +98,9 @@ def collect(
                 continue
             assert not ends, "an output after the end"
             assert not errors, "an output after the end"
-            deltas.append(output.get("text", ""))
-            tokens += output.get("tokens", 0)
-            logprobs += output.get("logprobs", [])
+            deltas.append(delta_of(output).text)
+            tokens += delta_of(output).tokens
+            logprobs += delta_of(output).logprobs or []
             ends += [output["done"]] if "done" in output else []
             errors += [output["error"]] if "error" in output else []
         steps += 1
@@ -113,6 +113,11 @@ def collect(
         ends[0] if ends else {},
         errors[0] if errors else {},
     )
+
+
+def delta_of(output: Output) -> Delta:
+    """What an output brings, nothing where it only ends a request."""
+    return output.get("delta", Delta())
 
 
 def user(content: str) -> list[dict[str, Any]]:

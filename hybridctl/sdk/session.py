@@ -157,9 +157,11 @@ class Session:
             raise ValueError(f"{method} without parameters")
         if method in (protocol.STREAM, protocol.PROGRESS):
             if params.get("id") in self._open:
-                of_delta = method == protocol.STREAM
-                value = _delta(params) if of_delta else Progress.from_wire(params)
-                out.append(Message(DELTA if of_delta else PROGRESS, value, params["id"]))
+                out.append(
+                    Message(DELTA, Delta.from_notification(params), params["id"])
+                    if method == protocol.STREAM
+                    else Message(PROGRESS, Progress.from_wire(params), params["id"])
+                )
         elif method in (protocol.EVENT, protocol.EVENTS_LOST):
             self._take_event(method, params, out)
         # Other notifications are from a newer daemon: adding is always allowed.
@@ -196,11 +198,3 @@ class Session:
             out.append(made)
         elif _SUBSCRIBE in self._open.values() and len(self._held_back) < MAX_HELD_BACK:
             self._held_back.append(made)
-
-
-def _delta(params: dict[str, Any]) -> Delta:
-    carried = params.get("delta")
-    values = carried if isinstance(carried, dict) else {}
-    made = Delta.from_wire({**values, "tokens": params.get("tokens", 0)})
-    made.__dict__["raw"] = params
-    return made

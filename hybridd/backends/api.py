@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, NotRequired, Protocol, TypedDict, runtime_checkable
 
 from hybridd.core.model import Estimate, Facts
+from hybridd.wire.delta import Delta
 
 __all__ = [
     "Backend",
+    "Delta",
     "Drafting",
     "Engine",
     "Estimate",
@@ -198,7 +200,7 @@ class WorkRequest(TypedDict):
 
 
 class Output(TypedDict):
-    """What one step brought for one request. `done` or `error` ends it; `text` may come along.
+    """What one step brought for one request. `done` or `error` ends it; a `delta` may come along.
 
     A generation's `done` is `{finish_reason, usage:{prompt_tokens, completion_tokens,
     cached_tokens}, timings:{prompt_s, first_token_s, generation_s}}`, with a draft model also
@@ -208,9 +210,7 @@ class Output(TypedDict):
     """
 
     id: int
-    text: NotRequired[str]
-    tokens: NotRequired[int]
-    logprobs: NotRequired[list[dict[str, Any]]]
+    delta: NotRequired[Delta]
     done: NotRequired[dict[str, Any]]
     error: NotRequired[dict[str, Any]]  # a wire error object
 

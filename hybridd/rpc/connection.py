@@ -23,6 +23,7 @@ from hybridd.rpc.outbox import Id, Outbox
 from hybridd.rpc.transport import Limits, Wire
 from hybridd.serving.requests import Flush, Sink
 from hybridd.wire import protocol
+from hybridd.wire.delta import Delta
 from hybridd.wire.errors import (
     Busy,
     Cancelled,
@@ -354,8 +355,8 @@ class Connection:
 
         flush = self._flush
 
-        def take(text: str, tokens: int, logprobs: list[dict[str, Any]] | None) -> Flush:
-            self._outbox.delta(id, text, tokens, logprobs)
+        def take(delta: Delta) -> Flush:
+            self._outbox.delta(id, delta)
             self._check_pending()
             return flush
 

@@ -13,7 +13,8 @@ from typing import Any
 from hybridd.daemon.events import Subscription
 from hybridd.rpc.encoded import Pieces
 from hybridd.wire import protocol
-from hybridd.wire.framing import encode_line, encode_text
+from hybridd.wire.delta import Delta
+from hybridd.wire.framing import encode_line
 
 # One write of this size keeps the loop's other tasks waiting for well under a millisecond.
 CHUNK_BYTES = 64 * 1024
@@ -29,37 +30,28 @@ class _Stream:
     What all its lines begin with is encoded once.
     """
 
-    __slots__ = ("logprobs", "prefix", "seq", "text", "tokens", "waiting")
+    __slots__ = ("deltas", "pending_bytes", "prefix", "seq")
 
     def __init__(self, id: Id) -> None:
         line = encode_line(protocol.notification(protocol.STREAM, {"id": id}))
         self.prefix = line.removesuffix(b"}}\n") + b',"seq":'
         self.seq = 0
-        self.waiting = False
-        self._clear()
-
-    def _clear(self) -> None:
-        self.text: list[str] = []
-        self.tokens = 0
-        self.logprobs: list[dict[str, Any]] = []
+        self.deltas: list[Delta] = []
+        self.pending_bytes = 0  # of the deltas, about as large as their line will be
 
     def take(self) -> bytes:
         """The line of all that waits."""
-        text = "".join(self.text)
-        delta = b'"text":' + encode_text(text) if text else b""
-        if self.logprobs:
-            delta += b"," if delta else b""
-            delta += b'"logprobs":' + encode_line(self.logprobs)[:-1]
-        line = b'%b%d,"tokens":%d,"delta":{%b}}}\n' % (self.prefix, self.seq, self.tokens, delta)
+        delta = Delta.merged(self.deltas)
+        line = b'%b%d,"tokens":%d,"delta":%b}}\n' % (
+            self.prefix,
+            self.seq,
+            delta.tokens,
+            delta.encoded(),
+        )
         self.seq += 1
-        self.waiting = False
-        self._clear()
+        self.deltas = []
+        self.pending_bytes = 0
         return line
-
-    @property
-    def pending_bytes(self) -> int:
-        """What waits, about as large as it will be."""
-        return _ENVELOPE_BYTES * (1 + len(self.logprobs)) + sum(map(len, self.text))
 
 
 class Outbox:
@@ -90,21 +82,18 @@ class Outbox:
         # Deltas that still wait keep their place; the id is free for another request.
         self._streams.pop(id, None)
 
-    def delta(self, id: Id, text: str, tokens: int, logprobs: list[dict[str, Any]] | None) -> None:
+    def delta(self, id: Id, delta: Delta) -> None:
         """Add what a step brought for a stream."""
         stream = self._streams.get(id)
         if stream is None:
             stream = self._streams[id] = _Stream(id)
-        if not stream.waiting:
-            stream.waiting = True
+        size = _size(delta)
+        if not stream.deltas:
             self._waiting.append(stream)
-            self.pending_bytes += _ENVELOPE_BYTES
-        stream.text.append(text)
-        stream.tokens += tokens
-        self.pending_bytes += len(text)
-        if logprobs:
-            stream.logprobs += logprobs
-            self.pending_bytes += _ENVELOPE_BYTES * len(logprobs)
+            size += _ENVELOPE_BYTES
+        stream.deltas.append(delta)
+        stream.pending_bytes += size
+        self.pending_bytes += size
 
     def progress(self, id: Id, params: dict[str, Any]) -> None:
         """Add progress; only the newest of a request is kept."""
@@ -164,6 +153,18 @@ class Outbox:
             self.pending_bytes -= len(head)
         self._waiting.popleft()
         return line
+
+
+def _size(delta: Delta) -> int:
+    """Bytes of a delta's JSON, about."""
+    size = len(delta.text)
+    if delta.reasoning:
+        size += len(delta.reasoning)
+    if delta.tool_calls:
+        size += sum(_ENVELOPE_BYTES + len(str(call)) for call in delta.tool_calls)
+    if delta.logprobs:
+        size += _ENVELOPE_BYTES * len(delta.logprobs)
+    return size
 
 
 def _event_line(subscription: Subscription) -> bytes:

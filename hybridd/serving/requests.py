@@ -12,6 +12,7 @@ from typing import Any
 
 import trio
 
+from hybridd.wire.delta import Delta
 from hybridd.wire.errors import HybriddError
 
 GENERATIONS = frozenset({"generate", "chat"})
@@ -23,8 +24,8 @@ _DRAFT_COUNTS = ("draft_tokens", "draft_accepted_tokens")
 # Sends what a sink took. Called once for all sinks that named it, so that what a step brings for
 # several streams of one client becomes one write.
 Flush = Callable[[], None]
-# What a stream's reader gets: text, tokens, logprobs. Returns what has to be called afterwards.
-Sink = Callable[[str, int, list[dict[str, Any]] | None], Flush | None]
+# Where a stream's deltas go. Returns what has to be called afterwards.
+Sink = Callable[[Delta], Flush | None]
 
 
 @dataclass
@@ -33,7 +34,7 @@ class Work:
 
     Attributes:
         request: The engine's `WorkRequest` without its id.
-        sink: Takes deltas as they come; None gathers the text for the result.
+        sink: Takes deltas as they come; None gathers them for the result.
         arrived_at, sent_at: Seconds on trio's clock.
         load_s: How much of the wait was the model's load.
     """
@@ -47,23 +48,20 @@ class Work:
     sent_at: float | None = None
     load_s: float = 0.0
     first_delta_at: float | None = None
-    text: list[str] = field(default_factory=list)
-    logprobs: list[dict[str, Any]] = field(default_factory=list)
+    deltas: list[Delta] = field(default_factory=list)
     result: dict[str, Any] | None = None
     error: HybriddError | None = None
     over: trio.Event = field(default_factory=trio.Event)
 
-    def delta(self, text: str, tokens: int, logprobs: list[dict[str, Any]] | None) -> Flush | None:
+    def delta(self, delta: Delta) -> Flush | None:
         """Take what one step brought; what to call once all of the step was taken."""
         if self.over.is_set():
             return None
         if self.first_delta_at is None:
             self.first_delta_at = trio.current_time()
         if self.sink is not None:
-            return self.sink(text, tokens, logprobs)
-        self.text.append(text)
-        if logprobs:
-            self.logprobs += logprobs
+            return self.sink(delta)
+        self.deltas.append(delta)
         return None
 
     def finish(self, done: dict[str, Any]) -> None:
@@ -99,20 +97,21 @@ class Work:
         usage = dict(done.get("usage", {}))
         usage.setdefault("cached_tokens", 0)
         usage["total_tokens"] = usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0)
-        made: dict[str, Any] = {"model": self.model}
-        text = "".join(self.text)
-        if self.kind == "chat":
-            made["message"] = {"role": "assistant"}
-            if self.sink is None:
-                made["message"]["content"] = text
-        elif self.sink is None:
-            made["text"] = text
-        made["finish_reason"] = done["finish_reason"]
-        made["usage"] = usage
-        made["timings"] = self._timings(done.get("timings", {}), usage, now)
-        if self.logprobs:
-            made["logprobs"] = self.logprobs
-        return made
+        return {
+            "model": self.model,
+            **self._answer(),
+            "finish_reason": done["finish_reason"],
+            "usage": usage,
+            "timings": self._timings(done.get("timings", {}), usage, now),
+        }
+
+    def _answer(self) -> dict[str, Any]:
+        """What was said, in the shape of the kind; what went out in a stream is not repeated."""
+        if self.sink is not None:
+            return {"message": {"role": "assistant"}} if self.kind == "chat" else {}
+        whole = Delta.merged(self.deltas)
+        answer = {"message": whole.message()} if self.kind == "chat" else {"text": whole.text}
+        return {**answer, "logprobs": whole.logprobs} if whole.logprobs else answer
 
     def _timings(self, engine: dict[str, Any], usage: dict[str, int], now: float) -> dict[str, Any]:
         sent = self.sent_at if self.sent_at is not None else now

@@ -22,6 +22,7 @@ from hybridd.processes.host import Preparation, ProcessHost
 from hybridd.processes.worker_process import ExitStatus, WorkerProcess
 from hybridd.serving.requests import Flush, Work
 from hybridd.wire import errors
+from hybridd.wire.delta import Delta
 
 PING_EVERY_S = 5.0
 # DESIGN: hung is no frame for 10 s and neither processor time nor I/O gained, or stopped (state T).
@@ -229,11 +230,8 @@ class Supervisor:
     def _relay(self, items: list[dict[str, Any]]) -> None:
         flushes: set[Flush] = set()
         for item in items:
-            if (work := self._own(item["id"])) is not None and (
-                flush := work.delta(
-                    item.get("text", ""), item.get("tokens", 0), item.get("logprobs")
-                )
-            ):
+            work = self._own(item["id"])
+            if work is not None and (flush := work.delta(_delta(item))):
                 flushes.add(flush)
         for flush in flushes:
             flush()
@@ -317,6 +315,31 @@ class Supervisor:
             if now - quiet_since >= HUNG_AFTER_S:
                 self._kill(worker, f"made no progress for {HUNG_AFTER_S:.0f} s and was killed")
                 return
+
+
+def _delta(item: dict[str, Any]) -> Delta:
+    """What a step brought for one request.
+
+    Raises:
+        TypeError: Its fields are of types that would fail later, at the client that gets them.
+    """
+    text, tokens, reasoning = item.get("text", ""), item.get("tokens", 0), item.get("reasoning")
+    calls, logprobs = item.get("tool_calls"), item.get("logprobs")
+    if type(text) is not str or type(tokens) is not int:
+        raise TypeError("a delta has a text and a number of tokens")
+    if reasoning or calls or logprobs:
+        objects = [*(calls or ()), *(logprobs or ())]
+        if not isinstance(reasoning, str | None) or not all(isinstance(o, dict) for o in objects):
+            raise TypeError("reasoning is text, tool_calls and logprobs are lists of objects")
+        if not all(map(_is_fragment, calls or ())):
+            raise TypeError("a tool call has a number, and a function with arguments as text")
+    return Delta(text, tokens, reasoning, calls, logprobs)
+
+
+def _is_fragment(call: dict[str, Any]) -> bool:
+    function = call.get("function", {})
+    numbered = type(call.get("index", 0)) is int
+    return numbered and isinstance(function, dict) and type(function.get("arguments", "")) is str
 
 
 def _checked(facts: Any) -> dict[str, Any]:

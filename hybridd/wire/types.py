@@ -7,6 +7,8 @@ asks of every client; unknown fields stay reachable in `raw`.
 
 from __future__ import annotations
 
+from .delta import Delta as Delta
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, ClassVar, Self, dataclass_transform
@@ -258,16 +260,6 @@ class Reranking(Record):
     results: list[Ranked] = []
     usage: Usage = Usage()
     _nested = {"results": (Ranked, True), "usage": (Usage, False)}
-
-
-class Delta(Record):
-    """One `$/stream` notification."""
-
-    text: str = ""
-    tokens: int = 0
-    reasoning: str | None = None
-    tool_calls: list[dict[str, Any]] | None = None
-    logprobs: list[dict[str, Any]] | None = None
 
 
 class Progress(Record):

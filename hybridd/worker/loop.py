@@ -9,7 +9,7 @@ come through a `Mailbox`. Frames from the daemon:
 and to it:
 
     hello {pid}   progress {stage, done, total}   ready {facts, load_s}   failed {error}
-    deltas {items: [{id, text, tokens, logprobs?}]}, one frame per step for all requests
+    deltas {items: [{id, …}]}, each a request's `Delta`; one frame per step for all requests
     done {id, result}   error {id, error}   cancelled {id}   pong {n}   stats {…}
 
 Every started id ends with exactly one of done, error and cancelled. `ping` is answered between
@@ -192,13 +192,9 @@ class Worker:
             request_id = output["id"]
             if request_id not in self._active:
                 continue
-            tokens = output.get("tokens", 0)
-            if tokens or output.get("text"):
-                item = {"id": request_id, "text": output.get("text", ""), "tokens": tokens}
-                if "logprobs" in output:
-                    item["logprobs"] = output["logprobs"]
-                items.append(item)
-                self._tokens += tokens
+            if (delta := output.get("delta")) is not None:
+                items.append({"id": request_id, **delta.to_wire()})
+                self._tokens += delta.tokens
             if "error" in output:
                 ends.append({"op": "error", "id": request_id, "error": output["error"]})
             elif "done" in output:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from hybridd.backends.gguf.engine.generator import GGUFEngine
 from tests.support_gguf import WORDS, forget
-from tests.support_models import ignore_progress, spec_for
+from tests.support_models import delta_of, ignore_progress, spec_for
 
 CONTEXT = 512
 Entries = Sequence[dict[str, Any]]
@@ -81,7 +81,7 @@ def run(engine: GGUFEngine, given: Sequence[Request], at_once: int, turns: bool)
             engine.set_threads(1 + steps % 2)
         steps, wait = steps + 1, wait - 1
         for output in engine.step():
-            made[output["id"]] += output.get("logprobs", [])
+            made[output["id"]] += delta_of(output).logprobs or []
             running -= "done" in output
     return [list(entries) for entries in made]
 

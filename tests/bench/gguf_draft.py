@@ -29,7 +29,7 @@ from hybridd.backends.gguf.engine.generator import GGUFEngine
 from tests.bench.gguf_measure import Figures, pairs
 from tests.bench.gguf_models import model_path
 from tests.support_gguf import forget
-from tests.support_models import DEMO_GGUF, ignore_progress, spec_for
+from tests.support_models import DEMO_GGUF, delta_of, ignore_progress, spec_for
 
 QUESTIONS = (
     "What is the capital of France?",
@@ -107,7 +107,7 @@ class Side:
         tokens, began = 0, time.perf_counter()
         while self.engine.busy:
             for output in self.engine.step():
-                tokens += output.get("tokens", 0)
+                tokens += delta_of(output).tokens
                 timings = output.get("done", {}).get("timings", {})
                 self.drafted += timings.get("draft_tokens", 0)
                 self.accepted += timings.get("draft_accepted_tokens", 0)

@@ -107,7 +107,7 @@ def _engine_process(channel: Channel) -> None:
             for output in outputs:
                 if "error" in output:
                     channel.send({"op": "error", "error": output["error"]})
-                if tokens := output.get("tokens", 0):
+                if "delta" in output and (tokens := output["delta"].tokens):
                     arrivals[output["id"]].append((now, tokens))
         channel.send({"op": "made", "made": [(began, got) for got in arrivals.values()]})
     engine.close()

@@ -197,7 +197,7 @@ class _Engine:
         while self._engine.busy:
             for output in self._engine.step():
                 assert "error" not in output, output["error"]
-                made += output.get("tokens", 0)
+                made += output["delta"].tokens if "delta" in output else 0
         return made
 
 

@@ -22,6 +22,7 @@ from hybridd.rpc.methods import events as events_methods
 from hybridd.rpc.methods import jobs as jobs_methods
 from hybridd.rpc.registry import REGISTRY, Method, Registry
 from hybridd.rpc.transport import Limits
+from hybridd.wire.delta import Delta
 from hybridd.wire.errors import Busy
 
 LIMITS = Limits(max_line_bytes=1024 * 1024, slow_bytes=1024 * 1024, slow_s=60.0)
@@ -201,7 +202,7 @@ async def stream(
         return {"text": "".join(deltas)}
     sink = call.sink()
     for text in deltas:
-        flush = sink(text, 1, [{"token": text}] if text == "logprob" else None)
+        flush = sink(Delta(text, 1, logprobs=[{"token": text}] if text == "logprob" else None))
         if each and flush:
             flush()
             await trio.lowlevel.checkpoint()
@@ -213,7 +214,7 @@ async def flood(call: Call, *, size: Annotated[int, Int(0)]) -> dict[str, Any]:
     """Stream without end."""
     sink = call.sink()
     while True:
-        if flush := sink("x" * size, 1, None):
+        if flush := sink(Delta("x" * size, 1)):
             flush()
         await trio.lowlevel.checkpoint()
 

@@ -12,6 +12,7 @@ import trio.testing
 
 from hybridd.rpc.connection import CLOSE_GRACE_S, DISCARD_S, MAX_SUBSCRIPTIONS
 from hybridd.rpc.transport import Limits
+from hybridd.wire.delta import Delta
 from hybridd.wire.protocol import MAX_BATCH, MAX_IN_FLIGHT
 from tests.rpc.support import connected
 
@@ -438,7 +439,7 @@ async def test_streams_side_by_side_keep_their_own_text_and_numbers() -> None:
 async def test_a_step_that_brings_more_than_one_write_is_sent_whole() -> None:
     async with connected() as client:
         await trio.testing.wait_all_tasks_blocked()
-        flushes = [client.connection.sink(id)("x" * 30_000, 1, None) for id in range(4)]
+        flushes = [client.connection.sink(id)(Delta("x" * 30_000, 1)) for id in range(4)]
         assert len(set(flushes)) == 1
         assert flushes[0] is not None
         flushes[0]()

@@ -12,6 +12,7 @@ from hypothesis import strategies as some
 from hybridd.daemon.events import EventHub
 from hybridd.rpc.encoded import Pieces
 from hybridd.rpc.outbox import CHUNK_BYTES, Outbox
+from hybridd.wire.delta import Delta
 from hybridd.wire.framing import encode_line
 from hybridd.wire.protocol import STREAM, notification, response
 
@@ -36,7 +37,7 @@ def test_every_text_arrives_whole_and_in_order(steps: list[tuple[str, Any, Any, 
     for step, id, value, logprob in steps:
         key = (id, round_of.get(id, 0))
         if step == "delta":
-            outbox.delta(id, value, 1, [{"p": 1}] if logprob else None)
+            outbox.delta(id, Delta(value, 1, logprobs=[{"p": 1}] if logprob else None))
             expected[key] = expected.get(key, "") + value
         elif step == "finish":
             outbox.finish(id, encode_line(response(id, {"round": key[1]})))
@@ -103,10 +104,10 @@ def test_a_line_in_pieces_is_put_together_while_it_is_sent() -> None:
 def test_pending_bytes_count_what_waits() -> None:
     outbox = Outbox()
     outbox.put(b"12345\n")
-    outbox.delta(1, "abc", 1, None)
+    outbox.delta(1, Delta("abc", 1))
     before = outbox.pending_bytes
     assert before > 9
-    outbox.delta(1, "abc", 1, [{}])
+    outbox.delta(1, Delta("abc", 1, logprobs=[{}]))
     assert outbox.pending_bytes > before
     outbox.take()
     assert outbox.pending_bytes == 0
@@ -142,7 +143,7 @@ def test_a_streams_line_is_what_the_encoder_would_make(id: Any, text: str, logpr
     outbox = Outbox()
     for seq in range(2):
         logprobs = [{"token": text, "logprob": -1.5}] if logprob else []
-        outbox.delta(id, text, 3, logprobs)
+        outbox.delta(id, Delta(text, 3, logprobs=logprobs))
         delta: dict[str, Any] = {"text": text} if text else {}
         if logprobs:
             delta["logprobs"] = logprobs
@@ -152,7 +153,7 @@ def test_a_streams_line_is_what_the_encoder_would_make(id: Any, text: str, logpr
 
 def test_text_that_is_no_unicode_is_escaped() -> None:
     outbox = Outbox()
-    outbox.delta(1, "a\udc80é", 1, None)
+    outbox.delta(1, Delta("a\udc80é", 1))
     line = outbox.take()
     assert b'"a\\udc80\\u00e9"' in line
     assert json.loads(line)["params"]["delta"]["text"] == "a\udc80é"
@@ -160,9 +161,9 @@ def test_text_that_is_no_unicode_is_escaped() -> None:
 
 def test_what_was_not_taken_from_us_goes_first() -> None:
     outbox = Outbox()
-    outbox.delta(1, "one", 1, None)
+    outbox.delta(1, Delta("one", 1))
     line = outbox.take()
-    outbox.delta(1, "two", 1, None)
+    outbox.delta(1, Delta("two", 1))
     outbox.put_back(line[10:])
     data = line[:10] + outbox.take()
     assert [m["params"]["delta"]["text"] for m in messages(data)] == ["one", "two"]

@@ -335,7 +335,7 @@ async def test_a_stream_brings_the_text_and_the_result_does_not(tmp_path: Path) 
         deltas: list[tuple[str, int]] = []
         request = begin(
             world.manager.infer, "chat", "a", {"messages": []},
-            sink=lambda text, tokens, logprobs: deltas.append((text, tokens)),
+            sink=lambda delta: deltas.append((delta.text, delta.tokens)),
         )  # fmt: skip
         await worker.reply("Hel", "lo")
         await request.over.wait()

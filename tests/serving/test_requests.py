@@ -9,6 +9,7 @@ import trio
 
 from hybridd.serving.requests import Work
 from hybridd.wire import errors
+from hybridd.wire.delta import Delta
 
 DONE: dict[str, Any] = {
     "finish_reason": "length",
@@ -24,7 +25,7 @@ def work(kind: str = "generate", **more: Any) -> Work:
 async def test_the_text_of_the_deltas_is_the_result() -> None:
     made = work()
     for text in ("a", "", "ü", "\n"):
-        made.delta(text, 1, None)
+        made.delta(Delta(text, 1))
     made.finish(DONE)
     result = await made.outcome()
     assert (result["model"], result["text"], result["finish_reason"]) == ("m", "aü\n", "length")
@@ -36,7 +37,7 @@ async def test_the_text_of_the_deltas_is_the_result() -> None:
 
 async def test_a_chat_has_a_message() -> None:
     made = work("chat")
-    made.delta("hi", 1, [{"token": "hi"}])
+    made.delta(Delta("hi", 1, logprobs=[{"token": "hi"}]))
     made.finish(DONE)
     result = await made.outcome()
     assert result["message"] == {"role": "assistant", "content": "hi"}
@@ -47,11 +48,11 @@ async def test_a_chat_has_a_message() -> None:
 @pytest.mark.parametrize("kind", ["generate", "chat"])
 async def test_what_was_streamed_is_not_repeated(kind: str) -> None:
     seen: list[Any] = []
-    made = work(kind, sink=lambda *delta: seen.append(delta))
-    made.delta("hi", 1, [{"token": "hi"}])
+    made = work(kind, sink=seen.append)
+    made.delta(Delta("hi", 1, logprobs=[{"token": "hi"}]))
     made.finish(DONE)
     result = await made.outcome()
-    assert seen == [("hi", 1, [{"token": "hi"}])]
+    assert seen == [Delta("hi", 1, logprobs=[{"token": "hi"}])]
     assert "text" not in result
     assert "logprobs" not in result
     assert result.get("message", {"role": "assistant"}) == {"role": "assistant"}
@@ -62,7 +63,7 @@ async def test_where_the_time_went(autojump_clock: Any) -> None:
     await trio.sleep(5)
     made.sent_at, made.load_s = trio.current_time(), 3.0
     await trio.sleep(2)
-    made.delta("a", 1, None)
+    made.delta(Delta("a", 1))
     await trio.sleep(0.5)
     made.finish(DONE)
     assert (await made.outcome())["timings"] == {
@@ -97,10 +98,10 @@ async def test_it_ends_once() -> None:
     made.fail(errors.WorkerDied("first"))
     made.fail(errors.Cancelled("second"))
     made.finish(DONE)
-    made.delta("late", 1, None)
+    made.delta(Delta("late", 1))
     with pytest.raises(errors.WorkerDied):
         await made.outcome()
-    assert made.text == []
+    assert made.deltas == []
     other = work()
     other.finish(DONE)
     other.fail(errors.Cancelled("late"))

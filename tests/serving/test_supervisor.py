@@ -158,6 +158,13 @@ async def test_a_load_that_fails_because_it_was_stopped_is_no_refusal() -> None:
         {"op": "deltas", "items": 5},
         {"op": "deltas", "items": [{"text": "x"}]},
         {"op": "deltas", "items": [{"id": [], "text": "x"}]},
+        {"op": "deltas", "items": [{"id": 1, "text": ["x"]}]},
+        {"op": "deltas", "items": [{"id": 1, "tokens": "1"}]},
+        {"op": "deltas", "items": [{"id": 1, "reasoning": 5}]},
+        {"op": "deltas", "items": [{"id": 1, "logprobs": ["x"]}]},
+        {"op": "deltas", "items": [{"id": 1, "tool_calls": 5}]},
+        {"op": "deltas", "items": [{"id": 1, "tool_calls": [{"index": "0"}]}]},
+        {"op": "deltas", "items": [{"id": 1, "tool_calls": [{"function": {"arguments": 1}}]}]},
         {"op": "done", "id": 1},
         {"op": "done", "id": 1, "result": {"usage": 5}},
         {"op": "done", "id": 1, "result": {}},
@@ -205,7 +212,7 @@ async def test_a_request_of_another_model_is_none_of_its_business(frame: dict[st
         worker.say(**frame)
         await settled()
         assert not other.over.is_set()
-        assert other.text == []
+        assert other.deltas == []
         scene.supervisor.stop()
 
 

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from hybridd.backends.api import Output
+from hybridd.backends.api import Delta, Output
 from hybridd.backends.echo.engine.generator import EchoEngine
 
 
@@ -42,7 +42,7 @@ class SaysItsThreads(EchoEngine):
 
     def step(self) -> Sequence[Output]:
         return [
-            {**output, "text": f"{self.threads} "} if "text" in output else output
+            {**output, "delta": Delta(f"{self.threads} ", 1)} if "delta" in output else output
             for output in super().step()
         ]
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hybridd.backends.engine.prompts import Prompts
-from tests.support_models import Answer, loaded_demo
+from tests.support_models import Answer, delta_of, loaded_demo
 
 FORMATS = ["gguf", "huggingface"]
 PROMPT, BAD_PROMPT = "What is a daemon?", "What is a bad prompt?"
@@ -38,11 +38,11 @@ def both(engine: Any, options: dict[str, Any]) -> tuple[Answer, Answer]:
 
 
 def _answer(outputs: list[Any]) -> Answer:
-    deltas = [output.get("text", "") for output in outputs]
+    deltas = [delta_of(output).text for output in outputs]
     return Answer(
         "".join(deltas),
         deltas,
-        sum(output.get("tokens", 0) for output in outputs),
+        sum(delta_of(output).tokens for output in outputs),
         [],
         next((output["done"] for output in outputs if "done" in output), {}),
         next((output["error"] for output in outputs if "error" in output), {}),
@@ -179,7 +179,7 @@ def test_a_step_that_fails_ends_those_that_were_in_it(
         while engine.busy:
             for output in engine.step():
                 assert output["id"] not in errors
-                texts[output["id"]] += output.get("text", "")
+                texts[output["id"]] += delta_of(output).text
                 if "error" in output:
                     errors[output["id"]] = output["error"]["data"]["reason"]
     assert errors == dict.fromkeys(range(4), "engine_error")

@@ -51,10 +51,16 @@ PENALTIES = st.fixed_dictionaries(
 
 
 class Vocabulary:
-    """As much of `gguf.vocabulary` as the samplers ask for."""
+    """As much of a vocabulary as the samplers ask for."""
 
     vocab_size = SIZE
     end_tokens = (3, 7)
+
+    def piece(self, token: int) -> bytes:
+        return b"" if token == 8 else b"<%d>" % token
+
+    def name(self, token: int) -> str:
+        return f"name {token}"
 
 
 def chain(samplers: list[Any], logits: list[float], seen: list[int]) -> dict[int, float]:
@@ -118,12 +124,8 @@ def test_biases_are_the_same() -> None:
     assert got[3] == got[7] == got[6] == -math.inf
 
 
-def entry(token: int, logprob: float) -> dict[str, Any]:
-    return {"id": token, "logprob": logprob}
-
-
 def sampler(**options: Any) -> Sampler:
-    return Sampler(GenerationOptions.from_wire(options), [1, 2, 3], [7], entry)
+    return Sampler(GenerationOptions.from_wire(options), [1, 2, 3], [7], Vocabulary())
 
 
 def test_greedy_takes_the_likeliest_and_ignore_eos_never_an_end() -> None:
@@ -185,9 +187,12 @@ def test_log_probabilities_are_the_models_own() -> None:
     found = one.logprobs(logits, token)
     assert found is not None
     total = math.log(SIZE - 1 + math.exp(2.0))
-    assert (found["id"], found["logprob"]) == (8, pytest.approx(-total))
-    assert found["top_logprobs"][0] == {"id": 4, "logprob": pytest.approx(2.0 - total)}
-    assert len(found["top_logprobs"]) == 2
+    tops = found.pop("top_logprobs")
+    named = {"id": 8, "token": "name 8", "bytes": [*b"name 8"]}
+    assert found == {**named, "logprob": pytest.approx(-total)}
+    text = {"id": 4, "token": "<4>", "bytes": [*b"<4>"]}
+    assert tops[0] == {**text, "logprob": pytest.approx(2.0 - total)}
+    assert len(tops) == 2
     assert sampler(temperature=0).logprobs(logits, token) is None
 
 

@@ -40,6 +40,7 @@ from hybridd.backends.cpu import usable_cores
 from hybridd.backends.engine.embedding import ENCODING, EncoderQueue
 from hybridd.backends.engine.messages import normalize
 from hybridd.backends.engine.options import GenerationOptions
+from hybridd.backends.engine.output import logprobs
 from hybridd.backends.engine.output.generation import Generation, check_prompt, refuse_context_shift
 from hybridd.wire.errors import HybriddError, InvalidParams, LoadFailed, ModelInvalid, Unsupported
 
@@ -91,18 +92,19 @@ class _Echo:
         if said >= len(self.reply) and not (options.ignore_eos and self.reply):
             return self.generation.end_of_text()
         piece = self.reply[said % len(self.reply)]
-        return self.generation.accept(piece, _logprobs(piece) if options.logprobs else None)
+        # It is always certain.
+        entry = logprobs.entry(_Words(), to_id(piece), 0.0, ()) if options.logprobs else None
+        return self.generation.accept(piece, entry)
 
 
-def _logprobs(piece: bytes) -> dict[str, Any]:
-    """The engine is always certain."""
-    return {
-        "id": to_id(piece),
-        "token": piece.decode("utf-8", "replace"),
-        "bytes": list(piece),
-        "logprob": 0.0,
-        "top_logprobs": [],
-    }
+class _Words:
+    """See `logprobs.Pieces`."""
+
+    def piece(self, token: int) -> bytes:
+        return from_id(token)
+
+    def name(self, token: int) -> str:
+        return ""
 
 
 class EchoEngine:

@@ -5,27 +5,21 @@ The engine decides which token comes next; this decides what is sent of it and w
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from hybridd.backends.api import Output
+from hybridd.backends.api import Delta, Output
 from hybridd.wire.errors import ContextExceeded, HybriddError, Unsupported
 
 from ..options import GenerationOptions
 from .text import TextStream
 
-# JSON has no infinity; clients know this number from other servers for "cannot come".
-IMPOSSIBLE_LOGPROB = -9999.0
+Reason = Literal["stop", "length"]
+
 # With `context_shift` nothing ends a text that has no end; without `max_tokens` this many contexts
 # do.
 _SHIFTED_CONTEXTS = 4
-
-
-def finite(logprob: float) -> float:
-    """A log probability as JSON can carry it."""
-    return round(logprob, 6) if math.isfinite(logprob) else IMPOSSIBLE_LOGPROB
 
 
 def check_prompt(prompt_tokens: int, context_length: int) -> None:
@@ -60,16 +54,9 @@ def refuse_context_shift(options: GenerationOptions, format_name: str) -> None:
 
 def joined(outputs: Sequence[Output]) -> Output:
     """What several tokens of one step brought for one request; one output at least."""
-    made = Output(
-        id=outputs[0]["id"],
-        text="".join(each.get("text", "") for each in outputs),
-        tokens=sum(each.get("tokens", 0) for each in outputs),
-    )
-    if logprobs := [entry for each in outputs for entry in each.get("logprobs", ())]:
-        made["logprobs"] = logprobs
-    if "done" in outputs[-1]:
-        made["done"] = outputs[-1]["done"]
-    return made
+    last = outputs[-1]
+    deltas = [each["delta"] for each in outputs if "delta" in each]
+    return {**last, "delta": Delta.merged(deltas)} if deltas else last
 
 
 class Generation:
@@ -133,35 +120,39 @@ class Generation:
     def prefilled(self) -> Output | None:
         """The prompt is processed. An output when no token is wanted."""
         self._prompt_s = self._clock() - self._began
-        return self._end("length", "", 0) if self._limit <= 0 else None
+        return self._end("length") if self._limit <= 0 else None
 
     def accept(self, piece: bytes, logprobs: dict[str, Any] | None = None) -> Output:
-        """A token came; `piece` is its bytes. The output ends the request when it is enough."""
+        """A token came. The output ends the request when it is enough.
+
+        Args:
+            piece: The token's bytes.
+            logprobs: Its entry (`logprobs.entry`), where the request wants one.
+        """
         if self._first_token_s is None:
             self._first_token_s = self._clock() - self._began
         self._completion_tokens += 1
         text = self._stream.feed(piece)
+        reason: Reason | None = None
         if self._stream.stopped:
-            output = self._end("stop", text, 1)
+            reason = "stop"
         elif self._completion_tokens >= self._limit:
             text += self._stream.finish()
-            output = self._end("stop" if self._stream.stopped else "length", text, 1)
-        else:
-            output = Output(id=self.id, text=text, tokens=1)
-        if logprobs is not None:
-            output["logprobs"] = [logprobs]
-        return output
+            reason = "stop" if self._stream.stopped else "length"
+        delta = Delta(text, 1, logprobs=None if logprobs is None else [logprobs])
+        return Output(id=self.id, delta=delta) if reason is None else self._end(reason, delta)
 
     def end_of_text(self) -> Output:
         """The model said that it is done; that token is neither text nor counted."""
-        return self._end("stop", self._stream.finish(), 0)
+        rest = self._stream.finish()
+        return self._end("stop", Delta(rest) if rest else None)
 
     def fail(self, error: HybriddError) -> Output:
         """It cannot go on."""
         self.finished = True
         return Output(id=self.id, error=error.to_wire())
 
-    def _end(self, reason: Literal["stop", "length"], text: str, tokens: int) -> Output:
+    def _end(self, reason: Reason, delta: Delta | None = None) -> Output:
         self.finished = True
         total_s = self._clock() - self._began
         first_s = self._first_token_s if self._first_token_s is not None else total_s
@@ -183,4 +174,7 @@ class Generation:
                 **({} if self.draft_tokens is None else drafts),
             },
         }
-        return Output(id=self.id, text=text, tokens=tokens, done=done)
+        output = Output(id=self.id, done=done)
+        if delta is not None:
+            output["delta"] = delta
+        return output

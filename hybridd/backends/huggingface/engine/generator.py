@@ -157,7 +157,7 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
         if row is None:
             return None
         try:
-            sampler = Sampler(options, prompt, sorted(loaded.end_tokens), loaded.vocabulary.entry)
+            sampler = Sampler(options, prompt, sorted(loaded.end_tokens), loaded.vocabulary)
         except BaseException:
             session.give_back(row)
             raise

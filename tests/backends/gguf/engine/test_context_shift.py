@@ -88,7 +88,7 @@ def test_cells_that_moved_are_as_if_they_had_been_there_always(
         (output,) = engine.step()
         for sequence in engine._active:
             if sequence.slot.exact is not None:
-                found.append((sequence.tokens.tolist(), output["logprobs"][0]["logprob"]))
+                found.append((sequence.tokens.tolist(), output["delta"].logprobs[0]["logprob"]))
     assert len(found) > LENGTH
     context = engine._context
     assert context is not None

@@ -30,7 +30,7 @@ from tests.make_gguf import (
     write_tiny,
 )
 from tests.support_gguf import EXACT, WORDS, Alone, Crowd, check_whole, greedy, load
-from tests.support_models import DEMO_GGUF, ask, ignore_progress, spec_for
+from tests.support_models import DEMO_GGUF, ask, delta_of, ignore_progress, spec_for
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_a_model_that_drafts_for_itself_is_nearly_always_right(directory: Path) 
     done: dict[str, Any] = {}
     while engine.busy:
         for output in engine.step():
-            steps.append(output.get("tokens", 0))
+            steps.append(delta_of(output).tokens)
             done = output.get("done", done)
     proposed, right = drafted(done)
     assert right >= proposed * 0.9

@@ -31,7 +31,7 @@ from tests.support_gguf import (
     kv_spec,
     load,
 )
-from tests.support_models import ask
+from tests.support_models import ask, delta_of
 
 # Model, draft model: itself, and another one of random weights with the same vocabulary.
 PAIRS = [
@@ -266,6 +266,8 @@ def test_no_draft_is_longer_than_what_is_left(directory: Path, eager: None) -> N
     while engine.busy:
         left = [s.generation.remaining_tokens for s in engine._active]
         outputs = engine.step()
-        assert all(output["tokens"] <= min(left[0], 1 + MAX_DRAFT) for output in outputs if left)
+        assert all(
+            delta_of(output).tokens <= min(left[0], 1 + MAX_DRAFT) for output in outputs if left
+        )
         assert len(outputs) <= 1, "what a step brings for a request is one output"
     engine.close()

@@ -20,7 +20,7 @@ from tests.make_gguf import ModelFile
 from tests.make_gguf import _lfm2 as write_lfm2
 from tests.make_gguf import _llama as write_llama
 from tests.support_gguf import MIB, WORDS, Alone, Crowd, check_whole, forget, greedy, kv_spec, load
-from tests.support_models import ask
+from tests.support_models import ask, delta_of
 
 TEXT = " ".join(WORDS * 2)
 
@@ -305,7 +305,7 @@ def test_a_pass_that_fails_ends_only_its_own_requests(
         outputs = list(engine.step())
     errors = [output.pop("error") for output in outputs if "error" in output]
     assert [error["data"]["reason"] for error in errors] == ["engine_error"]
-    crowd.texts[0] += "".join(output.get("text", "") for output in outputs if output["id"] == 0)
+    crowd.texts[0] += "".join(delta_of(output).text for output in outputs if output["id"] == 0)
     crowd.submit(2, second, **greedy(20))
     crowd.run()
     check_whole(engine)

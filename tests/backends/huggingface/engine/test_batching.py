@@ -20,7 +20,7 @@ from hybridd.backends.huggingface.engine.compat.classes import AutoModelForCausa
 from hybridd.backends.huggingface.engine.forward.batched import BatchSession
 from hybridd.backends.huggingface.engine.generator import HuggingFaceEngine
 from tests.make_transformers import make
-from tests.support_models import ignore_progress, spec_for
+from tests.support_models import delta_of, ignore_progress, spec_for
 
 BATCHED = ["llama", "qwen2", "gemma2", "gemma3", "mistral", "mixtral", "gpt_oss"]
 # Logits that are nearer to each other than this may change places: the same sums are made in
@@ -86,7 +86,7 @@ class Subject:
         made: list[dict[str, Any]] = [{"logprobs": []} for _ in texts]
         while self.engine.busy:
             for output in self.engine.step():
-                made[output["id"]]["logprobs"] += output.get("logprobs", [])
+                made[output["id"]]["logprobs"] += delta_of(output).logprobs or []
                 made[output["id"]] |= output.get("done", output.get("error", {}))
         return made
 
@@ -142,7 +142,7 @@ def test_each_gets_what_it_would_get_alone(
                 ended.add(i)
         for output in engine.step():
             assert output["id"] not in ended
-            got[output["id"]] += output.get("logprobs", [])
+            got[output["id"]] += delta_of(output).logprobs or []
             if "done" in output:
                 ended.add(output["id"])
         step += 1
@@ -209,7 +209,7 @@ def test_a_running_request_lends_its_beginning(build: Build) -> None:
     while subject.engine.busy:
         for output in subject.engine.step():
             if output["id"] == 1:
-                entries += output.get("logprobs", [])
+                entries += delta_of(output).logprobs or []
                 done |= output.get("done", {})
     assert done["usage"]["cached_tokens"] > 20
     subject.check(subject.prompt_tokens(beginning + "yz"), entries)
@@ -359,7 +359,7 @@ def test_an_interrupted_turn_takes_nothing_from_others(build: Build) -> None:
 
     def step() -> None:
         for output in subject.engine.step():
-            got.extend(output.get("logprobs", []))
+            got.extend(delta_of(output).logprobs or [])
 
     subject.submit(1, "ab", max_tokens=20)
     while not got:

@@ -9,7 +9,7 @@ import pytest
 
 from hybridd.backends.api import LoadedFacts
 from hybridd.wire.errors import InvalidParams
-from tests.support_models import ask, collect, ignore_progress, make_engine, spec_for
+from tests.support_models import ask, collect, delta_of, ignore_progress, make_engine, spec_for
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
@@ -199,5 +199,5 @@ def test_a_prompt_that_spoils_its_cells_spoils_no_other_request(tmp_path: Path) 
     while engine.busy:
         for output in engine.step():
             assert "error" not in output
-            texts[output["id"]] += output.get("text", "")
+            texts[output["id"]] += delta_of(output).text
     assert list(texts.values()) == before

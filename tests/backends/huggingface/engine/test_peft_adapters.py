@@ -14,6 +14,7 @@ from tests.support_models import (
     DEMO_HUGGINGFACE,
     ask,
     collect,
+    delta_of,
     ignore_progress,
     make_engine,
     spec_for,
@@ -128,7 +129,7 @@ def test_requests_share_passes_with_those_that_have_the_same_adapters(tmp_path: 
     while engine.busy:
         for output in engine.step():
             assert "error" not in output
-            texts[output["id"]] += output.get("text", "")
+            texts[output["id"]] += delta_of(output).text
     assert list(texts.values()) == alone
     # One pass in each step for each of the four choices, whoever has it.
     assert rows == [2, 2, 1, 1] * GREEDY["max_tokens"]
@@ -138,7 +139,7 @@ def collect_one(engine: Engine, request: Any) -> str:
     text = ""
     engine.submit(request)
     while engine.busy:
-        text += "".join(output.get("text", "") for output in engine.step())
+        text += "".join(delta_of(output).text for output in engine.step())
     return text
 
 
@@ -193,7 +194,7 @@ def test_a_pass_that_fails_ends_only_those_that_were_in_it(tmp_path: Path) -> No
         engine.submit(request)
     while engine.busy:
         for output in engine.step():
-            texts[output["id"]] += output.get("text", "")
+            texts[output["id"]] += delta_of(output).text
             errors += [output["id"]] if "error" in output else []
     assert errors == [2]
     assert texts[1] == plain

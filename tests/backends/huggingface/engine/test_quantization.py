@@ -14,6 +14,7 @@ from hybridd.wire.errors import HybriddError, Unsupported
 from tests.support_models import (
     DEMO_HUGGINGFACE,
     ask,
+    delta_of,
     ignore_progress,
     loaded_demo,
     make_engine,
@@ -61,10 +62,10 @@ def test_requests_of_a_quantized_model_share_passes(quantization: str) -> None:
         engine.submit({"id": key, "kind": "chat", **asked})
     texts, together = dict.fromkeys(questions, ""), 0
     while engine.busy:
-        outputs = [output for output in engine.step() if output.get("text")]
+        outputs = [output for output in engine.step() if delta_of(output).text]
         together += len({output["id"] for output in outputs}) == len(questions)
         for output in outputs:
-            texts[output["id"]] += output["text"]
+            texts[output["id"]] += delta_of(output).text
     assert together > 3
     assert engine._engine._session.reason is None  # type: ignore[attr-defined]
     for key, (_, said) in questions.items():

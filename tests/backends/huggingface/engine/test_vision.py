@@ -16,7 +16,15 @@ import pytest
 
 from hybridd.backends.api import Engine, LoadedFacts
 from hybridd.backends.data_urls import MAX_ENCODED_BYTES, MAX_PICTURES
-from tests.support_models import Answer, ask, collect, ignore_progress, make_engine, spec_for
+from tests.support_models import (
+    Answer,
+    ask,
+    collect,
+    delta_of,
+    ignore_progress,
+    make_engine,
+    spec_for,
+)
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
@@ -180,7 +188,7 @@ def run(engine: Engine, asked: list[list[dict[str, Any]]], cancelled: int = 0) -
             engine.cancel(cancelled)
         for output in engine.step():
             assert "error" not in output
-            texts[output["id"]] += output.get("text", "")
+            texts[output["id"]] += delta_of(output).text
     raise AssertionError
 
 

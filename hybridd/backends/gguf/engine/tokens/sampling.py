@@ -16,7 +16,7 @@ import numpy as np  # noqa: TID253 - worker side, where it may be imported
 
 from hybridd.backends.engine.failures import NotFinite
 from hybridd.backends.engine.options import GenerationOptions
-from hybridd.backends.engine.output.generation import finite
+from hybridd.backends.engine.output import logprobs
 
 from ..cells.context import Context
 from ..weights.llama import llama
@@ -110,19 +110,8 @@ class Sampler:
         count = min(self._logprobs, len(values))
         best = np.argpartition(-values, count - 1)[:count]
         best = best[np.lexsort((best, -values[best]))]
-        return {
-            **self._entry(token, values),
-            "top_logprobs": [self._entry(int(i), values) for i in best],
-        }
-
-    def _entry(self, token: int, values: Any) -> dict[str, Any]:
-        piece = self._vocabulary.piece(token) or self._vocabulary.name(token).encode()
-        return {
-            "id": token,
-            "token": piece.decode("utf-8", "replace"),
-            "bytes": list(piece),
-            "logprob": finite(float(values[token])),
-        }
+        top = [(int(i), float(values[i])) for i in best]
+        return logprobs.entry(self._vocabulary, token, float(values[token]), top)
 
     def close(self) -> None:
         """Free the chain."""

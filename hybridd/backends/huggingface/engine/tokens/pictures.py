@@ -67,7 +67,7 @@ class PictureVocabulary(Vocabulary):
         super().__init__(processor.tokenizer, vocab_size)
         self._processor = processor
         self._placeholders = placeholders
-        names = {*(self._name(token) for token in placeholders), processor.image_token}
+        names = {*(self.name(token) for token in placeholders), processor.image_token}
         self._names = {name for name in names if name}
         cuts = (f"(?<={re.escape(n[:1])})(?={re.escape(n[1:])})" for n in self._names)
         self._cut = re.compile("|".join(cuts))

@@ -11,10 +11,11 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hybridd.backends.engine.options import GenerationOptions
+from hybridd.backends.engine.output.logprobs import Pieces, entry
 
 from ..compat.library import torch
 
@@ -33,7 +34,7 @@ class Sampler:
         options: Of the generation.
         prompt: Its tokens, for the penalties.
         end_tokens: Never chosen under `ignore_eos`.
-        entry: Makes a token's entry for `logprobs`, from its id and log probability.
+        vocabulary: For the entries of `logprobs`.
 
     Attributes:
         bias: What is added to the logits of tokens.
@@ -46,12 +47,12 @@ class Sampler:
         options: GenerationOptions,
         prompt: Sequence[int],
         end_tokens: Sequence[int],
-        entry: Callable[[int, float], dict[str, Any]],
+        vocabulary: Pieces,
     ) -> None:
         self._options = options
         self._window = deque(prompt[-PENALTY_WINDOW:], maxlen=PENALTY_WINDOW)
         self._random = random.Random(options.seed)
-        self._entry = entry
+        self._vocabulary = vocabulary
         bias: dict[int, float] = dict(options.logit_bias)
         if options.ignore_eos:
             bias.update(dict.fromkeys(end_tokens, -math.inf))
@@ -103,11 +104,8 @@ class Sampler:
             return None
         values = torch.log_softmax(logits.double(), dim=-1)
         best = torch.topk(values, count)
-        tops = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        return {
-            **self._entry(token, float(values[token])),
-            "top_logprobs": [self._entry(i, value) for i, value in tops],
-        }
+        top = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        return entry(self._vocabulary, token, float(values[token]), top)
 
 
 def choose(samplers: Sequence[Sampler], logits: Any) -> list[int]:

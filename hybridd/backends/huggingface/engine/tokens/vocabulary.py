@@ -14,7 +14,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hybridd.backends.engine.output.generation import finite
 from hybridd.wire.errors import InvalidParams, LoadFailed, ModelInvalid
 
 from ..compat.library import AutoTokenizer, torch
@@ -168,29 +167,17 @@ class Vocabulary:
         piece = self.piece(token)
         return piece.removeprefix(b" ") if self._to_bytes is _from_sentencepiece else piece
 
-    def entry(self, token: int, logprob: float) -> dict[str, Any]:
-        """A token in a list of log probabilities."""
-        piece = self.piece(token)
-        if not piece:
-            piece = str(self._tokenizer.convert_ids_to_tokens(token) or "").encode()
-        return {
-            "id": token,
-            "token": piece.decode("utf-8", "replace"),
-            "bytes": list(piece),
-            "logprob": finite(logprob),
-        }
-
     @cached_property
     def known_end_tokens(self) -> set[int]:
         """Special tokens that end a turn, going by the tokenizer alone."""
-        found = {i for i in self._special if self._name(i) in _END_STRINGS}
+        found = {i for i in self._special if self.name(i) in _END_STRINGS}
         if self._tokenizer.eos_token_id is not None:
             found.add(int(self._tokenizer.eos_token_id))
         return found
 
     def special_strings(self) -> Iterable[str]:
         """See `prompts.Tokenizer`."""
-        return {self._name(i) for i in self._special}
+        return {self.name(i) for i in self._special}
 
     def may_have_special(self, _text: str) -> bool:
         """See `prompts.Tokenizer`."""
@@ -208,8 +195,9 @@ class Vocabulary:
             template = template.get("default")
         return template if isinstance(template, str) else None
 
-    def _name(self, token: int) -> str:
-        return str(self._tokenizer.convert_ids_to_tokens(token))
+    def name(self, token: int) -> str:
+        """A token's string in the vocabulary; empty where it has none."""
+        return str(self._tokenizer.convert_ids_to_tokens(token) or "")
 
 
 def _scheme(tokenizer: Any) -> Callable[[str], bytes]:
