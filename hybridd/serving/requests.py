@@ -12,11 +12,9 @@ from typing import Any
 
 import trio
 
+from hybridd.core.kinds import Kind
 from hybridd.wire.errors import HybriddError
 
-GENERATIONS = frozenset({"generate", "chat"})
-# Their results name the model, as those of generations do.
-_ENCODINGS = frozenset({"embed", "rerank"})
 # What an engine with a draft model adds to its timings.
 _DRAFT_COUNTS = ("draft_tokens", "draft_accepted_tokens")
 
@@ -40,7 +38,7 @@ class Work:
 
     key: int
     model: str
-    kind: str
+    kind: Kind
     request: dict[str, Any]
     sink: Sink | None
     arrived_at: float
@@ -69,11 +67,8 @@ class Work:
     def finish(self, done: dict[str, Any]) -> None:
         """End with the engine's `done`."""
         if not self.over.is_set():
-            if self.kind in GENERATIONS:
-                self.result = self._completion(done)
-            else:
-                model = {"model": self.model} if self.kind in _ENCODINGS else {}
-                self.result = {**model, **done}
+            result = self._completion(done) if self.kind.streams else done
+            self.result = {"model": self.model, **result} if self.kind.names_model else result
             self.over.set()
 
     def fail(self, error: HybriddError) -> None:
@@ -99,9 +94,9 @@ class Work:
         usage = dict(done.get("usage", {}))
         usage.setdefault("cached_tokens", 0)
         usage["total_tokens"] = usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0)
-        made: dict[str, Any] = {"model": self.model}
+        made: dict[str, Any] = {}
         text = "".join(self.text)
-        if self.kind == "chat":
+        if self.kind.conversation:
             made["message"] = {"role": "assistant"}
             if self.sink is None:
                 made["message"]["content"] = text
