@@ -19,6 +19,7 @@ from hybridd.backends.registry import FormatInfo
 from hybridd.catalog.library import Library
 from hybridd.core import work
 from hybridd.core.instance import Instance
+from hybridd.core.kinds import KINDS
 from hybridd.core.lifecycle import State
 from hybridd.core.model import Estimate, Facts, ModelRecord
 from hybridd.core.naming import resolve
@@ -166,7 +167,7 @@ class Manager:
         """Run one request on a model, loading it if need be. Cancelled, it is taken back.
 
         Args:
-            kind: An engine's `WorkRequest.kind`.
+            kind: One of `core.kinds`.
             request: Its other fields.
             sink: Takes the deltas; without one the result carries the text.
 
@@ -177,11 +178,11 @@ class Manager:
             record = await self._loadable(query, load_options)
             settled = self.settings.get(record.id)
             refusals.check_wishes(record, request, options or {})
-            refusals.check_kind(record, kind)
+            refusals.check_kind(record, KINDS[kind])
             made = Work(
                 next(self._keys),
                 record.id,
-                kind,
+                KINDS[kind],
                 {
                     **request,
                     "kind": kind,

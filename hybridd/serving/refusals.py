@@ -6,34 +6,28 @@ from collections.abc import Mapping
 from typing import Any
 
 from hybridd.backends import data_urls
+from hybridd.core.kinds import Kind, Mode, of_mode
 from hybridd.core.model import ModelRecord
 from hybridd.wire import errors
 
-# Kind of request -> the capability that a model needs for it, and what to say without.
-_NEEDS = {
-    "generate": ("completion", "generates no text"),
-    "chat": ("chat", "has no chat template; use generate with a plain prompt"),
-    "apply_template": ("chat", "has no chat template"),
-    "embed": ("embedding", "makes no embeddings; take a model with the capability embedding"),
-    "rerank": ("reranking", "is no reranker; take a model with the capability reranking"),
-}
-_INSTEAD = {"embedding": "embed", "reranking": "rerank"}
+_ENCODED = of_mode(Mode.ENCODE)
+_GENERATING = {kind.capability for kind in of_mode(Mode.GENERATE).values()}
 
 
-def check_kind(record: ModelRecord, kind: str) -> None:
+def check_kind(record: ModelRecord, kind: Kind) -> None:
     """Say so before a load.
 
     Raises:
         Unsupported: With the capability.
     """
-    capability, sentence = _NEEDS.get(kind, (None, ""))
-    has = record.facts.capabilities
+    capability, has = kind.capability, record.facts.capabilities
     if capability is None or capability in has:
         return
-    if "completion" not in has and capability in ("completion", "chat"):
-        instead = [_INSTEAD[name] for name in has if name in _INSTEAD]
-        sentence = "generates no text" + (f"; use {' or '.join(instead)}" if instead else "")
-    raise errors.Unsupported(f"{record.id} {sentence}", capability=capability, format=record.format)
+    lacking = kind.lacking
+    if "completion" not in has and capability in _GENERATING:
+        instead = [each.name for each in _ENCODED.values() if each.capability in has]
+        lacking = "generates no text" + (f"; use {' or '.join(instead)}" if instead else "")
+    raise errors.Unsupported(f"{record.id} {lacking}", capability=capability, format=record.format)
 
 
 _WITH_ADAPTERS = frozenset({"gguf", "huggingface"})

@@ -12,12 +12,10 @@ from typing import Any
 
 import trio
 
+from hybridd.core.kinds import Kind
 from hybridd.wire.delta import Delta
 from hybridd.wire.errors import HybriddError
 
-GENERATIONS = frozenset({"generate", "chat"})
-# Their results name the model, as those of generations do.
-_ENCODINGS = frozenset({"embed", "rerank"})
 # What an engine with a draft model adds to its timings.
 _DRAFT_COUNTS = ("draft_tokens", "draft_accepted_tokens")
 
@@ -41,7 +39,7 @@ class Work:
 
     key: int
     model: str
-    kind: str
+    kind: Kind
     request: dict[str, Any]
     sink: Sink | None
     arrived_at: float
@@ -67,11 +65,8 @@ class Work:
     def finish(self, done: dict[str, Any]) -> None:
         """End with the engine's `done`."""
         if not self.over.is_set():
-            if self.kind in GENERATIONS:
-                self.result = self._completion(done)
-            else:
-                model = {"model": self.model} if self.kind in _ENCODINGS else {}
-                self.result = {**model, **done}
+            result = self._completion(done) if self.kind.streams else done
+            self.result = {"model": self.model, **result} if self.kind.names_model else result
             self.over.set()
 
     def fail(self, error: HybriddError) -> None:
@@ -98,7 +93,6 @@ class Work:
         usage.setdefault("cached_tokens", 0)
         usage["total_tokens"] = usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0)
         return {
-            "model": self.model,
             **self._answer(),
             "finish_reason": done["finish_reason"],
             "usage": usage,
@@ -108,9 +102,9 @@ class Work:
     def _answer(self) -> dict[str, Any]:
         """What was said, in the shape of the kind; what went out in a stream is not repeated."""
         if self.sink is not None:
-            return {"message": {"role": "assistant"}} if self.kind == "chat" else {}
+            return {"message": {"role": "assistant"}} if self.kind.conversation else {}
         whole = Delta.merged(self.deltas)
-        answer = {"message": whole.message()} if self.kind == "chat" else {"text": whole.text}
+        answer = {"message": whole.message()} if self.kind.conversation else {"text": whole.text}
         return {**answer, "logprobs": whole.logprobs} if whole.logprobs else answer
 
     def _timings(self, engine: dict[str, Any], usage: dict[str, int], now: float) -> dict[str, Any]:

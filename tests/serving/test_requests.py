@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import trio
 
+from hybridd.core.kinds import KINDS
 from hybridd.serving.requests import Work
 from hybridd.wire import errors
 from hybridd.wire.delta import Delta
@@ -19,7 +20,7 @@ DONE: dict[str, Any] = {
 
 
 def work(kind: str = "generate", **more: Any) -> Work:
-    return Work(1, "m", kind, {}, more.pop("sink", None), trio.current_time(), **more)
+    return Work(1, "m", KINDS[kind], {}, more.pop("sink", None), trio.current_time(), **more)
 
 
 async def test_the_text_of_the_deltas_is_the_result() -> None:

@@ -11,6 +11,7 @@ import pytest
 import trio
 import trio.testing
 
+from hybridd.core.kinds import KINDS
 from hybridd.core.work import (
     Event,
     RequestEnded,
@@ -50,7 +51,7 @@ class Scene:
         )  # fmt: skip
 
     def work(self, key: int = 1) -> Work:
-        made = Work(key, "m", "generate", {"prompt": "x"}, None, trio.current_time())
+        made = Work(key, "m", KINDS["generate"], {"prompt": "x"}, None, trio.current_time())
         self.works[key] = made
         self.supervisor.send({"op": "start", "request": {"id": key, **made.request}})
         return made
@@ -208,7 +209,7 @@ async def test_a_frame_of_tomorrow_is_ignored(frame: dict[str, Any]) -> None:
 )
 async def test_a_request_of_another_model_is_none_of_its_business(frame: dict[str, Any]) -> None:
     async with supervised() as (scene, worker):
-        scene.works[1] = other = Work(1, "other", "generate", {}, None, trio.current_time())
+        scene.works[1] = other = Work(1, "other", KINDS["generate"], {}, None, trio.current_time())
         worker.say(**frame)
         await settled()
         assert not other.over.is_set()

@@ -12,15 +12,17 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from hybridd.backends.api import Output, WorkRequest
+from hybridd.core.kinds import Mode, of_mode
 from hybridd.wire.errors import Unsupported
 
-from .embedding import ENCODING, Encoder, EncoderQueue
+from .embedding import Encoder, EncoderQueue
 from .failures import work_failure
 from .options import GenerationOptions
 from .output.generation import Generation, check_prompt, refuse_context_shift
 from .prompts import Prompts
 
-_GENERATING = frozenset({"generate", "chat"})
+_GENERATED = of_mode(Mode.GENERATE)
+_ENCODED = of_mode(Mode.ENCODE)
 
 
 class ActiveSequence:
@@ -159,10 +161,10 @@ class ServingEngine(ABC, Generic[S]):
     def _take(self, request: WorkRequest) -> list[Output]:
         prompts = self._prompts
         assert prompts is not None
-        if request["kind"] in ENCODING and self._encoding is not None:
+        if request["kind"] in _ENCODED and self._encoding is not None:
             return self._encoding.take(request)
         try:
-            if request["kind"] not in _GENERATING:
+            if request["kind"] not in _GENERATED:
                 return [Output(id=request["id"], done=prompts.answer(request))]
             if not self._generates:
                 raise Unsupported(

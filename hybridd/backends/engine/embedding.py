@@ -21,14 +21,12 @@ from operator import mul
 from typing import Any, NamedTuple, Protocol
 
 from hybridd.backends.api import Output, WorkRequest
+from hybridd.core.kinds import KINDS
 from hybridd.wire.errors import ContextExceeded, InvalidParams, Unsupported
 
 from .failures import NotFinite, work_failure
 
-__all__ = ["ENCODING", "Aborted", "Encoder", "EncoderQueue", "Input", "to_json"]
-
-# Kind of request -> the capability that a model needs for it.
-ENCODING = {"embed": "embedding", "rerank": "reranking"}
+__all__ = ["Aborted", "Encoder", "EncoderQueue", "Input", "to_json"]
 
 # Characters that one step tokenizes: some milliseconds, after which a cancel is heard again.
 _TOKENIZED_CHARS = 64 * 1024
@@ -198,7 +196,7 @@ class EncoderQueue:
 
     def _job(self, request: WorkRequest) -> _Job:
         kind = request["kind"]
-        capability = ENCODING[kind]
+        capability = str(KINDS[kind].capability)
         if capability not in self._encoder.capabilities:
             raise Unsupported(
                 f"this model cannot {kind}; it has no {capability}",

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from hybridd.backends.api import WorkRequest
+from hybridd.core.kinds import KINDS
 from hybridd.wire.errors import HybriddError, InvalidParams, Unsupported
 
 from .chat_template import ChatTemplate, Segment
-from .embedding import ENCODING
 from .messages import normalize
 
 
@@ -116,9 +116,10 @@ class Prompts:
                 return {"text": self._tokenizer.decode(self._checked(request["tokens"]))}
             case "apply_template":
                 return {"prompt": "".join(s.text for s in self._segments(request))}
+        kind = KINDS.get(request["kind"])
         raise Unsupported(
             f"this model cannot {request['kind']}",
-            capability=ENCODING.get(request["kind"], request["kind"]),
+            capability=(kind and kind.capability) or request["kind"],
             format=self.format,
         )
 

@@ -37,11 +37,12 @@ from typing import Any
 
 from hybridd.backends.api import LoadedFacts, LoadSpec, Output, Report, WorkRequest
 from hybridd.backends.cpu import usable_cores
-from hybridd.backends.engine.embedding import ENCODING, EncoderQueue
+from hybridd.backends.engine.embedding import EncoderQueue
 from hybridd.backends.engine.messages import normalize
 from hybridd.backends.engine.options import GenerationOptions
 from hybridd.backends.engine.output import logprobs
 from hybridd.backends.engine.output.generation import Generation, check_prompt, refuse_context_shift
+from hybridd.core.kinds import Mode, of_mode
 from hybridd.wire.errors import HybriddError, InvalidParams, LoadFailed, ModelInvalid, Unsupported
 
 from ..inspect import DEFAULT_CAPABILITIES
@@ -50,6 +51,7 @@ from .encoder import EchoEncoder
 _log = logging.getLogger(__name__)
 _MAX_FILE_BYTES = 64 * 1024
 _CONTEXT_LENGTH = 4096
+_ENCODED = of_mode(Mode.ENCODE)
 # A longer word is several tokens: an id has to stay a number that every JSON reader takes.
 _PIECES = re.compile(rb"\s{0,16}\S{1,48}|\s{1,64}")
 # A delay is slept in slices of this, so that a cancel need not wait for its end.
@@ -217,7 +219,7 @@ class EchoEngine:
 
     def _admit(self, request: WorkRequest) -> list[Output]:
         """Answer what needs no generation at once; errors are outputs too."""
-        if request["kind"] in ENCODING:
+        if request["kind"] in _ENCODED:
             return self._encoding.take(request)
         try:
             result = self._result(request)
