@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
+from hybridd.wire.paths import user_unit_dir
 from hybridd.wire.units import format_size
 
 from .terminal import clean, clean_line
@@ -39,6 +41,10 @@ def _explained(error: HybriddError) -> list[str]:
         detail = data["detail"]
         text = "\n".join(map(str, detail)) if isinstance(detail, list) else str(detail)
         return ["the engine's last words:", *(f"  {line}" for line in text.splitlines())]
+    if error.kind == "internal_error" and os.path.exists(
+        os.path.join(user_unit_dir(), "hybridd.service")
+    ):
+        return ["see: journalctl --user -u hybridd"]
     if error.kind == "busy" and data.get("retry_after_s") is not None:
         return [f"try again in {data['retry_after_s']:g} s"]
     return []

@@ -125,7 +125,10 @@ class Parser(argparse.ArgumentParser):
                         raise UsageError(f"{name} needs a value")
                     equals, value = "=", following
                 # As one argument, so that a value may begin with a dash ("--keepalive -1").
-                options += [name, value] if not name.startswith("--") else [name + equals + value]
+                if name.startswith("--"):
+                    options.append(name + equals + value)
+                else:
+                    options += [name, value] if self._takes_value[name] else [name]
         return options, words
 
 

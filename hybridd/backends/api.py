@@ -175,6 +175,7 @@ class LoadedFacts(TypedDict):
     load_options: dict[str, Any]  # in force; `threads`: the most it computes with
     memory: dict[str, int]  # what the engine's own figures say, by purpose (weights_bytes, …)
     capabilities: list[str]  # what this instance can do
+    notes: NotRequired[list[str]]  # what does not go as one would expect, in plain sentences
 
 
 class WorkRequest(TypedDict):

@@ -287,6 +287,11 @@ class Manager:
             return None
         return views.overlay(instance, queued, held)
 
+    def notes(self, model: str) -> list[str]:
+        """What does not go as one would expect with a model that is loaded; else nothing."""
+        instance = self._scheduler.instances.get(model)
+        return [] if instance is None else list(instance.facts.get("notes", ()))
+
     @property
     def loaded_models(self) -> Sequence[str]:
         """Ids of the models that are ready."""

@@ -18,6 +18,7 @@ import trio
 
 from hybridd.backends.api import Backend, LoadSpec
 from hybridd.core.work import Event, RequestEnded, WorkerGone, WorkerReady, WorkerRefused, WorkerUp
+from hybridd.processes.child_log import clean
 from hybridd.processes.host import Preparation, ProcessHost
 from hybridd.processes.worker_process import ExitStatus, WorkerProcess
 from hybridd.serving.requests import Flush, Work
@@ -32,6 +33,9 @@ FORCED_GRACE_S = 1.0
 # Lines of the engine's log that `load_failed` carries.
 DETAIL_LINES = 15
 LOG_LINES = 200
+# A worker's word is not trusted: more notes than engines have reasons for, and longer ones.
+_MOST_NOTES = 32
+_NOTE_CHARS = 400
 
 log = logging.getLogger(__name__)
 
@@ -220,7 +224,10 @@ class Supervisor:
                 self._progress(frame["stage"], frame["done"], frame["total"])
             case "ready":
                 self.load_s = frame.get("load_s")
-                self._feed(WorkerReady(self.number, _checked(frame["facts"])))
+                facts = _checked(frame["facts"])
+                for note in facts["notes"]:
+                    log.info("%s: %s", self.spec["model"], note)
+                self._feed(WorkerReady(self.number, facts))
             case "failed":
                 # A load that was stopped says so by failing; that is no refusal.
                 if not self._told_to_stop.is_set():
@@ -353,7 +360,10 @@ def _checked(facts: Any) -> dict[str, Any]:
         raise ValueError("context_length and parallel have to be positive")
     if not isinstance(facts["load_options"], dict) or not isinstance(facts["memory"], dict):
         raise ValueError("load_options and memory have to be objects")
-    return dict(facts)
+    notes = facts.get("notes", [])
+    if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
+        raise ValueError("notes have to be texts")
+    return {**facts, "notes": [clean(note, _NOTE_CHARS) for note in notes[:_MOST_NOTES]]}
 
 
 def _detail(lines: list[str]) -> list[str]:

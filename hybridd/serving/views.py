@@ -76,6 +76,7 @@ def loaded(
         "expires_in_s": None if expires_in_s is None else round(expires_in_s, 3),
         "pinned": instance.pinned,
         "stale": instance.stale,
+        "notes": list(facts.get("notes", ())),
         "confinement": None,
     }
     return made

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from hybridctl import WorkerDied
@@ -23,6 +25,21 @@ def test_a_workers_lines_are_in_the_daemons_log(daemon: RealDaemon) -> None:
     assert " WARNING " in line
     assert "hybridd.worker: parrot: Fatal Python error: Aborted" in log
     assert "nobody else" not in log
+
+
+def test_the_notes_of_a_load_are_told_everywhere(daemon: RealDaemon) -> None:
+    note = "requests take turns: it is a parrot"
+    write_echo(daemon.models / "parrot.echo", notes=[note])
+    with daemon.client() as client:
+        client.rescan()
+        assert client.show("parrot").notes == []
+        assert f"note: {note}\n" in daemon.ctl("load", "-v", "parrot").stdout
+        assert client.load("parrot").notes == [note]
+    (listed,) = json.loads(daemon.ctl("ps", "--json").stdout)
+    assert listed["notes"] == [note]
+    assert note in daemon.ctl("show", "parrot").stdout
+    assert daemon.stop() == 0
+    assert daemon.log.read_text().count(f"parrot: {note}\n") == 1
 
 
 def test_a_load_of_llama_cpp_is_told_at_debug(make_daemon) -> None:

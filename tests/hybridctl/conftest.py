@@ -103,6 +103,7 @@ LOADED = {
     "keepalive_s": 300.0,
     "expires_in_s": 240.0,
     "pinned": False,
+    "notes": ["requests take turns: \x1b[31mit is old"],
 }
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5, "cached_tokens": 0}
 TIMINGS = {
@@ -319,6 +320,7 @@ class FakeDaemon:
             "chat_template": "{{ messages }}",
             "files": [{"path": "/models/demo.gguf", "size_bytes": 5_000_000}],
             "settings": {},
+            "notes": LOADED["notes"],
         }
 
     def _load(self, call: Call) -> Any:

@@ -14,10 +14,13 @@ from hybridd.wire.errors import (
     Busy,
     DoesNotFit,
     HybriddError,
+    InternalError,
     LoadFailed,
     ModelAmbiguous,
     ModelNotFound,
 )
+
+from .conftest import LOADED
 
 ID = "hybridd/demo-gguf:F16"
 
@@ -188,6 +191,27 @@ def test_hostile_names_do_not_reach_the_terminal(ctl: Any, daemon: Any) -> None:
     out = ctl("list", "--all").out
     assert "ab c" in out
     assert all(c.isprintable() or c == "\n" for c in out)
+
+
+def test_what_is_unlike_expected_is_told_where_it_is_asked_for(ctl: Any, daemon: Any) -> None:
+    note = "requests take turns: it is old"
+    for verbose in ("-v", "--verbose"):
+        assert ctl("load", verbose, "demo").out.splitlines()[1:] == [f"note: {note}"]
+    assert len(ctl("load", "demo").out.splitlines()) == 1
+    assert f"notes           {note}\n" in ctl("show", "demo").out
+    assert ctl("ps", "--json").json[0]["notes"] == LOADED["notes"]
+
+
+def test_a_bug_says_where_the_log_is(
+    ctl: Any, daemon: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    daemon.handlers["models.load"] = fails(InternalError("the daemon's log says more"))
+    assert "journalctl" not in ctl("load", "m").err
+    units = tmp_path / "systemd" / "user"
+    units.mkdir(parents=True)
+    (units / "hybridd.service").touch()
+    assert "see: journalctl --user -u hybridd" in ctl("load", "m").err
 
 
 def test_show(ctl: Any, daemon: Any) -> None:

@@ -30,9 +30,12 @@ async def test_load(tmp_path: Path) -> None:
     async with running(tmp_path) as (world, begin):
         load = begin(world.manager.load, "a", load_options={"context_length": 4096}, keepalive=60.0)
         worker = await world.host.worker(0)
-        worker.ready()
+        assert world.manager.notes("a") == []
+        worker.ready(notes=["slow"])
         await load.over.wait()
         loaded = load.value
+        assert loaded["notes"] == world.manager.notes("a") == ["slow"]
+        assert world.manager.notes("b") == []
         assert {k: loaded[k] for k in ("id", "format", "engine", "status", "pid", "pinned")} == {
             "id": "a", "format": "fake", "engine": "fake 1", "status": "loaded", "pid": 1000,
             "pinned": False,

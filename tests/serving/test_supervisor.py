@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -96,7 +97,7 @@ async def test_a_whole_life() -> None:
         worker.ready()
         await settled()
         assert scene.progress == [("weights", 1, 2)]
-        assert scene.events == [WorkerUp(3), WorkerReady(3, FACTS)]
+        assert scene.events == [WorkerUp(3), WorkerReady(3, {**FACTS, "notes": []})]
         assert scene.supervisor.load_s == 1.5
         work = scene.work()
         await worker.reply("a", "b")
@@ -117,6 +118,18 @@ async def test_one_frame_for_several_requests() -> None:
             worker.say("done", id=number, result=DONE)
         assert [(await w.outcome())["text"] for w in works] == ["<1>", "<2>"]
         scene.supervisor.stop()
+
+
+async def test_notes_are_bounded_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with supervised() as (scene, worker):
+        worker.ready(notes=["requests take turns", "x\n\x1b" + 1000 * "y", *["more"] * 100])
+        await settled()
+        scene.supervisor.stop()
+    (ready,) = [event for event in scene.events if isinstance(event, WorkerReady)]
+    notes = ready.facts["notes"]
+    assert notes == ["requests take turns", "x\ufffd\ufffd" + 397 * "y", *["more"] * 30]
+    assert [record.getMessage() for record in caplog.records] == [f"m: {note}" for note in notes]
 
 
 async def test_a_refused_load() -> None:
@@ -176,6 +189,8 @@ async def test_a_load_that_fails_because_it_was_stopped_is_no_refusal() -> None:
         {"op": "ready", "facts": {**FACTS, "parallel": 0}},
         {"op": "ready", "facts": {**FACTS, "parallel": True}},
         {"op": "ready", "facts": {**FACTS, "load_options": None}},
+        {"op": "ready", "facts": {**FACTS, "notes": "a text"}},
+        {"op": "ready", "facts": {**FACTS, "notes": [5]}},
         {"op": "failed"},
     ],
     ids=str,

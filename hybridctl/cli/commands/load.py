@@ -10,6 +10,7 @@ from .. import exit_codes
 from ..common import add_load_options, connect
 from ..progress import ProgressBar
 from ..render import print_json, size
+from ..terminal import clean_line
 from .memory import devices_in_words
 
 TYPE_CHECKING = False
@@ -54,6 +55,9 @@ def configure_load(parser: Parser) -> None:
         help='"int8" or "int4", made while a Hugging Face model is read; of GGUF files the build',
     )
     parser.add_argument("--pin", action="store_true", help="never evict it")
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="also what does not go as one would expect"
+    )
     parser.add_argument("--no-wait", action="store_true", help="print the job and leave")
 
 
@@ -86,6 +90,8 @@ def load(args: Namespace) -> int:
         print_json(loaded.raw)
     else:
         print(_sentence(loaded, took))
+        for note in loaded.notes if args.verbose else ():
+            print(f"note: {clean_line(note)}")
     return exit_codes.OK
 
 

@@ -159,6 +159,7 @@ def _card(model: ModelDetails) -> str:
         ("modified", _when(model.modified_at)),
         ("digest", model.digest or ""),
         ("settings", "\n".join(f"{k} = {_value(v)}" for k, v in model.settings.items() if v)),
+        ("notes", "\n".join(model.notes)),
         ("last load", f"{load['load_s']:.1f} s" if "load_s" in load else ""),
     ]
     card = fields((name, clean(value)) for name, value in pairs)

@@ -30,6 +30,10 @@ def _text(value: Any) -> bool:
     return value is None or isinstance(value, str)
 
 
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
 def _capabilities(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(one in CAPABILITIES for one in value)
 
@@ -47,6 +51,7 @@ KEYS: dict[str, Callable[[Any], bool]] = {
     "hang_on": _text,  # load or generate: the worker stands still
     "weights_bytes": lambda value: whole(value, 0, 2**50) is not None,
     "reply": _text,  # what is said instead of the prompt
+    "notes": _texts,  # what its load is said to be unlike what was expected
     "capabilities": _capabilities,  # instead of completion and chat
 }
 

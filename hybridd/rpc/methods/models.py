@@ -89,6 +89,7 @@ async def show(call: Call, *, model: Annotated[str, MODEL]) -> dict[str, Any]:
         **_on_wire(call, record),
         **record.details(),
         "settings": dict(call.daemon.manager.settings.get(record.id)),
+        "notes": call.daemon.manager.notes(record.id),
     }
 
 

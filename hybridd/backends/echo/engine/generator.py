@@ -14,6 +14,7 @@ crashes or hangs. A model is a JSON file `NAME.echo`:
                                   text at a prompt that holds it …
      "crash_signal": "ABRT",      … with this signal
      "hang_on": "load",           or "generate": it stands still without using the processor
+     "notes": [ "…" ],            sentences that it is loaded with
      "capabilities": [ "…" ],     of completion, chat (the default), embedding and reranking
      "weights_bytes": 0}          pretended; for the estimate only
 
@@ -157,6 +158,7 @@ class EchoEngine:
             load_options=in_force,
             memory={"weights_bytes": 0},
             capabilities=capabilities,
+            notes=self._file.get("notes", []),
         )
 
     def _sleep(self, seconds: float, report: Report, step: int, steps: int) -> None:

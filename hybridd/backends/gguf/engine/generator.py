@@ -8,7 +8,7 @@ slot (`cells.state_cache`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -20,6 +20,7 @@ from hybridd.backends.engine.output.generation import Generation, joined
 from hybridd.backends.engine.prompts import Prompts
 from hybridd.wire.errors import Unsupported
 
+from .. import BACKEND
 from ..draft_facts import draft_rows
 from .cells.cache_manager import Places
 from .cells.context import Aborted, Context
@@ -32,9 +33,10 @@ from .drafting.draft_model import check_model, open_draft
 from .drafting.draft_policy import Pace
 from .drafting.drafter import Drafter
 from .encoder import GGUFEncoder
+from .notes import Outcome, notes_of
 from .tokens.candidates import check_finite
 from .tokens.sampling import Sampler
-from .weights.llama import start, version
+from .weights.llama import llama, start, version
 from .weights.load_options import ALL_LAYERS, LoadOptions
 from .weights.model import Model, locked_bytes
 
@@ -67,6 +69,7 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
                 check_model(self._model, spec)
             encodes = self._model.encodes
             facts = self._encode(options) if encodes else self._generate(options, spec, report)
+            facts["notes"] = self._notes(facts, options, spec["load_options"])
             report("context", 1, 1)
         except BaseException:
             self.close()
@@ -145,6 +148,21 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
             memory={**self._log.sizes, "weights_bytes": weights},
             capabilities=capabilities,
         )
+
+    def _notes(
+        self, facts: LoadedFacts, options: LoadOptions, asked: Mapping[str, Any]
+    ) -> list[str]:
+        outcome = Outcome(
+            weights_bytes=facts["memory"]["weights_bytes"],
+            locked_bytes=locked_bytes(),
+            trained_context=self._model.trained_context,
+            context_length=facts["context_length"],
+            draft_length=self._drafter.length if self._drafter is not None else None,
+            without_flash=self._log.without_flash,
+            has_gpu=bool(llama.llama_supports_gpu_offload()),
+            built_for_gpu=BACKEND.uses_gpu(),
+        )
+        return notes_of(asked, options, outcome)
 
     def set_threads(self, count: int) -> None:
         """See `api.Engine`."""

@@ -73,6 +73,8 @@ def test_mlock_that_the_system_refused_is_not_said_to_be_in_force(path: Path) ->
     if not refused:
         pytest.skip("this process may lock memory whatever its limit says")
     assert facts["load_options"]["mlock"] is False
+    (note,) = facts["notes"]
+    assert note.startswith("the weights are not locked in memory: this process may lock 0 B")
 
 
 @pytest.mark.parametrize("mmap", [True, False])

@@ -78,6 +78,11 @@ class Drafter:
         self.held = [array("i") for _ in range(own.parallel)]
 
     @property
+    def length(self) -> int:
+        """Tokens of a sequence past which nothing is drafted."""
+        return self._context.length
+
+    @property
     def weights_bytes(self) -> int:
         """Bytes of tensors that are there for the draft model alone."""
         return self._model.weights_bytes if self._model is not None else 0

@@ -30,21 +30,30 @@ _SIZES = (
     ("compute_bytes", re.compile(r"compute buffer size = *([\d.]+) MiB")),
     ("output_bytes", re.compile(r"output buffer size = *([\d.]+) MiB")),
 )
+# A device lacks it, or the one architecture that cannot have it.
+_WITHOUT_FLASH = re.compile(r"Flash Attention not supported|flash_attn is not compatible")
 
 
 class Log:
-    """What llama.cpp said: forwarded to standard error, errors and buffer sizes remembered."""
+    """What llama.cpp said: forwarded to standard error, and some of it remembered.
+
+    Attributes:
+        errors: The last lines of that level.
+        sizes: Bytes of its buffers, by what they are for.
+        without_flash: It does without flash attention.
+    """
 
     def __init__(self) -> None:
         self.errors: deque[str] = deque(maxlen=_KEPT_LINES)
         self.sizes: dict[str, int] = {}
+        self.without_flash = False
         self._level = _LEVEL_INFO
         self._line = b""
         # ctypes keeps no reference to a callback; llama.cpp calls it until the process ends.
-        self._callback = llama.llama_log_callback(self._take)
+        self._callback = llama.llama_log_callback(self.take)
         llama.llama_log_set(self._callback, ctypes.c_void_p(0))
 
-    def _take(self, level: int, text: bytes | None, _data: Any) -> None:
+    def take(self, level: int, text: bytes | None, _data: Any) -> None:
         """Called by native code, from any of its threads; an exception would have nowhere to go."""
         if level != _LEVEL_CONT:
             self._end_line()
@@ -57,6 +66,8 @@ class Log:
         line = text.decode("utf-8", "replace").strip()
         if self._level == _LEVEL_ERROR and line:
             self.errors.append(line)
+        if self._level == _LEVEL_WARN and _WITHOUT_FLASH.search(line):
+            self.without_flash = True
         for name, pattern in _SIZES:
             if (found := pattern.search(line)) is not None:
                 size = int(float(found[1]) * 1024 * 1024)
@@ -82,6 +93,7 @@ def start() -> Log:
         llama.llama_backend_init()
     _log.errors.clear()
     _log.sizes.clear()
+    _log.without_flash = False
     return _log
 
 
