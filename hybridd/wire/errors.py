@@ -1,8 +1,8 @@
 """The one tree of errors, the same on the daemon's side and on the client's.
 
 Programs test `kind`; people read `message`, which says what happened, to which model, and what
-to do. `data` carries the facts of the kind. Nothing here knows how an error travels;
-`rpc/dispatch` is the only place that turns exceptions into wire errors.
+to do. `data` carries the facts of the kind, which each class names behind "data:". Nothing here
+knows how an error travels; `rpc/dispatch` is the only place that turns exceptions into wire errors.
 """
 
 from __future__ import annotations
@@ -40,71 +40,84 @@ class HybriddError(Exception):
 
 
 class InternalError(HybriddError):
-    """A bug in hybridd: the daemon's log has the details."""
+    """A bug of hybridd or a failure of the engine; the daemon's log has the details.
+
+    data: reason.
+    """
 
 
 class ParseError(HybriddError):
-    """The line is no JSON that JSON-RPC allows."""
+    """The line is no strict JSON."""
 
     kind, code = "parse_error", -32700
 
 
 class InvalidRequest(HybriddError):
-    """JSON, but no JSON-RPC 2.0 request."""
+    """JSON, but no JSON-RPC 2.0 request, or one that may not stand in a batch."""
 
     kind, code = "invalid_request", -32600
 
 
 class LineTooLong(InvalidRequest):
-    """A line over the limit of bytes or of JSON values."""
+    """A line over the limit of bytes or of JSON values. data: limit_bytes or limit_values."""
 
     kind = "line_too_long"
 
 
 class MethodNotFound(HybriddError):
-    """No such method. data: suggestions."""
+    """There is no such method. data: method."""
 
     kind, code = "method_not_found", -32601
 
 
 class InvalidParams(HybriddError):
-    """A parameter is missing, unknown, of the wrong type or out of range. data: field, reason."""
+    """A parameter is missing, unknown, of the wrong type or out of range.
+
+    data: field, reason, problems (all of them, of settings).
+    """
 
     kind, code = "invalid_params", -32602
 
 
 class ModelNotFound(HybriddError):
-    """data: model, suggestions."""
+    """No model answers to this name. data: model, suggestions."""
 
     kind, code = "model_not_found", -32001
 
 
 class ModelAmbiguous(HybriddError):
-    """data: candidates."""
+    """Several models answer to this name. data: candidates."""
 
     kind, code = "model_ambiguous", -32002
 
 
 class DoesNotFit(HybriddError):
-    """data: plan, as `models.plan` returns it."""
+    """There is no room for the model, and making some would not help. data: plan."""
 
     kind, code = "does_not_fit", -32003
 
 
 class LoadFailed(HybriddError):
-    """data: reason, detail (last lines of the engine's log)."""
+    """The engine could not load the model.
+
+    data: reason, detail (last lines of the engine's log), adapter, draft_model, module (that is
+    missing).
+    """
 
     kind, code = "load_failed", -32004
 
 
 class WorkerDied(HybriddError):
-    """data: signal or exit_code, oom."""
+    """The model's process ended; other models go on.
+
+    data: model, signal or exit_code, oom (whether memory ran out).
+    """
 
     kind, code = "worker_died", -32005
 
 
 class Busy(HybriddError):
-    """data: queue_length, retry_after_s."""
+    """Too much waits already. data: queue_length, retry_after_s."""
 
     kind, code = "busy", -32006
 
@@ -116,31 +129,34 @@ class ShuttingDown(HybriddError):
 
 
 class Unsupported(HybriddError):
-    """data: capability, format."""
+    """The model, its engine or this daemon cannot do it. data: capability, format, reason."""
 
     kind, code = "unsupported", -32008
 
 
 class ContextExceeded(HybriddError):
-    """data: prompt_tokens, context_length."""
+    """The prompt leaves no room in the context.
+
+    data: prompt_tokens, context_length, index (of the text).
+    """
 
     kind, code = "context_exceeded", -32009
 
 
 class NotLoaded(HybriddError):
-    """Smart switching is off and the model is not loaded."""
+    """The model is not loaded, and models.smart_switching is off. data: model."""
 
     kind, code = "not_loaded", -32010
 
 
 class ModelInvalid(HybriddError):
-    """The files are no usable model. data: reason."""
+    """The files are no usable model. data: model, reason, adapter."""
 
     kind, code = "model_invalid", -32011
 
 
 class RequestTimeout(HybriddError):
-    """data: seconds."""
+    """The request was not done within its `timeout`. data: seconds."""
 
     kind, code = "timeout", -32012
 
@@ -152,13 +168,16 @@ class SlowConsumer(HybriddError):
 
 
 class Quarantined(HybriddError):
-    """data: reason, until (Unix seconds)."""
+    """The model's process died too often; it is left alone for a while.
+
+    data: reason, retry_after_s.
+    """
 
     kind, code = "quarantined", -32014
 
 
 class Cancelled(HybriddError):
-    """The request was cancelled."""
+    """The request was cancelled, or the model was unloaded under it."""
 
     kind, code = "cancelled", -32800
 

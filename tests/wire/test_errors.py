@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +13,7 @@ from hypothesis import strategies as some
 
 from hybridd.wire import errors
 
-# PROTOCOL's table: a removed or renumbered line is a new major version.
+# docs/protocol.md's table: a removed or renumbered line is a new major version.
 TABLE = {
     "parse_error": -32700,
     "invalid_request": -32600,
@@ -38,6 +41,27 @@ TABLE = {
 
 def test_every_kind_of_the_protocol_is_there_with_its_code() -> None:
     assert {kind: made.code for kind, made in errors.BY_KIND.items()} == TABLE
+
+
+def facts(made: type[errors.HybriddError]) -> set[str]:
+    """The names behind "data:" in an error's docstring."""
+    told = re.sub(r"\(.*?\)", "", (made.__doc__ or "").partition("data:")[2], flags=re.DOTALL)
+    return set(re.findall(r"\w+", told)) - {"or"}
+
+
+def test_what_errors_are_raised_with_is_what_their_docstrings_name() -> None:
+    by_class = {made.__name__: made for made in errors.BY_KIND.values()}
+    used: dict[str, set[str]] = {}
+    for path in Path(errors.__file__).parents[1].rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+                if name in by_class:
+                    used.setdefault(name, set()).update(k.arg for k in node.keywords if k.arg)
+    used["WorkerDied"] |= {"model", "signal", "exit_code", "oom"}  # handed over as a whole
+    for name, made in by_class.items():
+        if made is not errors.HybriddError:
+            assert used.get(name, set()) == facts(made), name
 
 
 @pytest.mark.parametrize("kind", sorted(TABLE))

@@ -142,7 +142,6 @@ def _card(model: ModelDetails) -> str:
     if model.quantization:
         bits = model.quantization.bits_per_weight
         quantization = model.quantization.name + (f" ({bits:.3g} bits a weight)" if bits else "")
-    load = model.last_load or {}
     pairs = [
         ("id", model.id),
         ("aliases", ", ".join(model.aliases)),
@@ -160,7 +159,6 @@ def _card(model: ModelDetails) -> str:
         ("digest", model.digest or ""),
         ("settings", "\n".join(f"{k} = {_value(v)}" for k, v in model.settings.items() if v)),
         ("notes", "\n".join(model.notes)),
-        ("last load", f"{load['load_s']:.1f} s" if "load_s" in load else ""),
     ]
     card = fields((name, clean(value)) for name, value in pairs)
     return f"{card}\n\nmore: --metadata ({len(model.metadata)} keys), --template, --files"
