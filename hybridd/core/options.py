@@ -23,14 +23,16 @@ class Option(NamedTuple):
     default: Any = None
 
 
-def _struct(options: Mapping[str, Option], what: str, required: Sequence[str] = ()) -> Struct:
+def _struct(
+    options: Mapping[str, Option], what: str, required: Sequence[str] = (), open: bool = False
+) -> Struct:
     notes = {
         name: {"description": option.meaning}
         | ({} if option.default is None else {"default": option.default})
         for name, option in options.items()
     }
     fields = {name: option.field for name, option in options.items()}
-    return Struct(fields, required=required, what=what, notes=notes)
+    return Struct(fields, required=required, open=open, what=what, notes=notes)
 
 
 _ADAPTER_SCALE = _struct(
@@ -181,14 +183,25 @@ LOAD: Mapping[str, Option] = {
 SAMPLING_FIELD = _struct(SAMPLING, "an object of sampling options")
 LOAD_FIELD = _struct(LOAD, "an object of load options")
 
-_PART = Struct(
-    {"type": Text(1, 64), "text": Text()}, required=("type",), open=True, what="a content part"
-)
-_MESSAGE = Struct(
+_PART = _struct(
     {
-        "role": Choice(("system", "user", "assistant", "tool", "developer")),
-        "content": OneOf((Text(), ListOf(_PART, max_length=1024), NULL)),
-        "name": Text(0, 256),
+        "type": Option(Text(1, 64), "`text` or `image_url`."),
+        "text": Option(Text(), "Of a part of type `text`."),
+    },
+    required=("type",),
+    open=True,
+    what="a content part",
+)
+_MESSAGE = _struct(
+    {
+        "role": Option(
+            Choice(("system", "user", "assistant", "tool", "developer")), "Who says it."
+        ),
+        "content": Option(
+            OneOf((Text(), ListOf(_PART, max_length=1024), NULL)),
+            "A text, or parts as `{type: image_url, image_url: {url: data:image/png;base64,…}}`.",
+        ),
+        "name": Option(Text(0, 256), "Of the speaker, for templates that know names."),
     },
     required=("role",),
     open=True,

@@ -11,6 +11,7 @@ from typing import Any
 
 from hybridd import __version__
 from hybridd.rpc.notifications import EVENTS, NOTIFICATIONS
+from hybridd.rpc.records import Plan
 from hybridd.rpc.registry import Method, Parameter
 from hybridd.rpc.schemas import Schemas
 from hybridd.wire import errors
@@ -33,6 +34,7 @@ EVERYWHERE = (
 def document(methods: Mapping[str, Method]) -> dict[str, Any]:
     """The whole document."""
     schemas = Schemas()
+    schemas.of(Plan)  # the one fact of an error that is a record
     return {
         "openrpc": "1.3.2",
         "info": {

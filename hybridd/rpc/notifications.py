@@ -47,7 +47,8 @@ class Progress(Record):
         id: Of the request that follows it.
         job: Its name, for `jobs.*`.
         stage: What it is doing; a word for people.
-        done, total: How far the stage is, in units of its own; 0 where it cannot be known.
+        done: How far the stage is, in units of its own.
+        total: Where it ends; 0 where that cannot be known.
         fraction: `done` of `total`, 0 to 1.
         message: A line for people.
     """

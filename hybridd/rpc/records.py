@@ -1,7 +1,7 @@
-"""What crosses the socket and has no record in `wire/types`.
+"""Objects within results and errors that have no record in `wire/types`.
 
-These are results that clients take apart at once, notifications, and objects that stay plain dicts
-within a client's records (`WITHIN`). They describe, for `rpc.discover`; nothing is made of them.
+Within a client's records they are plain dicts (`WITHIN` says where). They describe, for
+`rpc.discover`; nothing is made of them.
 """
 
 from __future__ import annotations
@@ -10,173 +10,6 @@ from typing import Any
 
 from hybridd.wire import types
 from hybridd.wire.record import Record
-
-# ---------------------------------------------------------------- results
-
-
-class Nothing(Record):
-    """An empty object."""
-
-
-class Alive(Record):
-    """The daemon answers.
-
-    Attributes:
-        ok: true.
-    """
-
-    ok: bool = True
-
-
-class ModelPage(Record):
-    """Models of the catalog, or one page of them.
-
-    Attributes:
-        models: Sorted by id.
-        revision: Of the catalog; it grows with every change, and events carry it.
-        complete: Whether every place was looked at since the daemon's start.
-        next_cursor: What `cursor` takes for the next page; left out on the last one.
-    """
-
-    models: list[types.Model] = []
-    revision: int = 0
-    complete: bool = True
-    next_cursor: str | None = None
-
-
-class LoadedModels(Record):
-    """What is in memory.
-
-    Attributes:
-        models: In no particular order.
-    """
-
-    models: list[types.Loaded] = []
-
-
-class Resolved(Record):
-    """What a name means.
-
-    Attributes:
-        id: The full id.
-    """
-
-    id: str = ""
-
-
-class JobName(Record):
-    """A load that goes on by itself.
-
-    Attributes:
-        job: Its name, for `jobs.*`.
-    """
-
-    job: str = ""
-
-
-class ModelSettings(Record):
-    """The lasting settings of a model; those that are not set are left out.
-
-    Attributes:
-        model: The full id.
-        alias: Another name for it.
-        keepalive: Seconds that it stays when idle; -1 is for ever.
-        pin: Whether it stays until it is told to go.
-        load_options: For loads that do not say otherwise.
-        options: For requests that do not say otherwise.
-        allow_pickle: Whether weights in pickles are read.
-        trust_remote_code: Whether code in the model's directory is run.
-    """
-
-    model: str = ""
-    alias: str | None = None
-    keepalive: float | None = None
-    pin: bool | None = None
-    load_options: dict[str, Any] | None = None
-    options: dict[str, Any] | None = None
-    allow_pickle: bool | None = None
-    trust_remote_code: bool | None = None
-
-
-class Jobs(Record):
-    """Jobs, the oldest first.
-
-    Attributes:
-        jobs: All that run, and the last 256 or so that ended.
-    """
-
-    jobs: list[types.Job] = []
-
-
-class Tokens(Record):
-    """A text as tokens.
-
-    Attributes:
-        tokens: Their ids.
-    """
-
-    tokens: list[int] = []
-
-
-class PlainText(Record):
-    """Tokens as a text.
-
-    Attributes:
-        text: The text.
-    """
-
-    text: str = ""
-
-
-class Prompt(Record):
-    """A conversation as a text.
-
-    Attributes:
-        prompt: What the model would be given.
-    """
-
-    prompt: str = ""
-
-
-class Settings(Record):
-    """Settings by their keys.
-
-    Attributes:
-        values: By key.
-    """
-
-    values: dict[str, types.Setting] = {}
-
-
-class Subscribed(Record):
-    """A new subscription.
-
-    Attributes:
-        subscription: Its name, which its events carry.
-        revision: Of the catalog now: events tell what comes after.
-    """
-
-    subscription: str = ""
-    revision: int = 0
-
-
-class Document(Record):
-    """An OpenRPC document.
-
-    Attributes:
-        openrpc: The version of that specification.
-        info: What this is, and the daemon's version.
-        methods: Every method.
-        components: Schemas of records and the kinds of errors, which methods refer to.
-    """
-
-    openrpc: str = ""
-    info: dict[str, Any] = {}
-    methods: list[dict[str, Any]] = []
-    components: dict[str, Any] = {}
-
-
-# ---------------------------------------------------------------- within records
 
 
 class Share(Record):
@@ -357,6 +190,78 @@ class Logprob(Alternative):
     """
 
     top_logprobs: list[Alternative] = []
+
+
+class PlannedMemory(Record):
+    """What a load would need, in bytes.
+
+    Attributes:
+        weights_bytes: The weights.
+        kv_cache_bytes: The KV cache.
+        compute_bytes: Buffers to compute in.
+        overhead_bytes: The process itself.
+        reserved_bytes: What the engine may come to use, which has to be free.
+        resident_bytes: What will be resident once the model is warm.
+        source: How it is known; `formula` is from the headers.
+    """
+
+    weights_bytes: int = 0
+    kv_cache_bytes: int = 0
+    compute_bytes: int = 0
+    overhead_bytes: int = 0
+    reserved_bytes: int = 0
+    resident_bytes: int = 0
+    source: str = ""
+
+
+class PlacedShare(Share):
+    """What would lie on one device.
+
+    Attributes:
+        layers: Of the model, on a GPU, where some may be elsewhere.
+    """
+
+    layers: int | None = None
+
+
+class Evicted(Record):
+    """A model that would leave.
+
+    Attributes:
+        id: The full id.
+        frees_bytes: What is reserved for it.
+        idle_s: How long it has been idle, in seconds.
+    """
+
+    id: str = ""
+    frees_bytes: int = 0
+    idle_s: float = 0.0
+
+
+class Plan(Record):
+    """How a load was planned; `does_not_fit` carries it as `plan`.
+
+    Attributes:
+        model: The full id.
+        load_options: With every "auto" settled.
+        fits: Whether there is room.
+        estimate: What it needs.
+        placement: What would lie where.
+        free: What each device has free for it.
+        evict: Models that would leave for it.
+        max_context_length: The longest context that would fit, in tokens; 0 when none does.
+        reason: Why it does not fit.
+    """
+
+    model: str = ""
+    load_options: dict[str, Any] = {}
+    fits: bool = False
+    estimate: PlannedMemory = PlannedMemory()
+    placement: list[PlacedShare] = []
+    free: list[Share] = []
+    evict: list[Evicted] = []
+    max_context_length: int = 0
+    reason: str | None = None
 
 
 class Error(Record):

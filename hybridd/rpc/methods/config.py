@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from hybridd.core.fields import Bool, Field, ListOf, MapOf, Text
-from hybridd.rpc import records
+from hybridd.rpc import results
 from hybridd.rpc.call import Call
 from hybridd.rpc.registry import method
 from hybridd.wire.types import ConfigChange
@@ -13,7 +13,7 @@ from hybridd.wire.types import ConfigChange
 _KEY = Text(1, 128)
 
 
-@method("config.get", result=records.Settings)
+@method("config.get", result=results.Settings)
 async def get(
     call: Call, *, key: Annotated[str | None, _KEY, "Only this one."] = None
 ) -> dict[str, Any]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from hybridd.core.fields import Choice, ListOf, Text
-from hybridd.rpc import records
+from hybridd.rpc import results
 from hybridd.rpc.call import Call
 from hybridd.rpc.registry import method
 from hybridd.wire.errors import Busy
 from hybridd.wire.protocol import TOPICS
 
 
-@method("events.subscribe", result=records.Subscribed)
+@method("events.subscribe", result=results.Subscribed)
 async def subscribe(
     call: Call,
     *,
@@ -35,7 +35,7 @@ async def subscribe(
     return {"subscription": made.name, "revision": call.daemon.library.snapshot.revision}
 
 
-@method("events.unsubscribe", result=records.Nothing)
+@method("events.unsubscribe", result=results.Nothing)
 async def unsubscribe(
     call: Call, *, subscription: Annotated[str, Text(1, 128), "Its name."]
 ) -> dict[str, Any]:

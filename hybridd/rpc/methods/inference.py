@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from hybridd.core.fields import Bool, Field, Int, ListOf, MapOf, OneOf, Text
 from hybridd.core.options import MESSAGES, SAMPLING_FIELD, TOOLS
 from hybridd.core.unit_fields import Duration
-from hybridd.rpc import records
+from hybridd.rpc import results
 from hybridd.rpc.call import Call
 from hybridd.rpc.encoded import EncodedList, as_numbers
 from hybridd.rpc.methods.models import LOADING, Keepalive, LoadOptions, Model
@@ -20,6 +20,9 @@ REQUEST = (*LOADING, NotLoaded, RequestTimeout)
 COMPUTING = (*REQUEST, ContextExceeded)
 
 Options = Annotated[dict[str, Any] | None, SAMPLING_FIELD, "How to generate."]
+NoOptions = Annotated[
+    dict[str, Any] | None, SAMPLING_FIELD, "Checked as for other requests; none of it matters here."
+]
 Timeout = Annotated[
     float | None,
     Duration(),
@@ -33,8 +36,7 @@ Stream = Annotated[bool, Bool(), "Sends the text as `$/stream` while it is gener
 Messages = Annotated[
     list[dict[str, Any]],
     MESSAGES,
-    "The conversation in OpenAI's shape: `role` and `content`, a text or a list of parts. Pictures "
-    'are parts `{"type":"image_url","image_url":{"url":"data:image/png;base64,…"}}`.',
+    "The conversation, in OpenAI's shape.",
 ]
 Tools = Annotated[
     list[dict[str, Any]] | None,
@@ -153,7 +155,7 @@ async def embed(
         int | None, Int(1, 2**31 - 1), "So many numbers of each vector, the first; else all."
     ] = None,
     normalize: Annotated[bool, Bool(), "Whether vectors have length 1."] = True,
-    options: Options = None,
+    options: NoOptions = None,
     load_options: LoadOptions = None,
     keepalive: Keepalive = None,
     timeout: Timeout = None,
@@ -181,7 +183,7 @@ async def rerank(
     query: Annotated[str, Text(), "The question."],
     documents: Annotated[list[str], _TEXTS, "The texts."],
     top_n: Annotated[int | None, Int(1, 2**31 - 1), "Only so many, the best; else all."] = None,
-    options: Options = None,
+    options: NoOptions = None,
     load_options: LoadOptions = None,
     keepalive: Keepalive = None,
     timeout: Timeout = None,
@@ -195,7 +197,7 @@ async def rerank(
     )
 
 
-@method("tokenize", result=records.Tokens, errors=REQUEST)
+@method("tokenize", result=results.Tokens, errors=REQUEST)
 async def tokenize(
     call: Call,
     *,
@@ -215,7 +217,7 @@ async def tokenize(
     )
 
 
-@method("detokenize", result=records.PlainText, errors=REQUEST)
+@method("detokenize", result=results.PlainText, errors=REQUEST)
 async def detokenize(
     call: Call,
     *,
@@ -234,7 +236,7 @@ async def detokenize(
     )
 
 
-@method("apply_template", result=records.Prompt, errors=REQUEST)
+@method("apply_template", result=results.Prompt, errors=REQUEST)
 async def apply_template(
     call: Call,
     *,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from hybridd.core.fields import Bool, Text
-from hybridd.rpc import records
+from hybridd.rpc import results
 from hybridd.rpc.call import Call
 from hybridd.rpc.registry import method
 from hybridd.wire import types
@@ -13,7 +13,7 @@ from hybridd.wire import types
 JobName = Annotated[str, Text(1, 128), "Its name."]
 
 
-@method("jobs.list", result=records.Jobs)
+@method("jobs.list", result=results.Jobs)
 async def list_jobs(call: Call) -> dict[str, Any]:
     """All jobs that run, and those that ended lately."""
     return {"jobs": [job.to_wire() for job in call.daemon.jobs.all()]}

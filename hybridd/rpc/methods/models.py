@@ -14,7 +14,7 @@ from hybridd.core.model import ModelRecord
 from hybridd.core.options import LOAD_FIELD, NULL, SAMPLING_FIELD
 from hybridd.core.unit_fields import Duration
 from hybridd.daemon.jobs import Job
-from hybridd.rpc import records
+from hybridd.rpc import results
 from hybridd.rpc.call import Call
 from hybridd.rpc.encoded import EncodedList
 from hybridd.rpc.registry import method
@@ -62,7 +62,7 @@ def _or_null(field: Field) -> OneOf:
     return OneOf((field, NULL))
 
 
-@method("models.list", result=records.ModelPage)
+@method("models.list", result=results.ModelPage)
 async def list_models(
     call: Call,
     *,
@@ -124,7 +124,7 @@ async def show(call: Call, *, model: Model) -> dict[str, Any]:
 
 @method(
     "models.configure",
-    result=records.ModelSettings,
+    result=results.ModelSettings,
     errors=(*NAMING, Unsupported),
 )
 async def configure(
@@ -173,7 +173,7 @@ async def configure(
     return dict(await call.daemon.manager.configure(model, values))
 
 
-@method("models.resolve", result=records.Resolved, errors=NAMING)
+@method("models.resolve", result=results.Resolved, errors=NAMING)
 async def resolve(call: Call, *, model: Model) -> dict[str, Any]:
     """The full id that a name means."""
     return {"id": (await call.daemon.manager.find(model)).id}
@@ -187,7 +187,7 @@ async def rescan(
 ) -> dict[str, Any]:
     """Scan all stores; answers when a scan begun after the call is in the catalog.
 
-    Changes are found without it too: it is for who cannot wait, or counts what changed.
+    Changes are found without it too; it is for clients that cannot wait, or count what changed.
     """
     jobs = call.daemon.jobs
     job = jobs.create("rescan", None)
@@ -215,7 +215,7 @@ async def rescan(
     return result
 
 
-@method("models.load", result=types.Loaded | records.JobName, errors=LOADING)
+@method("models.load", result=types.Loaded | results.JobName, errors=LOADING)
 async def load(
     call: Call,
     *,
@@ -259,7 +259,7 @@ async def load(
             job.watchers.discard(call.follow)
 
 
-@method("models.loaded", result=records.LoadedModels)
+@method("models.loaded", result=results.LoadedModels)
 async def loaded(
     call: Call,
     *,

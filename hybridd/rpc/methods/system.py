@@ -6,7 +6,7 @@ import functools
 from typing import Annotated, Any
 
 from hybridd.core.fields import Int, Struct
-from hybridd.rpc import records
+from hybridd.rpc import results
 from hybridd.rpc.call import Call
 from hybridd.rpc.discover import document
 from hybridd.rpc.registry import REGISTRY, method
@@ -25,7 +25,7 @@ _PROTOCOL = Struct(
 )
 
 
-@method("system.ping", result=records.Alive)
+@method("system.ping", result=results.Alive)
 async def ping(call: Call) -> dict[str, Any]:
     """Answer, through the loop that schedules everything."""
     await call.daemon.manager.ping()
@@ -52,7 +52,7 @@ async def info(
     return await call.daemon.information.read()
 
 
-@method("system.shutdown", result=records.Nothing)
+@method("system.shutdown", result=results.Nothing)
 async def shutdown(call: Call) -> dict[str, Any]:
     """End the daemon as SIGTERM does; running requests end with `shutting_down`."""
     call.daemon.shutdown()
@@ -65,7 +65,7 @@ async def reload(call: Call) -> dict[str, Any]:
     return call.daemon.configuration.reload()
 
 
-@method("rpc.discover", result=records.Document)
+@method("rpc.discover", result=results.Document)
 async def discover(call: Call) -> dict[str, Any]:
     """This interface as an OpenRPC document.
 
