@@ -156,8 +156,8 @@ def inference(method: str, model: str, content: Params, arguments: Params) -> tu
         method: One of them.
         model: The model.
         content: What only one of them has: `prompt`, `messages`, …
-        arguments: The user's keywords. Those that PROTOCOL has beside `options` go there, the
-            rest is sampling and goes into `options`, where the daemon knows every name.
+        arguments: The user's keywords. Those that docs/protocol.md has beside `options` go
+            there, the rest is sampling and goes into `options`, where the daemon knows every name.
     """
     beside = {name: arguments[name] for name in _BESIDE_OPTIONS if name in arguments}
     sampling = {k: v for k, v in arguments.items() if k not in _BESIDE_OPTIONS}

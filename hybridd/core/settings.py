@@ -152,7 +152,7 @@ def resolve(layers: Mapping[str, Layer]) -> Settings:
 
 
 def on_wire(name: str, value: Any) -> Any:
-    """A value as `config.get` shows it: for ever is -1, as PROTOCOL's durations are."""
+    """A value as `config.get` shows it: for ever is -1, as docs/protocol.md's durations are."""
     if isinstance(KEYS[name].field, Duration) and value == float("inf"):
         return -1
     return value

@@ -1,6 +1,6 @@
-"""A scripted daemon that keeps to PROTOCOL: strict about what it takes, exact in what it sends.
+"""A scripted daemon that keeps to docs/protocol.md: strict in what it takes and sends.
 
-It refuses parameters that PROTOCOL does not name, answers each id once, cancels on request and on
+It refuses parameters that are not named there, answers each id once, cancels on request and on
 disconnect; what a method does is a function that a test may replace.
 """
 
