@@ -18,14 +18,16 @@ from typing import Any
 import trio
 
 import hybridd.rpc.methods  # noqa: F401  registers the methods
-from hybridd.backends.registry import availability, fingerprint, load_backends
+from hybridd.backends import switches
+from hybridd.backends.api import Backend
+from hybridd.backends.registry import Format, fingerprint, installed_formats
 from hybridd.catalog import stores
 from hybridd.catalog.database import DATABASE, FactsDatabase
 from hybridd.catalog.library import Library
-from hybridd.core import settings as core_settings
 from hybridd.daemon.configuration import BadConfiguration, Configuration
 from hybridd.daemon.events import EventHub
 from hybridd.daemon.jobs import Jobs
+from hybridd.daemon.settings_file import every_key
 from hybridd.daemon.state import StateFile
 from hybridd.host import journal, sockets
 from hybridd.host.gpu import Gpus
@@ -55,12 +57,6 @@ EXIT_ALREADY_RUNNING = 75  # sysexits.h EX_TEMPFAIL
 
 # Past this the workers are killed, so that the whole end takes under ten seconds.
 CLOSE_S = 6.0
-_FORMAT_KEYS = {
-    "formats.gguf": "gguf",
-    "formats.huggingface": "huggingface",
-    "formats.onnx": "onnx",
-    "formats.echo": "echo",
-}
 
 
 def run(
@@ -73,11 +69,13 @@ def run(
     """Run the daemon until it is told to end; returns the exit code."""
     os.umask(0o077)
     events = EventHub()
+    formats = installed_formats()
     try:
         configuration = Configuration(
             environment,
+            keys=every_key(formats),
             file=config_file,
-            flags=core_settings.read_flags(overrides or []),
+            overrides=overrides or (),
             events=events,
         )
         chosen = socket_path or configuration["server.socket"]
@@ -90,6 +88,9 @@ def run(
         print(f"hybridd: the configuration is wrong:\n{exc}", file=sys.stderr)
         return EXIT_CONFIGURATION
     journal.set_up(configuration["log.level"], environment)
+    for name, each in formats.items():
+        if each.backend is None:
+            log.warning("the format %s is left out: %s", name, each.info.reason)
     try:
         endpoint = sockets.open_endpoint(path, dict(environment))
     except sockets.AlreadyRunning as exc:
@@ -99,7 +100,7 @@ def run(
         print(f"hybridd: cannot listen on {path}: {exc.strerror or exc}", file=sys.stderr)
         return EXIT_FAILED
     try:
-        trio.run(App(configuration, endpoint, events, environment).run)
+        trio.run(App(configuration, formats, endpoint, events, environment).run)
     finally:
         endpoint.close()
     return EXIT_OK
@@ -111,6 +112,7 @@ class App:
     def __init__(
         self,
         configuration: Configuration,
+        formats: Mapping[str, Format],
         endpoint: sockets.Endpoint,
         events: EventHub,
         environment: Mapping[str, str],
@@ -122,9 +124,10 @@ class App:
         self.notifier = Notifier(dict(environment))
         self.jobs = Jobs(events)
         self.gpus = Gpus()
-        # What a name means in `formats.*` is fixed; third parties' formats are always on.
-        self._all_backends = load_backends()
-        self.formats = {name: availability(b) for name, b in self._all_backends.items()}
+        self._formats = formats
+        # Those that are off too: a model that is loaded goes on serving.
+        backends = {name: each.backend for name, each in formats.items() if each.backend}
+        information = {name: each.info for name, each in formats.items()}
         self.host = ProcessHost(
             configuration["workers.templates"],
             configuration["workers.template_keepalive"],
@@ -140,13 +143,13 @@ class App:
             publish=self._publish_catalog,
             departed=lambda record: self.manager.departed(record),
             facts=FactsDatabase(
-                Path(paths.cache_dir(environment), DATABASE), fingerprint(self._all_backends)
+                Path(paths.cache_dir(environment), DATABASE), fingerprint(backends)
             ),
         )
         self.residency = Residency(
             configuration,
             self.library,
-            self._all_backends,
+            backends,
             self.host,
             lambda workers: MemoryMeter(
                 self.gpus,
@@ -163,18 +166,23 @@ class App:
         self.manager = Manager(
             configuration,
             self.library,
-            self._all_backends,
-            self.formats,
+            backends,
+            information,
             self.host,
             self.residency,
             self.jobs,
             ModelSettings(StateFile(Path(paths.state_dir(environment)) / "models.json")),
         )
         self.library.set_aliases(self.manager.settings.aliases())
-        self.information = Information(endpoint.path, self.formats, self.manager, self.library)
+        self.information = Information(
+            endpoint.path,
+            lambda: switches.shown(formats, configuration.__getitem__),
+            self.manager,
+            self.library,
+        )
         self.warm_templates = WarmTemplates(
             self._enabled_backends,
-            self.formats,
+            information,
             self.library,
             self.manager.usable,
             self.residency,
@@ -268,9 +276,8 @@ class App:
             self.notifier.status(self.information.status_line())
             await trio.sleep(interval)
 
-    def _enabled_backends(self) -> dict[str, Any]:
-        off = {name for key, name in _FORMAT_KEYS.items() if not self.configuration[key]}
-        return {name: b for name, b in self._all_backends.items() if name not in off}
+    def _enabled_backends(self) -> dict[str, Backend]:
+        return switches.enabled(self._formats, self.configuration.__getitem__)
 
     def _publish_catalog(self, topic: str, type: str, **data: Any) -> None:
         self.events.publish(topic, type, **data)

@@ -7,14 +7,16 @@ them is JSON: `LoadSpec` and requests in, facts, deltas and results out.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any, NamedTuple, NotRequired, Protocol, TypedDict, runtime_checkable
+from typing import Any, NamedTuple, NotRequired, Protocol, TypedDict
 
 from hybridd.core.model import Estimate, Facts
 from hybridd.wire.delta import Delta
 
 __all__ = [
+    "Adapters",
     "Backend",
     "Delta",
     "Drafting",
@@ -28,6 +30,7 @@ __all__ = [
     "Output",
     "Parallel",
     "Report",
+    "Switch",
     "WorkRequest",
 ]
 
@@ -51,30 +54,78 @@ class Parallel(NamedTuple):
 ONE_AT_A_TIME = Parallel(auto=1, most=1)
 
 
+class Switch(NamedTuple):
+    """The setting `formats.NAME`, which turns a format on and off.
+
+    Attributes:
+        description: What the format is, as a sentence for people who read their settings.
+        on: Whether it is on unless it is turned off.
+        variable: Another environment variable that sets it; "" for none.
+    """
+
+    description: str
+    on: bool = True
+    variable: str = ""
+
+
+class Adapters(NamedTuple):
+    """What the daemon knows of a format's adapters.
+
+    Attributes:
+        weights_bytes: What one adapter adds to a load, by its facts.
+    """
+
+    weights_bytes: Callable[[Facts], int]
+
+
+class Drafting(NamedTuple):
+    """What the daemon knows of a format's draft models.
+
+    Attributes:
+        check: `check(model, facts, draft, draft_facts)` refuses what cannot draft for a model, as
+            far as their headers tell, with the error that the engine would raise; `model` and
+            `draft` are ids, for messages.
+        estimate: `estimate(facts, draft_facts, load_options)` says what the draft model adds to
+            what the load needs, by formula.
+    """
+
+    check: Callable[[str, Facts, str, Facts], None]
+    estimate: Callable[[Facts, Facts, Mapping[str, Any]], Estimate]
+
+
 class Backend(Protocol):
-    """The daemon's side of one format. Stateless; safe to call from a thread."""
+    """The daemon's side of one format. Stateless; safe to call from a thread.
+
+    Inherit from it: what has a default here need not be said, and what a later version adds has a
+    default that means "this format has none of it".
+    """
 
     name: str  # the wire's `format`
-    engine: str  # "llama.cpp", "transformers", "echo"
-    extra: str | None  # the optional dependency group that brings the engine
-    distributions: tuple[str, ...]  # packages whose presence makes the engine available
+    engine: str  # "llama.cpp", "transformers"
     engine_factory: str  # "package.module:callable", imported in a worker only; "": none yet
-    preload: tuple[str, ...]  # heavy modules that a template imports before it forks
+    switch: Switch
+    suffixes: tuple[str, ...] = ()  # a file that ends so (lower case, with the dot) is a candidate
+    # Packages whose presence makes the engine available, the one that is the engine first.
+    distributions: tuple[str, ...] = ()
+    extra: str | None = None  # hybridd's optional dependency group that brings them
+    preload: tuple[str, ...] = ()  # heavy modules that a template imports before it forks
     # "package.module:callable", called with a model's path in a template of that model alone, to
     # ready what its workers share; "": nothing. Not called where `uses_gpu`.
-    prepare: str
-    suffixes: tuple[str, ...]  # a file that ends so (lower case, with the dot) is a candidate
-    tagged: bool  # whether ids name the quantization, as in `publisher/repo:Q4_K_M`
-    splits_layers: bool  # whether some layers may be on a GPU and the others on the CPU
-    keeps_states: bool  # whether the engine keeps sequences as `KVSpec` says
+    prepare: str = ""
+    tagged: bool = False  # whether ids name the quantization, as in `publisher/repo:Q4_K_M`
+    splits_layers: bool = False  # whether some layers may be on a GPU and the others on the CPU
+    keeps_states: bool = False  # whether the engine keeps sequences as `KVSpec` says
+    senses: tuple[str, ...] = ()  # what it reads of messages beside text: "vision", "audio"
+    adapters: Adapters | None = None  # None: the engine takes none
+    drafting: Drafting | None = None  # None: the engine takes no draft model
 
     def uses_gpu(self) -> bool:
         """Whether the engine as it is installed can use a GPU; found out without importing it."""
-        ...
+        return False
 
     def claims(self, names: Set[str]) -> bool:
         """Whether a directory with these names in it is a candidate; directories end in `/`."""
-        ...
+        return False
 
     def companions(self, names: Sequence[str], loose: bool) -> Mapping[str, Sequence[str]]:
         """Which candidate files of one directory are no models but belong to others of them.
@@ -86,8 +137,9 @@ class Backend(Protocol):
         Returns:
             Model -> the files that belong to it, the best first, which is the one in use.
         """
-        ...
+        return {}
 
+    @abstractmethod
     def inspect(self, path: Path) -> Facts:
         """Read the headers of the model at `path` (a file or a directory).
 
@@ -95,7 +147,6 @@ class Backend(Protocol):
             hybridd.wire.errors.ModelInvalid: With `reason`; nothing else is raised for bad files.
             OSError: The file went away or cannot be read.
         """
-        ...
 
     def check_load_options(self, load_options: Mapping[str, Any]) -> None:
         """Refuse what the engine would refuse of any model: before anything is unloaded for it.
@@ -104,37 +155,15 @@ class Backend(Protocol):
             hybridd.wire.errors.InvalidParams: A value that the engine does not know.
             hybridd.wire.errors.Unsupported: An option that it does not have.
         """
-        ...
+        return
 
     def parallel(self, facts: Facts) -> Parallel:
         """How many requests at a time the engine serves of this model."""
-        ...
+        return ONE_AT_A_TIME
 
+    @abstractmethod
     def estimate(self, facts: Facts, load_options: Mapping[str, Any]) -> Estimate:
         """What loading with these (possibly partial) options needs, by formula."""
-        ...
-
-
-@runtime_checkable
-class Drafting(Protocol):
-    """What a backend has besides if its engine takes the load option `draft_model`."""
-
-    def check_draft(self, model: str, facts: Facts, draft: str, draft_facts: Facts) -> None:
-        """Refuse what cannot draft for a model, as far as their headers tell.
-
-        Args:
-            model, draft: Their ids, for messages.
-
-        Raises:
-            HybriddError: As the engine would, had they been loaded.
-        """
-        ...
-
-    def draft_estimate(
-        self, facts: Facts, draft: Facts, load_options: Mapping[str, Any]
-    ) -> Estimate:
-        """What a draft model adds to what a load of a model needs, by formula."""
-        ...
 
 
 # ---------------------------------------------------------------- the worker's half
@@ -183,7 +212,7 @@ class WorkRequest(TypedDict):
     """One request to an engine. `options` are complete: every default was filled in before."""
 
     id: int
-    kind: str  # generate | chat | tokenize | detokenize | apply_template | embed | rerank
+    kind: str  # one of `core.kinds`
     options: NotRequired[dict[str, Any]]
     prompt: NotRequired[str]
     messages: NotRequired[list[dict[str, Any]]]

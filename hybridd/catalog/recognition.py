@@ -86,6 +86,10 @@ class Recognition:
         """Whether a file with this name would be a candidate, or part of one."""
         return name.lower().endswith(self._suffixes)
 
+    def format_of(self, suffix: str) -> str | None:
+        """The format that files with this suffix are of."""
+        return self._by_suffix.get(suffix)
+
     def files(self, root: Root, here: Directory, contents: Contents) -> list[Candidate]:
         """The files (or shards) in one directory that could be models by their suffixes."""
         shards: dict[str, list[str]] = {}  # by the first one's name; a file alone is its own first

@@ -87,14 +87,12 @@ class Walk:
     """One look at all roots: what was visited, what was wrong. For `scan` and the listers.
 
     Attributes:
-        formats: The names of those that are looked for.
         listing: What was met so far, without the candidates.
     """
 
     def __init__(
         self, formats: Mapping[str, Format], stop: Callable[[], bool], seen: Seen | None = None
     ) -> None:
-        self.formats = frozenset(formats)
         self.listing = Listing()
         self._recognition = Recognition(formats)
         self._stop = stop
@@ -120,6 +118,10 @@ class Walk:
                     real.extend(seen.below)
                     linked.extend(seen.linked)
         return sorted(candidates, key=lambda candidate: candidate.key)
+
+    def format_of(self, suffix: str) -> str | None:
+        """The format that files with this suffix are of; None where it is not looked for."""
+        return self._recognition.format_of(suffix)
 
     def stopped(self) -> bool:
         """Whether to end without having seen everything."""

@@ -1,7 +1,8 @@
 """What settings there are: each one's name, type, default and meaning.
 
-The one table that the file, the environment, flags, `config.get` and `etc/hybridd.toml` are made
-from. Where a value comes from and which source wins is `settings`' business.
+The file, the environment, flags, `config.get` and `etc/hybridd.toml` are made from this table and
+from the switches of the formats that are installed (`backends/switches`). Where a value comes from
+and which source wins is `settings`' business.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hybridd.core.fields import Bool, Choice, Field, Float, Int, ListOf, OneOf, Text
-from hybridd.core.unit_fields import Duration, Size
+from hybridd.core.unit_fields import Duration, Minutes, Size
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,8 @@ class Key:
 
     Attributes:
         live: A change takes effect at once; otherwise at the next start.
+        variable: An environment variable beside `environment`, of the system that this succeeds.
+        variable_field: How that variable is read, where not as everywhere.
     """
 
     name: str
@@ -27,6 +30,8 @@ class Key:
     default: Any
     description: str
     live: bool = True
+    variable: str = ""
+    variable_field: Field | None = None
 
     @property
     def environment(self) -> str:
@@ -109,21 +114,12 @@ _ALL = (
         5.0,
         "A full scan runs this often beside the live watching, which may lose events.",
     ),
-    Key("formats.gguf", Bool(), True, "Serve GGUF models (llama.cpp). Also ENABLE_GGUF_MODELS."),
-    Key("formats.huggingface", Bool(), True, "Serve Hugging Face models (transformers and torch)."),
-    Key("formats.onnx", Bool(), True, "List ONNX models; there is no engine for them yet."),
-    Key(
-        "formats.echo",
-        Bool(),
-        True,
-        "List .echo files: models that repeat what they hear, for tests.",
-    ),
     Key(
         "models.smart_switching",
         Bool(),
         True,
-        "An inference request loads its model when it is not loaded, making room if need be. "
-        "Also ENABLE_SMART_SWITCHING.",
+        "An inference request loads its model when it is not loaded, making room if need be.",
+        variable="ENABLE_SMART_SWITCHING",
     ),
     Key(
         "models.keepalive",
@@ -131,6 +127,8 @@ _ALL = (
         300.0,
         'How long an idle model stays loaded, in seconds or as "5m"; 0 unloads at once, negative '
         "is for ever. MODEL_KEEPALIVE_MINUTES says it in minutes.",
+        variable="MODEL_KEEPALIVE_MINUTES",
+        variable_field=Minutes(),
     ),
     Key(
         "models.auto_context",

@@ -37,6 +37,22 @@ class Duration(Field):
 
 
 @dataclass(frozen=True, slots=True)
+class Minutes(Duration):
+    """A duration whose text is a number of minutes."""
+
+    @property
+    def takes(self) -> str:  # type: ignore[override]
+        return "a number of minutes; 0 is at once, -1 for ever"
+
+    def parse(self, text: str) -> float:
+        try:
+            minutes = float(text)
+        except ValueError:
+            raise FieldError(self.takes, text) from None
+        return self.check(-1 if minutes < 0 else minutes * 60)
+
+
+@dataclass(frozen=True, slots=True)
 class Size(Field):
     """A limit: bytes, "8GiB", or "80%" of a total that the user of the value knows."""
 

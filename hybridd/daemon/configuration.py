@@ -1,7 +1,7 @@
 """The settings in force: reads the layers, takes changes at run time, tells who has to know.
 
-`core/keys` knows what settings there are; this module knows where their values lie and owns the
-one `Settings` that the daemon runs with.
+What settings there are is handed in (`core/keys` and the formats' switches); this module knows
+where their values lie and owns the one `Settings` that the daemon runs with.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridd.core import settings as core
-from hybridd.core.fields import unknown_name
+from hybridd.core.keys import KEYS
 from hybridd.daemon.events import EventHub
 from hybridd.daemon.state import StateFile
 from hybridd.wire import paths
@@ -39,16 +39,24 @@ class Configuration:
         self,
         environment: Mapping[str, str],
         *,
+        keys: core.Keys = KEYS,
         file: Path | None = None,
-        flags: core.Layer | None = None,
+        overrides: Iterable[str] = (),
         state: StateFile | None = None,
         events: EventHub | None = None,
     ) -> None:
         """Read every source.
 
+        Args:
+            keys: What settings there are.
+            file: Instead of the usual one; it has to exist.
+            overrides: `KEY=VALUE`, of the command line.
+            state: Where values that are set at run time last.
+
         Raises:
             BadConfiguration: With the problems of all sources.
         """
+        self._keys = keys
         self._environment = environment
         self._file = file or Path(
             environment.get("HYBRIDD_CONFIG") or paths.config_file(environment)
@@ -57,9 +65,9 @@ class Configuration:
         self._state = state or StateFile(Path(paths.state_dir(environment)) / "settings.json")
         self._events = events
         self._listeners: list[Callable[[set[str]], None]] = []
-        self._layers: dict[str, core.Layer] = {"flag": flags or core.Layer()}
-        self._layers["environment"] = core.read_environment(environment)
-        self._layers["runtime"] = core.read_table(self._state.read())
+        self._layers: dict[str, core.Layer] = {"flag": core.read_flags(keys, overrides)}
+        self._layers["environment"] = core.read_environment(keys, environment)
+        self._layers["runtime"] = core.read_table(self._keys, self._state.read())
         # A value that an older version persisted must not keep the daemon from starting.
         self._layers["runtime"].problems.clear()
         self._persisted = dict(self._layers["runtime"].values)
@@ -75,7 +83,7 @@ class Configuration:
         ]
         if problems:
             raise BadConfiguration(problems)
-        self.settings = core.resolve(self._layers)
+        self.settings = core.resolve(self._keys, self._layers)
 
     def __getitem__(self, name: str) -> Any:
         return self.settings[name]
@@ -94,12 +102,12 @@ class Configuration:
             self._known([key])
         return {
             name: {
-                "value": core.on_wire(name, self.settings.values[name]),
+                "value": core.on_wire(self.settings.values[name]),
                 "source": self.settings.sources[name],
                 "live": known.live,
                 "description": known.description,
             }
-            for name, known in core.KEYS.items()
+            for name, known in self._keys.items()
             if key in (None, name)
         }
 
@@ -109,7 +117,7 @@ class Configuration:
         Raises:
             InvalidParams: A key or a value is bad; nothing was changed.
         """
-        layer = core.read_table(values)
+        layer = core.read_table(self._keys, values)
         if layer.problems:
             raise InvalidParams(
                 "; ".join(layer.problems),
@@ -175,8 +183,8 @@ class Configuration:
 
     def _known(self, keys: Iterable[str]) -> None:
         for key in keys:
-            if key not in core.KEYS:
-                reason = unknown_name(key, core.KEYS)
+            if key not in self._keys:
+                reason = core.unknown(key, self._keys)
                 raise InvalidParams(f"{key}: {reason}", field=key, reason=reason)
 
     def _read_file(self) -> core.Layer:
@@ -195,7 +203,7 @@ class Configuration:
             layer.problems.append(f"has more than {MAX_FILE_BYTES} bytes")
             return layer
         try:
-            return core.read_table(tomllib.loads(text.decode("utf-8")))
+            return core.read_table(self._keys, tomllib.loads(text.decode("utf-8")))
         except (ValueError, RecursionError) as exc:
             layer.problems.append(f"is no TOML: {exc}")
             return layer
@@ -215,9 +223,9 @@ class Configuration:
         self._persisted = values
 
     def _apply(self) -> dict[str, Any]:
-        before, self.settings = self.settings, core.resolve(self._layers)
+        before, self.settings = self.settings, core.resolve(self._keys, self._layers)
         changed = {n for n, v in self.settings.values.items() if v != before.values[n]}
-        live = {n for n in changed if core.KEYS[n].live}
+        live = {n for n in changed if self._keys[n].live}
         for listener in self._listeners:
             listener(live)
         if changed and self._events is not None:

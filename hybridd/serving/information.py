@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from hybridd import __version__
@@ -23,7 +23,7 @@ class Information:
     def __init__(
         self,
         socket: str,
-        formats: Mapping[str, FormatInfo],
+        formats: Callable[[], Iterable[FormatInfo]],
         manager: Manager,
         library: Library,
     ) -> None:
@@ -46,7 +46,7 @@ class Information:
             "started_at": self._started_at,
             "uptime_s": round(time.monotonic() - self._started, 3),
             "socket": self._socket,
-            "formats": [info.to_wire() for info in self._formats.values()],
+            "formats": [info.to_wire() for info in self._formats()],
             "devices": [device.to_wire() for device in reading.snapshot.devices],
             "catalog": {
                 "complete": snapshot.complete,

@@ -177,7 +177,7 @@ class Manager:
         with trio.move_on_after(math.inf if timeout_s is None else timeout_s):
             record = await self._loadable(query, load_options)
             settled = self.settings.get(record.id)
-            refusals.check_wishes(record, request, options or {})
+            refusals.check_wishes(record, self._backends[record.format], request, options or {})
             refusals.check_kind(record, KINDS[kind])
             made = Work(
                 next(self._keys),
@@ -374,7 +374,7 @@ class Manager:
         asked = builds.checked(asked, record, self._backends)
         asked = await draft_models.named(asked, record, backend, self._loadable, models, drafting)
         most = backend.parallel(record.facts).most
-        return wanted_of(adapters.named(asked, self._library.snapshot.models, record.format), most)
+        return wanted_of(adapters.named(asked, models, backend), most)
 
     def _need(self, record: ModelRecord) -> Need:
         backend = self._backends[record.format]
@@ -393,7 +393,7 @@ class Manager:
     def _estimate(self, backend: Backend, facts: Facts, options: Mapping[str, Any]) -> Estimate:
         """What a load needs, with all that is loaded beside the model."""
         models = self._library.snapshot.models
-        made = adapters.with_weights(backend.estimate(facts, options), options, models)
+        made = adapters.with_weights(backend.estimate(facts, options), options, backend, models)
         return draft_models.with_draft(made, facts, options, backend, models)
 
     def _loaded(self, instance: Instance) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hybridd.backends import data_urls
+from hybridd.backends.api import Backend
 from hybridd.core.kinds import Kind, Mode, of_mode
 from hybridd.core.model import ModelRecord
 from hybridd.wire import errors
@@ -30,21 +31,23 @@ def check_kind(record: ModelRecord, kind: Kind) -> None:
     raise errors.Unsupported(f"{record.id} {lacking}", capability=capability, format=record.format)
 
 
-_WITH_ADAPTERS = frozenset({"gguf", "huggingface"})
-_WITH_PICTURES = frozenset({"huggingface"})
-
-
 def check_wishes(
-    record: ModelRecord, request: Mapping[str, Any], options: Mapping[str, Any]
+    record: ModelRecord,
+    backend: Backend,
+    request: Mapping[str, Any],
+    options: Mapping[str, Any],
 ) -> None:
     """Say so before any work, rather than leave a wish silently undone.
+
+    Args:
+        backend: The model's.
 
     Raises:
         Unsupported: With the capability.
         InvalidParams: Pictures that are not to be had.
     """
-    _check_parts(record, request.get("messages"))
-    if options.get("adapters") and record.format not in _WITH_ADAPTERS:
+    _check_parts(record, backend, request.get("messages"))
+    if options.get("adapters") and backend.adapters is None:
         raise errors.Unsupported(
             f"adapters (options.adapters) are not supported for {record.format} models yet",
             capability="adapters",
@@ -58,7 +61,7 @@ def check_wishes(
         )
 
 
-def _check_parts(record: ModelRecord, messages: object) -> None:
+def _check_parts(record: ModelRecord, backend: Backend, messages: object) -> None:
     """Pictures need a model that reads them, and an engine that does."""
     urls = []
     for where, part in data_urls.parts(messages):
@@ -67,8 +70,9 @@ def _check_parts(record: ModelRecord, messages: object) -> None:
         if sense not in record.facts.capabilities:
             message = f"{record.id} reads no {what}; take a model with the capability {sense}"
             raise errors.Unsupported(message, capability=sense, format=record.format)
-        if sense != "vision" or record.format not in _WITH_PICTURES:
+        if sense not in backend.senses:
             message = f"{what} in messages are not supported for {record.format} models yet"
             raise errors.Unsupported(message, capability=sense, format=record.format)
-        urls.append(data_urls.url_of(part, where))
+        if sense == "vision":
+            urls.append(data_urls.url_of(part, where))
     data_urls.check(urls)

@@ -31,9 +31,8 @@ def tops(modules: set[str]) -> set[str]:
 
 DAEMON = """
 import hybridd.__main__, hybridd.app
-from hybridd.backends.registry import availability, load_backends
+from hybridd.backends.registry import load_backends
 for backend in load_backends().values():
-    availability(backend)
     backend.uses_gpu()
 """
 

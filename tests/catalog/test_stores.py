@@ -13,7 +13,7 @@ import pytest
 from hybridd.catalog import stores
 from hybridd.catalog.stores import LOCAL_STORE, STORES, external, hub, llamacpp, local, ollama
 from hybridd.catalog.walk import Source
-from hybridd.core.settings import KEYS
+from hybridd.core.keys import KEYS
 from tests.make_models import llama_metadata, write_gguf, write_hf, write_json
 from tests.make_stores import (
     catalog,

@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import math
-import tomllib
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hybridd.core import settings as core
-from hybridd.core.settings import KEYS, Layer, read_environment, read_flags, read_table, resolve
+from hybridd.core.fields import Bool
+from hybridd.core.keys import KEYS as OWN
+from hybridd.core.keys import Key
+from hybridd.core.settings import Layer, read_environment, read_flags, read_table, resolve
 
-ROOT = Path(__file__).parents[2]
-
-
-def test_the_documented_file_is_the_generated_one() -> None:
-    assert (ROOT / "etc" / "hybridd.toml").read_text() == core.render_toml()
-
-
-def test_the_documented_defaults_are_the_defaults() -> None:
-    lines = []
-    for line in core.render_toml().splitlines():
-        name = line[2:].split(" = ")[0]
-        known = any(key.endswith("." + name) for key in KEYS)
-        lines.append(line[2:] if line.startswith("# ") and " = " in line and known else line)
-    layer = read_table(tomllib.loads("\n".join(lines)))
-    assert layer.problems == []
-    assert layer.values == {key.name: key.default for key in KEYS.values()}
+FORMATS = (
+    Key("formats.one", Bool(), True, "List the first.", variable="ENABLE_ONE_MODELS"),
+    Key("formats.other", Bool(), False, "List the other."),
+)
+KEYS = {**OWN, **{key.name: key for key in FORMATS}}
 
 
 @pytest.mark.parametrize("key", KEYS.values(), ids=lambda key: key.name)
@@ -35,7 +25,7 @@ def test_each_key(key: core.Key) -> None:
     assert key.field.check(key.default) == key.default, "the default is one it takes"
     assert key.environment == "HYBRIDD_" + key.name.upper().replace(".", "_")
     assert key.description
-    bad = read_table({key.name: {"no": "value"}} if "." not in key.name else _nested(key.name))
+    bad = read_table(KEYS, _nested(key.name))
     assert len(bad.problems) == 1
     assert bad.problems[0].startswith(f"{key.name}: takes ")
     assert bad.values == {}
@@ -48,13 +38,14 @@ def _nested(name: str) -> dict[str, Any]:
 
 def test_all_problems_are_found_at_once() -> None:
     layer = read_table(
+        KEYS,
         {
             "catalog": {"demo": "yes", "settle_seconds": -1, "model_dir": []},
             "limits": {"max_loaded": True},
             "catalgo": {},
             "log.level": "loud",
             "models": 7,
-        }
+        },
     )
     problems = "\n".join(layer.problems)
     assert 'catalog.demo: takes true or false, got "yes"' in problems
@@ -79,10 +70,10 @@ def test_all_problems_are_found_at_once() -> None:
         ({"HYBRIDD_MODELS_KEEPALIVE": "-1"}, "models.keepalive", math.inf),
         ({"HYBRIDD_LIMITS_RAM_MAX": "80%"}, "limits.ram_max", "80%"),
         ({"HYBRIDD_LIMITS_RAM_MAX": "1024"}, "limits.ram_max", 1024),
-        ({"HYBRIDD_FORMATS_ECHO": "off"}, "formats.echo", False),
+        ({"HYBRIDD_FORMATS_OTHER": "off"}, "formats.other", False),
         ({"HYBRIDD_LOG_LEVEL": "debug"}, "log.level", "debug"),
-        ({"ENABLE_GGUF_MODELS": "false"}, "formats.gguf", False),
-        ({"ENABLE_GGUF_MODELS": "1"}, "formats.gguf", True),
+        ({"ENABLE_ONE_MODELS": "false"}, "formats.one", False),
+        ({"ENABLE_ONE_MODELS": "1"}, "formats.one", True),
         ({"ENABLE_SMART_SWITCHING": "False"}, "models.smart_switching", False),
         ({"MODEL_KEEPALIVE_MINUTES": "10"}, "models.keepalive", 600.0),
         ({"MODEL_KEEPALIVE_MINUTES": "0"}, "models.keepalive", 0.0),
@@ -90,17 +81,17 @@ def test_all_problems_are_found_at_once() -> None:
         ({"MODEL_KEEPALIVE_MINUTES": "0.5"}, "models.keepalive", 30.0),
         # The specific name goes before the bare one.
         (
-            {"ENABLE_GGUF_MODELS": "0", "HYBRIDD_FORMATS_GGUF": "1"},
-            "formats.gguf",
+            {"ENABLE_ONE_MODELS": "0", "HYBRIDD_FORMATS_ONE": "1"},
+            "formats.one",
             True,
         ),
     ],
 )
 def test_environment(environment: dict[str, str], name: str, value: Any) -> None:
-    layer = read_environment(environment)
+    layer = read_environment(KEYS, environment)
     assert layer.problems == []
-    assert resolve({"environment": layer})[name] == value
-    assert resolve({"environment": layer}).sources[name] == "environment"
+    assert resolve(KEYS, {"environment": layer})[name] == value
+    assert resolve(KEYS, {"environment": layer}).sources[name] == "environment"
 
 
 @pytest.mark.parametrize(
@@ -110,7 +101,7 @@ def test_environment(environment: dict[str, str], name: str, value: Any) -> None
         ({"HYBRIDD_NONSENSE": "3"}, "HYBRIDD_NONSENSE: no such name"),
         ({"HYBRIDD_LIMITS_MAX_LOADED": "many"}, "HYBRIDD_LIMITS_MAX_LOADED: takes an integer from"),
         ({"HYBRIDD_CATALOG_MODEL_DIRS": "[1"}, "HYBRIDD_CATALOG_MODEL_DIRS: takes a list"),
-        ({"ENABLE_GGUF_MODELS": "perhaps"}, 'ENABLE_GGUF_MODELS: takes true or false, got "perh'),
+        ({"ENABLE_ONE_MODELS": "perhaps"}, 'ENABLE_ONE_MODELS: takes true or false, got "perh'),
         ({"MODEL_KEEPALIVE_MINUTES": "soon"}, "MODEL_KEEPALIVE_MINUTES: takes a number of minutes"),
         ({"MODEL_KEEPALIVE_MINUTES": "nan"}, "MODEL_KEEPALIVE_MINUTES: takes a number of minutes"),
         ({"MODEL_KEEPALIVE_MINUTES": "inf"}, "MODEL_KEEPALIVE_MINUTES: takes a number of minutes"),
@@ -118,34 +109,40 @@ def test_environment(environment: dict[str, str], name: str, value: Any) -> None
     ],
 )
 def test_bad_environment(environment: dict[str, str], problem: str) -> None:
-    layer = read_environment(environment)
+    layer = read_environment(KEYS, environment)
     assert len(layer.problems) == 1
     assert problem in layer.problems[0]
     assert layer.values == {}
 
 
+def test_a_format_that_is_not_installed() -> None:
+    layer = read_table(KEYS, {"formats": {"onne": True}})
+    assert layer.problems == ["formats.onne: no such format is installed; there are one, other"]
+
+
 def test_names_that_are_not_settings_are_left_alone() -> None:
     layer = read_environment(
+        KEYS,
         {
             "HYBRIDD_SOCKET": "/x",
             "HYBRIDD_CONFIG": "/y",
             "HOME": "/z",
             "ENABLE_OTHER": "1",
-            "ENABLE_GGUF_MODELS": "",
-        }
+            "ENABLE_ONE_MODELS": "",
+        },
     )
     assert (layer.values, layer.problems) == ({}, [])
 
 
 def test_external_models_dir_adds_to_the_directories_of_any_source() -> None:
-    environment = read_environment({"EXTERNAL_MODELS_DIR": "/e1::/e2"})
+    environment = read_environment(KEYS, {"EXTERNAL_MODELS_DIR": "/e1::/e2"})
     assert environment.extra_dirs == ["/e1", "/e2"]
     default = KEYS["catalog.model_dirs"].default
-    made = resolve({"environment": environment})
+    made = resolve(KEYS, {"environment": environment})
     assert made["catalog.model_dirs"] == [*default, "/e1", "/e2"]
     assert made.sources["catalog.model_dirs"] == "environment"
-    file = read_table({"catalog": {"model_dirs": ["/f", "/e1"]}})
-    made = resolve({"environment": environment, "file": file})
+    file = read_table(KEYS, {"catalog": {"model_dirs": ["/f", "/e1"]}})
+    made = resolve(KEYS, {"environment": environment, "file": file})
     assert made["catalog.model_dirs"] == ["/f", "/e1", "/e2"]
     assert KEYS["catalog.model_dirs"].default == ["$XDG_DATA_HOME/hybridd/models"]
 
@@ -160,17 +157,17 @@ def test_the_order_of_the_sources() -> None:
     layers = {"file": layer(1)}
     for number, source in enumerate(("environment", "runtime", "flag"), 2):
         layers[source] = layer(number)
-        made = resolve(layers)
+        made = resolve(KEYS, layers)
         assert made["limits.max_loaded"] == number
         assert made.sources["limits.max_loaded"] == source
-    assert resolve({}).sources["limits.max_loaded"] == "default"
+    assert resolve(KEYS, {}).sources["limits.max_loaded"] == "default"
 
 
 def test_flags() -> None:
-    layer = read_flags(["limits.max_loaded=3", "log.level = debug", "server.socket=/a=b"])
+    layer = read_flags(KEYS, ["limits.max_loaded=3", "log.level = debug", "server.socket=/a=b"])
     assert "log.level: takes one of" in layer.problems[0]
     assert layer.values == {"limits.max_loaded": 3, "server.socket": "/a=b"}
-    layer = read_flags(["limits.max_loaded", "limits.max_lode=1", "limits.max_queue=0"])
+    layer = read_flags(KEYS, ["limits.max_loaded", "limits.max_lode=1", "limits.max_queue=0"])
     assert [problem.split(":")[0] for problem in layer.problems] == [
         "limits.max_loaded",
         "limits.max_lode",
@@ -182,10 +179,10 @@ def test_what_was_set_at_run_time_survives_its_file() -> None:
     import json
 
     values = {"models.keepalive": math.inf, "limits.ram_max": "5GB", "catalog.model_dirs": ["/ü"]}
-    again = read_table(json.loads(core.dump_runtime(values)))
+    again = read_table(KEYS, json.loads(core.dump_runtime(values)))
     assert (again.values, again.problems) == (values, [])
 
 
 def test_for_ever_is_minus_one_on_the_wire() -> None:
-    assert core.on_wire("models.keepalive", math.inf) == -1
-    assert core.on_wire("models.keepalive", 5.0) == 5.0
+    assert core.on_wire(math.inf) == -1
+    assert core.on_wire(5.0) == 5.0

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from hybridd.core.settings import read_flags
 from hybridd.daemon.configuration import BadConfiguration, Configuration
 from hybridd.daemon.events import EventHub
 from hybridd.daemon.state import StateFile
@@ -34,7 +33,7 @@ class Place:
         self.file.write_text(text)
 
     def start(self, *, flags: Any = (), **environment: str) -> Configuration:
-        return Configuration({**self.environment, **environment}, flags=read_flags(flags))
+        return Configuration({**self.environment, **environment}, overrides=flags)
 
 
 @pytest.fixture
@@ -62,13 +61,13 @@ def test_the_sources_go_before_each_other_as_the_design_says(place: Place) -> No
 def test_all_problems_of_all_sources_at_once(place: Place) -> None:
     place.write('[limits]\nmax_loaded = -1\nmax_lode = 1\n[log]\nlevel = "loud"')
     with pytest.raises(BadConfiguration) as caught:
-        place.start(flags=["nonsense", "log.level=x"], HYBRIDD_FORMATS_GGUF="perhaps")
+        place.start(flags=["nonsense", "log.level=x"], HYBRIDD_CATALOG_DEMO="perhaps")
     problems = caught.value.problems
     assert len(problems) == 6
     text = str(caught.value)
     for part in (
         "flag: nonsense: takes KEY=VALUE",
-        'environment: HYBRIDD_FORMATS_GGUF: takes true or false, got "perhaps"',
+        'environment: HYBRIDD_CATALOG_DEMO: takes true or false, got "perhaps"',
         f"{place.file}: limits.max_loaded: takes an integer from 0 to 1000, got -1",
         "limits.max_lode: no such name; did you mean 'limits.max_loaded'?",
     ):

@@ -42,6 +42,7 @@ class RealDaemon:
             "XDG_CACHE_HOME": str(directory / "cache"),
             "E2E_MARK": str(directory),
             "HYBRIDD_CATALOG_MODEL_DIRS": str(self.models),
+            "HYBRIDD_FORMATS_ECHO": "true",
             **environment,
         }
         self.socket = str(directory / "run" / "hybridd" / "hybridd.sock")

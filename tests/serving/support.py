@@ -12,7 +12,7 @@ from typing import Any
 
 import trio
 
-from hybridd.backends.api import Parallel
+from hybridd.backends.api import Adapters, Backend, Drafting, Parallel, Switch
 from hybridd.backends.registry import FormatInfo
 from hybridd.core.devices import CPU, Device, Snapshot
 from hybridd.core.model import Estimate, Facts, Location, ModelRecord
@@ -194,19 +194,28 @@ class FakeHost:
         return {"fake": {"private_bytes": 10, "file_bytes": 5}}
 
 
-class FakeBackend:
+def check_draft(model: str, facts: Facts, draft: str, draft_facts: Facts) -> None:
+    if draft_facts.vocab_size != facts.vocab_size:
+        raise errors.LoadFailed(f"{draft} cannot draft for {model}", reason="other vocabulary")
+
+
+def draft_estimate(facts: Facts, draft: Facts, load_options: Mapping[str, Any]) -> Estimate:
+    return Estimate(draft.weights_bytes, 4, 3, 2, 1, 1)
+
+
+class FakeBackend(Backend):
     """Knows what a model needs."""
 
     name = engine = "fake"
-    extra = None
     engine_factory = "fake:Engine"
-    prepare = ""
-    splits_layers = False
+    switch = Switch("Serve fakes.")
     keeps_states = True
     tagged = True
+    adapters: Adapters | None = Adapters(lambda facts: facts.weights_bytes)
+    drafting: Drafting | None = Drafting(check_draft, draft_estimate)
 
-    def uses_gpu(self) -> bool:
-        return False
+    def inspect(self, path: Path) -> Facts:
+        raise NotImplementedError
 
     def parallel(self, facts: Facts) -> Parallel:
         return Parallel(auto=1, most=8)
@@ -218,15 +227,6 @@ class FakeBackend:
     def estimate(self, facts: Facts, load_options: Mapping[str, Any]) -> Estimate:
         length = int(load_options.get("context_length", 4096))
         return Estimate(facts.weights_bytes, 0, 0, 0, length, 1)
-
-    def check_draft(self, model: str, facts: Facts, draft: str, draft_facts: Facts) -> None:
-        if draft_facts.vocab_size != facts.vocab_size:
-            raise errors.LoadFailed(f"{draft} cannot draft for {model}", reason="other vocabulary")
-
-    def draft_estimate(
-        self, facts: Facts, draft: Facts, load_options: Mapping[str, Any]
-    ) -> Estimate:
-        return Estimate(draft.weights_bytes, 4, 3, 2, 1, 1)
 
 
 class FakeLibrary:

@@ -8,12 +8,22 @@ from typing import Any
 import pytest
 
 from hybridd.backends.data_urls import MAX_ENCODED_BYTES, MAX_PICTURES
+from hybridd.backends.registry import load_backends
+from hybridd.core.kinds import KINDS
 from hybridd.core.model import ModelRecord
-from hybridd.serving.refusals import check_wishes
+from hybridd.serving.refusals import check_kind
+from hybridd.serving.refusals import check_wishes as check
 from hybridd.wire import errors
 from tests.serving.support import record
 
 PICTURE = "data:image/png;base64,aGVsbG8="
+
+
+BACKENDS = load_backends()
+
+
+def check_wishes(record: ModelRecord, request: dict[str, Any], options: dict[str, Any]) -> None:
+    check(record, BACKENDS[record.format], request, options)
 
 
 def model(format_name: str, *capabilities: str) -> ModelRecord:
@@ -84,3 +94,36 @@ def test_pictures_that_are_not_taken(parts: list[dict[str, Any]], words: str) ->
 )
 def test_what_is_taken(request_: dict[str, Any]) -> None:
     check_wishes(model("huggingface", "vision"), request_, {})
+
+
+def test_adapters_of_a_request_need_a_format_that_has_them() -> None:
+    options = {"adapters": [{"name": "mine", "scale": 1.0}]}
+    check_wishes(model("gguf"), {}, options)
+    with pytest.raises(errors.Unsupported, match="not supported for echo models") as caught:
+        check_wishes(model("echo"), {}, options)
+    assert caught.value.data == {"capability": "adapters", "format": "echo"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "has", "capability", "said"),
+    [
+        ("generate", ["embedding"], "completion", "m generates no text; use embed"),
+        ("chat", ["embedding", "reranking"], "chat", "use embed or rerank"),
+        ("chat", ["completion"], "chat", "m has no chat template; use generate"),
+        ("apply_template", ["completion"], "chat", "m has no chat template"),
+        ("embed", ["completion"], "embedding", "m makes no embeddings"),
+        ("rerank", ["completion"], "reranking", "m is no reranker"),
+        ("tokenize", [], None, ""),
+    ],
+)
+def test_a_kind_needs_a_capability(
+    kind: str, has: list[str], capability: str | None, said: str
+) -> None:
+    made = record("m")
+    made = replace(made, facts=replace(made.facts, capabilities=tuple(has)))
+    if capability is None:
+        check_kind(made, KINDS[kind])
+        return
+    with pytest.raises(errors.Unsupported, match=said) as caught:
+        check_kind(made, KINDS[kind])
+    assert caught.value.data["capability"] == capability

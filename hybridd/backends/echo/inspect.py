@@ -1,8 +1,8 @@
 """The echo format: a small JSON file that says how a pretended model behaves.
 
 It needs no dependency, takes any memory it is told to take, and fails on demand: a test double,
-what `hybridctl doctor` checks the daemon with, and the example to copy for a new format. An
-unknown key is refused, so that a typo in a test does not pass for a behaviour.
+off unless `formats.echo` is turned on. An unknown key is refused, so that a typo in a test does not
+pass for a behaviour.
 """
 
 from __future__ import annotations

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from typing import Any
 
 from hybridd.core.model import Facts
 
 from .. import installed
-from ..api import Backend, Parallel
+from ..api import Adapters, Backend, Drafting, Parallel, Switch
 from .draft_facts import check_draft
 from .estimate import draft_estimate, estimate
 from .inspect import FORMAT, inspect
@@ -21,24 +21,25 @@ _PARALLEL = Parallel(auto=4, most=256)
 _GPU_LIBRARIES = ("libggml-cuda", "libggml-hip", "libggml-vulkan", "libggml-sycl", "libggml-musa")
 
 
-class GGUFBackend:
+class GGUFBackend(Backend):
     """The daemon's half of the format."""
 
     name = FORMAT
     engine = "llama.cpp"
-    extra: str | None = "gguf"
-    distributions: tuple[str, ...] = ("llama-cpp-python", "jinja2")
+    extra = "gguf"
+    distributions = ("llama-cpp-python", "jinja2")
     engine_factory = "hybridd.backends.gguf.engine.generator:GGUFEngine"
-    preload: tuple[str, ...] = ("llama_cpp.llama_cpp", "jinja2")
+    switch = Switch("Serve GGUF models (llama.cpp).", variable="ENABLE_GGUF_MODELS")
+    preload = ("llama_cpp.llama_cpp", "jinja2")
     prepare = "hybridd.backends.gguf.engine.weights.kept_vocabulary:keep"
-    suffixes: tuple[str, ...] = (".gguf",)
+    suffixes = (".gguf",)
     splits_layers = True
     keeps_states = True
     tagged = True
     inspect = staticmethod(inspect)
     estimate = staticmethod(estimate)
-    check_draft = staticmethod(check_draft)
-    draft_estimate = staticmethod(draft_estimate)
+    adapters = Adapters(lambda facts: facts.weights_bytes)
+    drafting = Drafting(check_draft, draft_estimate)
     companions = staticmethod(companions)
 
     def uses_gpu(self) -> bool:
@@ -54,10 +55,6 @@ class GGUFBackend:
     def parallel(self, facts: Facts) -> Parallel:
         """Sequences in one batch."""
         return _PARALLEL
-
-    def claims(self, names: Set[str]) -> bool:
-        """A model of this format is a file, never a directory."""
-        return False
 
 
 BACKEND: Backend = GGUFBackend()

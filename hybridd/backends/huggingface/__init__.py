@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from hybridd.core.model import Facts
 
 from .. import installed
-from ..api import Backend, Parallel
+from ..api import Adapters, Backend, Parallel, Switch
+from .adapter import adapter_bytes
 from .estimate import estimate
 from .inspect import FORMAT, claims, inspect
 from .option_checks import check_load_options
@@ -18,21 +19,19 @@ from .option_checks import check_load_options
 _PARALLEL = Parallel(auto=4, most=64)
 
 
-class HuggingFaceBackend:
+class HuggingFaceBackend(Backend):
     """The daemon's half of the format."""
 
     name = FORMAT
     engine = "transformers"
-    extra: str | None = "huggingface"
-    distributions: tuple[str, ...] = ("torch", "transformers", "safetensors", "jinja2")
+    extra = "huggingface"
+    distributions = ("torch", "transformers", "safetensors", "jinja2")
     engine_factory = "hybridd.backends.huggingface.engine.any_engine:AnyEngine"
     # transformers comes with the engine, which knows how to import it in less time.
-    preload: tuple[str, ...] = ("torch", "jinja2")
-    prepare = ""
-    suffixes: tuple[str, ...] = ()
-    splits_layers = False
-    keeps_states = False
-    tagged = False
+    preload = ("torch", "jinja2")
+    switch = Switch("Serve Hugging Face models (transformers and torch).")
+    senses = ("vision",)
+    adapters = Adapters(adapter_bytes)
     claims = staticmethod(claims)
     inspect = staticmethod(inspect)
     estimate = staticmethod(estimate)
@@ -49,10 +48,6 @@ class HuggingFaceBackend:
     def parallel(self, facts: Facts) -> Parallel:
         """The same of every model: those whose requests cannot share passes take turns."""
         return _PARALLEL
-
-    def companions(self, names: Sequence[str], loose: bool) -> Mapping[str, Sequence[str]]:
-        """A model of this format is a directory, never a file."""
-        return {}
 
 
 BACKEND: Backend = HuggingFaceBackend()

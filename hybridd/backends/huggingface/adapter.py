@@ -80,6 +80,15 @@ def inspect(path: Path, names: Set[str], format_name: str) -> Facts:
     )
 
 
+def adapter_bytes(facts: Facts) -> int:
+    """What an adapter takes once it is loaded.
+
+    peft keeps its weights in float32 whatever they are stored as, so that they can be changed with
+    precision.
+    """
+    return max(facts.weights_bytes, 4 * (facts.parameters or 0))
+
+
 def _count(shape: tuple[int, ...]) -> int:
     count = 1
     for size in shape:

@@ -35,7 +35,7 @@ _MEDIA = "application/vnd.ollama.image."
 _ROLES = ("projector", "adapter", "template", "params", "system", "messages")
 # With one of these a model is something else than its weights.
 _SUBSTANCE = frozenset({"projector", "adapter", "system", "messages"})
-_FORMAT = "gguf"
+_SUFFIX = ".gguf"  # the weights are such files, whatever they are called here
 
 
 def directories(environment: Mapping[str, str]) -> list[str]:
@@ -54,13 +54,14 @@ class _Layer(NamedTuple):
 
 def candidates(walk: Walk, root: Root) -> list[Candidate]:
     """One candidate for every manifest; the names of one model come together in `merged`."""
-    if _FORMAT not in walk.formats:
+    format_name = walk.format_of(_SUFFIX)
+    if format_name is None:
         return []
     listed = []
     for path, parts in _manifests(walk, os.path.join(root.path, MANIFESTS), ()):
         if walk.stopped():
             break
-        candidate = _candidate(root, path, parts)
+        candidate = _candidate(root, path, parts, format_name)
         if candidate is not None:
             listed.append(candidate)
     return listed
@@ -83,7 +84,7 @@ def _manifests(
             walk.problem(entry.path, error)
 
 
-def _candidate(root: Root, path: str, parts: tuple[str, ...]) -> Candidate | None:
+def _candidate(root: Root, path: str, parts: tuple[str, ...], format_name: str) -> Candidate | None:
     manifest = Path(path)
     try:
         state = identity_of(manifest.stat())
@@ -96,19 +97,25 @@ def _candidate(root: Root, path: str, parts: tuple[str, ...]) -> Candidate | Non
         return None
     except OSError as error:
         # Asked for its facts it fails in the same way, which is said and not remembered.
-        return _of_manifest(root, manifest, parts, (Path(error.filename or manifest),), (state,))
+        gone = Path(error.filename or manifest)
+        return _of_manifest(root, format_name, manifest, parts, (gone,), (state,))
     except ModelInvalid as error:
         reason = f"its manifest cannot be read ({error.data.get('reason')})"
-        return _of_manifest(root, manifest, parts, (manifest,), (state,), reason=reason)
+        return _of_manifest(
+            root, format_name, manifest, parts, (manifest,), (state,), reason=reason
+        )
     missing = [layer for layer, known in zip(layers, states, strict=True) if known is None]
     if missing:
         what = ", ".join(layer.role for layer in missing)
         reason = f"incomplete: its {what} is missing (sha256-{missing[0].digest[:12]}…)"
-        return _of_manifest(root, manifest, parts, (manifest,), (state,), reason=reason)
+        return _of_manifest(
+            root, format_name, manifest, parts, (manifest,), (state,), reason=reason
+        )
     known = tuple(state for state in states if state is not None)
     variant = tuple(sorted(f"{layer.role} {layer.digest}" for layer in layers[1:]))
     return _of_manifest(
         root,
+        format_name,
         manifest,
         parts,
         files,
@@ -124,6 +131,7 @@ def _candidate(root: Root, path: str, parts: tuple[str, ...]) -> Candidate | Non
 
 def _of_manifest(
     root: Root,
+    format_name: str,
     manifest: Path,
     parts: tuple[str, ...],
     files: tuple[Path, ...],
@@ -133,7 +141,7 @@ def _of_manifest(
     given, aliases = _names(parts)
     return Candidate(
         key=os.fspath(manifest),
-        format=_FORMAT,
+        format=format_name,
         path=files[0],
         root=root,
         folders=parts[:-1],

@@ -11,36 +11,43 @@ from dataclasses import replace
 from typing import Any
 
 from hybridd.backends import card
+from hybridd.backends.api import Backend
 from hybridd.core.model import AVAILABLE, Estimate, ModelRecord
 from hybridd.core.naming import resolve
-from hybridd.wire.errors import InvalidParams, ModelNotFound
+from hybridd.wire.errors import InvalidParams, ModelNotFound, Unsupported
 
 Models = Mapping[str, ModelRecord]
 
 
-def named(
-    load_options: Mapping[str, Any], models: Models, format_name: str | None = None
-) -> Mapping[str, Any]:
+def named(load_options: Mapping[str, Any], models: Models, backend: Backend) -> Mapping[str, Any]:
     """The load options with the full ids of their adapters.
 
     Args:
-        format_name: Of the model; None takes adapters of any format.
+        backend: The model's.
 
     Raises:
+        Unsupported: Its engine takes none.
         ModelNotFound, ModelAmbiguous: An adapter is not in the catalog.
         InvalidParams: Two have one name, or what is meant is no adapter for such a model.
     """
     wanted = load_options.get("adapters")
     if not wanted:
         return load_options
+    if backend.adapters is None:
+        raise Unsupported(
+            f"adapters (load_options.adapters) are not supported for {backend.name} models yet",
+            capability="adapters",
+            format=backend.name,
+        )
     if len({one["name"] for one in wanted}) != len(wanted):
         raise _invalid("two adapters have the same name", "same name")
     found = []
     for one in wanted:
         record = _find(one["path_or_id"], models)
-        if format_name not in (None, record.format):
+        if record.format != backend.name:
             raise _invalid(
-                f"{record.id} is an adapter for {record.format} models, not for {format_name} ones",
+                f"{record.id} is an adapter for {record.format} models, "
+                f"not for {backend.name} ones",
                 "other format",
             )
         found.append({"name": one["name"], "path_or_id": record.id})
@@ -56,20 +63,18 @@ def placed(load_options: Mapping[str, Any], models: Models) -> Sequence[dict[str
     ]
 
 
-def with_weights(estimate: Estimate, load_options: Mapping[str, Any], models: Models) -> Estimate:
+def with_weights(
+    estimate: Estimate, load_options: Mapping[str, Any], backend: Backend, models: Models
+) -> Estimate:
     """What a load needs, with its adapters' weights.
 
-    peft keeps them in float32 whatever they are stored as, so that they can be changed with
-    precision. A model with adapters is not spread: on which device each belongs is not known.
+    A model with adapters is not spread: on which device each belongs is not known.
     """
     wanted = load_options.get("adapters") or ()
     facts = [record.facts for one in wanted if (record := models.get(one["path_or_id"]))]
-    if not facts:
+    if not facts or backend.adapters is None:
         return estimate
-    size = sum(
-        max(one.weights_bytes, 4 * (one.parameters or 0) if one.format == "huggingface" else 0)
-        for one in facts
-    )
+    size = sum(map(backend.adapters.weights_bytes, facts))
     return replace(estimate, weights_bytes=estimate.weights_bytes + size, spread=None)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from hybridd.backends.api import Backend, Drafting
+from hybridd.backends.api import Backend
 from hybridd.catalog.resolving import resolve
 from hybridd.core.model import AVAILABLE, Estimate, Facts, ModelRecord
 from hybridd.wire.errors import InvalidParams, ModelAmbiguous, ModelNotFound, Unsupported
@@ -30,7 +30,7 @@ async def named(
 
     Args:
         record: The model that it is to draft for.
-        backend: The model's. One that drafts nothing gets the option as it is, to refuse it.
+        backend: The model's.
         loadable: Finds a model by any of its names, as for `model`.
         models: The catalog.
         in_force: What drafts for the model now, if it is loaded. It may have left the catalog; a
@@ -39,13 +39,17 @@ async def named(
     Raises:
         HybriddError: Those of `loadable`.
         Unsupported: Nothing can be drafted for the model.
-        InvalidParams: What is meant cannot draft for it; as `check_draft` says it, LoadFailed.
+        InvalidParams: What is meant cannot draft for it; as `Drafting.check` says it, LoadFailed.
     """
     wanted = load_options.get("draft_model")
     if wanted is None:
         return {name: value for name, value in load_options.items() if name != "draft_model"}
-    if not isinstance(backend, Drafting):
-        return load_options
+    if backend.drafting is None:
+        raise Unsupported(
+            f"draft models are not supported for {record.format} models yet; leave draft_model out",
+            capability="draft_model",
+            format=record.format,
+        )
     if in_force is not None and await _means(wanted, in_force, models):
         return {**load_options, "draft_model": in_force.id}
     if "completion" not in record.facts.capabilities:
@@ -67,7 +71,7 @@ async def named(
             f"{draft.id} generates no text, so it cannot draft any for {record.id}",
             "generates no text",
         )
-    backend.check_draft(record.id, record.facts, draft.id, draft.facts)
+    backend.drafting.check(record.id, record.facts, draft.id, draft.facts)
     return {**load_options, "draft_model": draft.id}
 
 
@@ -98,9 +102,9 @@ def with_draft(
 ) -> Estimate:
     """What a load of a model needs, with its draft model."""
     record = of(load_options, models)
-    if record is None or not isinstance(backend, Drafting):
+    if record is None or backend.drafting is None:
         return estimate
-    added = backend.draft_estimate(facts, record.facts, load_options)
+    added = backend.drafting.estimate(facts, record.facts, load_options)
     return replace(
         estimate,
         weights_bytes=estimate.weights_bytes + added.weights_bytes,

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from hybridd.backends import huggingface
 from hybridd.core.model import Estimate, ModelRecord, Spread
 from hybridd.serving.options.adapters import named, placed, with_weights
-from hybridd.wire.errors import InvalidParams, ModelNotFound
-from tests.serving.support import record, running
+from hybridd.wire.errors import InvalidParams, ModelNotFound, Unsupported
+from tests.serving.support import FakeBackend, record, running
+
+FAKE = FakeBackend()
 
 
 def adapter(id: str, format_name: str = "fake") -> ModelRecord:
@@ -28,7 +31,7 @@ def wanted(*pairs: tuple[str, str]) -> dict[str, object]:
 
 @pytest.mark.parametrize("query", ["p/lora:F16", "p/lora", "lora", "LORA", "/m/p/lora:F16"])
 def test_an_adapter_is_named_as_the_catalog_names_it_or_by_its_path(query: str) -> None:
-    found = named(wanted(("mine", query)), MODELS, "fake")
+    found = named(wanted(("mine", query)), MODELS, FAKE)
     assert found == wanted(("mine", "p/lora:F16"))
     assert placed(found, MODELS) == [{"name": "mine", "path": "/m/p/lora:F16"}]
     assert placed(found, {}) == []
@@ -37,14 +40,14 @@ def test_an_adapter_is_named_as_the_catalog_names_it_or_by_its_path(query: str) 
 @pytest.mark.parametrize("query", ["/etc/passwd", "/m/p", "/m/p/../p/lora:F16", "nothing"])
 def test_no_other_path_is_taken_or_looked_at(query: str) -> None:
     with pytest.raises(ModelNotFound):
-        named(wanted(("mine", query)), MODELS, "fake")
+        named(wanted(("mine", query)), MODELS, FAKE)
 
 
 def test_a_part_of_an_id_means_adapters_alone() -> None:
     models = {**MODELS, "p/lora-base": record("p/lora-base")}
-    assert named(wanted(("mine", "lora")), models, "fake") == wanted(("mine", "p/lora:F16"))
+    assert named(wanted(("mine", "lora")), models, FAKE) == wanted(("mine", "p/lora:F16"))
     with pytest.raises(ModelNotFound) as caught:
-        named(wanted(("mine", "p/lorra")), models, "fake")
+        named(wanted(("mine", "p/lorra")), models, FAKE)
     assert caught.value.data["suggestions"] == ["p/lora:F16"]
 
 
@@ -58,21 +61,30 @@ def test_a_part_of_an_id_means_adapters_alone() -> None:
 )
 def test_what_is_refused(options: dict[str, object], said: str) -> None:
     with pytest.raises(InvalidParams, match=said):
-        named(options, MODELS, "fake")
+        named(options, MODELS, FAKE)
+
+
+def test_a_format_without_adapters() -> None:
+    plain = FakeBackend()
+    plain.adapters = None
+    assert named({"context_length": 5}, MODELS, plain) == {"context_length": 5}
+    with pytest.raises(Unsupported, match="not supported for fake models") as caught:
+        named(wanted(("mine", "p/lora")), MODELS, plain)
+    assert caught.value.data == {"capability": "adapters", "format": "fake"}
 
 
 def test_their_weights_count() -> None:
     plain = Estimate(40, 1, 1, 1, 5, 1)
-    options = named(wanted(("one", "p/lora:F16"), ("two", "p/lora")), MODELS, "fake")
-    assert with_weights(plain, options, MODELS).weights_bytes == 54
-    assert with_weights(plain, {}, MODELS) is plain
+    options = named(wanted(("one", "p/lora:F16"), ("two", "p/lora")), MODELS, FAKE)
+    assert with_weights(plain, options, FAKE, MODELS).weights_bytes == 54
+    assert with_weights(plain, {}, FAKE, MODELS) is plain
 
 
 def test_those_of_peft_count_in_float32_and_keep_a_model_together() -> None:
     made = adapter("half", "huggingface")
     half = replace(made, facts=replace(made.facts, weights_bytes=200, parameters=100))
     plain = Estimate(40, 1, 1, 1, 5, 1, spread=Spread(1, 0.0))
-    counted = with_weights(plain, wanted(("one", "half")), {"half": half})
+    counted = with_weights(plain, wanted(("one", "half")), huggingface.BACKEND, {"half": half})
     assert counted == replace(plain, weights_bytes=440, spread=None)
 
 

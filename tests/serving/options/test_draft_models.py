@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,7 +29,7 @@ MODELS = {
         other("vectors", capabilities=("embedding",)),
     )
 }
-BACKEND: Any = FakeBackend()
+BACKEND = FakeBackend()
 
 
 async def loadable(query: str) -> ModelRecord:
@@ -79,10 +78,12 @@ async def test_what_is_refused(query: str, model: str, error: type, said: str) -
         await name(query, model)
 
 
-async def test_an_engine_that_drafts_nothing_says_so_itself() -> None:
-    plain: Any = SimpleNamespace(name="plain")
+async def test_a_format_without_draft_models() -> None:
+    plain = FakeBackend()
+    plain.drafting = None
     options = {"draft_model": "nothing"}
-    assert await named(options, MODELS["big"], plain, loadable, MODELS) == options
+    with pytest.raises(Unsupported, match="not supported for fake models"):
+        await named(options, MODELS["big"], plain, loadable, MODELS)
     estimate, facts = Estimate(40, 1, 1, 1, 5, 1), MODELS["big"].facts
     assert with_draft(estimate, facts, {"draft_model": "big"}, plain, MODELS) is estimate
 

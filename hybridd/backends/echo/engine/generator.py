@@ -1,4 +1,4 @@
-"""The echo engine: says what it was told. The example to copy for a new format.
+"""The echo engine: says what it was told.
 
 It needs no library and behaves as real engines do: it loads in steps, generates one token per
 step for several requests at a time, honours limits, stop strings and cancels, and on demand fails,
