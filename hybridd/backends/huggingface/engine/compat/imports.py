@@ -10,7 +10,6 @@ import importlib
 import os
 import sys
 import warnings
-from importlib import metadata
 from typing import Any
 
 # Read when these libraries are imported: a model is what lies on the disk, and nothing else.
@@ -43,8 +42,13 @@ try:
     # base of most architectures and the usual tokenizer bring what a first load would wait for: two
     # seconds.
     transformers: Any = importlib.import_module("transformers")
-    _ = transformers.LlamaForCausalLM, transformers.AutoTokenizer
-    _ = transformers.PreTrainedTokenizerFast
+    _ = transformers.AutoTokenizer, transformers.PreTrainedTokenizerFast
+    _smallest = transformers.LlamaConfig(
+        vocab_size=1, hidden_size=2, intermediate_size=1, num_hidden_layers=1, num_attention_heads=1
+    )
+    # What torch readies when the first model is made, which takes a fifth of a small model's load.
+    with torch.device("meta"):
+        transformers.LlamaForCausalLM(_smallest)
 finally:
     if not _had_trio:
         del sys.modules["trio"]
@@ -75,4 +79,4 @@ def missed() -> list[str]:
 
 def version() -> str:
     """The engine's name as `LoadedFacts` has it."""
-    return f"transformers {metadata.version('transformers')}"
+    return f"transformers {transformers.__version__}"

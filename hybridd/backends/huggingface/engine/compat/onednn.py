@@ -42,7 +42,7 @@ class Products:
         backend: Any = torch.backends.mkldnn
         if not backend.is_available():
             raise Missing(PRODUCTS.without)
-        if dtype is torch.bfloat16 and not _has_bfloat16():
+        if dtype is torch.bfloat16 and not has_bfloat16():
             raise Missing(BFLOAT16.without)
         try:
             operators: Any = torch.ops.mkldnn
@@ -92,6 +92,7 @@ class Products:
         return True
 
 
-def _has_bfloat16() -> bool:
+def has_bfloat16() -> bool:
+    """Whether the processor has products of bfloat16, as far as torch tells."""
     supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
     return supported is not None and bool(supported())

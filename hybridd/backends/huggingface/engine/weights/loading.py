@@ -34,6 +34,7 @@ from .devices import is_spread, max_memory
 from .lengths import context_length
 from .load_options import LoadOptions
 from .memory import give_back_memory, keep_few_programs
+from .wide_products import widen
 
 _CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
 _STORED = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
@@ -219,6 +220,7 @@ def open_model(
         # transformers and safetensors raise what they like; their texts name the trouble.
         raise _failure(exc, spec) from exc
     keep_few_programs(model)
+    widen(model, options.device)
     if options.quantization != "none":
         gc.collect()  # transformers leaves cycles that hold weights
         give_back_memory()
