@@ -22,10 +22,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hybridd.catalog.candidate import Candidate
 from hybridd.core.model import Facts
 from hybridd.core.naming import Name
 
+from .candidate import Candidate
 from .facts_codec import decode, encode, loads
 
 _log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ _PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED")
 _HOPELESS = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_NOMEM")
 
 
-class FactsDatabase:
+class Database:
     """A `FactsStore` on disk.
 
     Args:

@@ -17,8 +17,9 @@ import trio
 from hybridd.backends import registry
 from hybridd.backends.registry import fingerprint, load_backends
 from hybridd.catalog.candidate import Addition, Candidate, Root
-from hybridd.catalog.database import KEPT_DAYS, FactsDatabase
+from hybridd.catalog.database import KEPT_DAYS, Database
 from hybridd.catalog.library import Library
+from hybridd.catalog.settings import CatalogSettings
 from hybridd.core.model import Facts, FileIdentity
 from hybridd.core.naming import Name
 from hybridd.core.packed import Packed
@@ -77,15 +78,15 @@ class Store:
     def __init__(self, directory: Path) -> None:
         self.path = directory / "cache" / "hybridd" / "catalog.sqlite3"
         self.today = 100
-        self.opened: list[FactsDatabase] = []
+        self.opened: list[Database] = []
 
-    def __call__(self, readers: str = "r1") -> FactsDatabase:
-        made = FactsDatabase(self.path, readers, today=lambda: self.today)
+    def __call__(self, readers: str = "r1") -> Database:
+        made = Database(self.path, readers, today=lambda: self.today)
         made.open()
         self.opened.append(made)
         return made
 
-    def again(self, readers: str = "r1") -> FactsDatabase:
+    def again(self, readers: str = "r1") -> Database:
         """Close the last one and open another, as a restart does."""
         self.opened.pop().close()
         return self(readers)
@@ -274,7 +275,7 @@ def test_a_directory_that_cannot_be_made_is_done_without(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "cache").touch()
-    database = FactsDatabase(tmp_path / "cache" / "x" / "catalog.sqlite3", "r1")
+    database = Database(tmp_path / "cache" / "x" / "catalog.sqlite3", "r1")
     database.open()
     assert not database.usable
     database.put(candidate("/m/a.gguf", *IDENTITY), FULL)
@@ -330,16 +331,9 @@ def test_a_restart_opens_no_model_file(tmp_path: Path, store: Store) -> None:
     backends = load_backends()
 
     def start() -> Library:
-        database = FactsDatabase(store.path, "r1")
-        library = Library(
-            backends,
-            model_dirs=[root],
-            demo=False,
-            settle_s=0.05,
-            reconcile_s=300.0,
-            publish=lambda *_, **__: None,
-            facts=database,
-        )
+        database = Database(store.path, "r1")
+        settings = CatalogSettings(backends, [root], demo=False, settle_s=0.05, reconcile_s=300.0)
+        library = Library(settings, lambda *_, **__: None, facts=database)
 
         async def main() -> None:
             async with trio.open_nursery() as nursery:
