@@ -1,4 +1,4 @@
-"""The snapshot in force: who waits for another one, and who is told what is different in it.
+"""The snapshot in force: what waits for another one, and what is told of the differences.
 
 Knows neither how a snapshot comes about nor what it holds.
 """

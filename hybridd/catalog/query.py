@@ -1,7 +1,7 @@
 """Which of the models a list shows, and where its next page begins.
 
 Pure: models and what runs of them come in, those that are asked for go out. How they are encoded is
-the caller's business, as is who gets the processor between two slices of a long list.
+the caller's business, as is what other tasks do between two slices of a long list.
 """
 
 from __future__ import annotations
