@@ -1,6 +1,6 @@
 # make run    install into .venv, start the daemon, ask both demo models a question
 # make test   install what the tests need and run them all
-# make lint   ruff, mypy, import-linter
+# make lint   ruff, mypy, import-linter, and whether the blocking SDK is what its source makes
 # make fuzz   200,000 bent headers into the inspection; some minutes
 # make soak   downloads and malformed files in a live daemon's directory; some minutes
 # make clean  remove .venv and caches
@@ -29,6 +29,7 @@ test: $(STAMP)-test
 lint: $(STAMP)-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python etc/make/unasync.py --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

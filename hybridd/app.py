@@ -44,8 +44,9 @@ from hybridd.serving.manager import Manager
 from hybridd.serving.memory import MemoryMeter
 from hybridd.serving.model_settings import ModelSettings
 from hybridd.serving.residency import Residency
+from hybridd.serving.warm_templates import WarmTemplates
 from hybridd.wire import paths
-from hybridd.wire.errors import HybriddError, InvalidParams
+from hybridd.wire.errors import InvalidParams
 
 log = logging.getLogger(__name__)
 
@@ -179,6 +180,14 @@ class App:
             self.manager,
             self.library,
         )
+        self.warm_templates = WarmTemplates(
+            self._enabled_backends,
+            information,
+            self.library,
+            self.manager.usable,
+            self.residency,
+            self.host.templates,
+        )
         self._end = trio.Event()
         self.listener = Listener(
             endpoint,
@@ -223,7 +232,10 @@ class App:
                 nursery.start_soon(trio.to_thread.run_sync, self.gpus.open)
                 await nursery.start(self.library.run)
                 if configuration["workers.templates"] == "always":
-                    nursery.start_soon(self._warm)
+                    nursery.start_soon(self.warm_templates.start_all)
+                # One that leaves when it is idle at once would be up in vain.
+                elif configuration["workers.template_keepalive"] != 0:
+                    nursery.start_soon(self.warm_templates.run)
                 await self._end.wait()
                 await self._shut_down()
             connections.cancel_scope.cancel()
@@ -264,14 +276,6 @@ class App:
             self.notifier.status(self.information.status_line())
             await trio.sleep(interval)
 
-    async def _warm(self) -> None:
-        for name, backend in self._enabled_backends().items():
-            if self._formats[name].info.available and backend.preload:
-                try:
-                    await self.host.templates.warm(backend)
-                except HybriddError as exc:
-                    log.error("the template of %s cannot start: %s", name, exc.message)
-
     def _enabled_backends(self) -> dict[str, Backend]:
         return switches.enabled(self._formats, self.configuration.__getitem__)
 
@@ -280,6 +284,7 @@ class App:
         # What else changed of a model (an alias, a place where it is seen too) is not in memory.
         if type == "removed" or "files" in data.get("changed", ()):
             self.manager.files_changed(data["id"])
+        self.warm_templates.look()
 
     def _reconfigure(self, changed: set[str]) -> None:
         c = self.configuration

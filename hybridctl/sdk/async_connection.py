@@ -23,7 +23,6 @@ from anyio.abc import ByteStream, SocketAttribute, TaskGroup
 from hybridd.wire import paths
 from hybridd.wire.errors import HybriddError, RequestTimeout
 
-from . import calls
 from .errors import ConnectionLost, connect_error
 from .router import Mailbox, Router
 from .session import ERROR, PROGRESS, REPLY, Message, Session
@@ -31,9 +30,11 @@ from .session import ERROR, PROGRESS, REPLY, Message, Session
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, TypeVar
 
-    from .calls import Call, OnProgress, Params, T
+    from .arguments import OnProgress, Params
+
+    T = TypeVar("T")
 
 _RECEIVE_BYTES = 65536
 _BROKEN = (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
@@ -133,11 +134,6 @@ class Connection:
             # and `except ModelNotFound` around the client would miss it.
             await tasks.__aexit__(None, None, None)
 
-    async def do(self, call: Call[T], on_progress: OnProgress | None = None) -> T:
-        """Make a call and wait for its result. Cancelling the waiting task cancels the call."""
-        method, params, convert = call
-        return convert(await self._wait(await self.open(method, params), on_progress))
-
     async def open(self, method: str, params: Params) -> int:
         """Queue a request.
 
@@ -149,9 +145,24 @@ class Connection:
         link.send(data)
         return id
 
-    async def open_stream(self, method: str, params: Params) -> int:
-        """Queue a request whose answer streams."""
-        return await self.open(method, {**params, "stream": True})
+    def opened(self, made: T) -> T:
+        """Take a stream or a subscription: made without waiting, it begins when it is entered,
+        awaited or iterated."""
+        return made
+
+    async def reply(self, id: int, on_progress: OnProgress | None = None) -> Any:
+        """Wait for the result of request `id`. Cancelling the waiting task cancels the request."""
+        try:
+            while (message := await self.next(id)).kind != REPLY:
+                if message.kind == ERROR:
+                    raise message.value
+                if message.kind == PROGRESS and on_progress is not None:
+                    heard = on_progress(message.value)
+                    if isawaitable(heard):
+                        await heard
+        finally:
+            self.abandon(id)
+        return message.value
 
     async def next(self, id: int) -> Message:
         """Wait for the next message for request `id`."""
@@ -176,9 +187,9 @@ class Connection:
         Returns:
             Where they arrive, and the catalog's revision.
         """
-        id = await self.open(*calls.events(topics))
+        id = await self.open("events.subscribe", {"topics": [*topics]})
         mailbox = self._router.subscribing(id)
-        result = await self._wait(id, None)
+        result = await self.reply(id)
         return mailbox, int(result.get("revision") or 0)
 
     async def next_event(self, mailbox: Mailbox) -> Message:
@@ -208,19 +219,6 @@ class Connection:
                 self._link = _Link(stream, self._router.begin())
                 self._tasks.start_soon(self._run, self._link)
             return self._link
-
-    async def _wait(self, id: int, on_progress: OnProgress | None) -> Any:
-        try:
-            while (message := await self.next(id)).kind != REPLY:
-                if message.kind == ERROR:
-                    raise message.value
-                if message.kind == PROGRESS and on_progress is not None:
-                    heard = on_progress(message.value)
-                    if isawaitable(heard):
-                        await heard
-        finally:
-            self.abandon(id)
-        return message.value
 
     def _send(self, data: bytes) -> None:
         if self._link is not None and data:

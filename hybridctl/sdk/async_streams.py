@@ -1,13 +1,9 @@
-"""What a streamed call and a subscription are to the user of the asynchronous client.
-
-Both are made without waiting and begin when they are entered, awaited or iterated, so that
-`async with client.chat(…, stream=True) as stream`, `stream = await client.chat(…, stream=True)`
-and `async for delta in client.chat(…, stream=True)` all mean what they say.
-"""
+"""What a streamed call and a subscription are to the user of the asynchronous client."""
 
 from __future__ import annotations
 
 from hybridd.wire.errors import Cancelled
+from hybridd.wire.protocol import TOPICS
 
 from .collect import Collector
 from .session import DELTA, ERROR, EVENT, REPLY
@@ -20,27 +16,13 @@ if TYPE_CHECKING:
 
     from hybridd.wire.types import ChatCompletion, Completion, Delta, Event
 
+    from .arguments import Params
     from .async_connection import Connection
-    from .calls import Params
     from .router import Mailbox
 
 
-class _AsyncStream:
-    """Deltas of one request, as they come.
-
-    Iterating ends with the answer, or raises its error. Leaving the context manager before
-    that, or cancelling the task that waits, cancels the request. A stream that is neither
-    drained nor closed keeps the model generating until its client closes.
-    """
-
-    def __init__(self, connection: Connection, method: str, params: Params) -> None:
-        self._connection = connection
-        self._request = method, params
-        self._id: int | None = None
-        self._collected = Collector()
-        self._reply: dict[str, Any] | None = None
-        self._error: BaseException | None = None
-        self._cancelled = False
+class Opened:
+    """What a user opens on a connection, iterates and closes, which leaving it does as well."""
 
     def __await__(self) -> Generator[Any, None, Self]:
         return self._begun().__await__()
@@ -58,6 +40,32 @@ class _AsyncStream:
 
     def __aiter__(self) -> Self:
         return self
+
+    def close(self) -> None:
+        """End it, without waiting for the daemon."""
+        raise NotImplementedError
+
+    async def _begun(self) -> Self:
+        """Ask the daemon for it, unless that is done."""
+        raise NotImplementedError
+
+
+class _AsyncStream(Opened):
+    """Deltas of one request, as they come.
+
+    Iterating ends with the answer, or raises its error. Leaving the context manager before that
+    cancels the request, as does what interrupts the wait. A stream that is neither drained nor
+    closed keeps the model generating until its client closes.
+    """
+
+    def __init__(self, connection: Connection, method: str, params: Params) -> None:
+        self._connection = connection
+        self._request = method, {**params, "stream": True}
+        self._id: int | None = None
+        self._collected = Collector()
+        self._reply: dict[str, Any] | None = None
+        self._error: BaseException | None = None
+        self._cancelled = False
 
     async def __anext__(self) -> Delta:
         await self._begun()
@@ -115,7 +123,7 @@ class _AsyncStream:
 
     async def _begun(self) -> Self:
         if self._id is None and not self.done:
-            self._id = await self._connection.open_stream(*self._request)
+            self._id = await self._connection.open(*self._request)
         return self
 
     async def _drain(self) -> dict[str, Any]:
@@ -143,7 +151,7 @@ class AsyncChatStream(_AsyncStream):
         return self._collected.chat_completion(await self._drain())
 
 
-class AsyncEvents:
+class AsyncEvents(Opened):
     """A subscription: iterate for `Event`s, for as long as the connection lasts.
 
     Attributes:
@@ -152,27 +160,10 @@ class AsyncEvents:
 
     def __init__(self, connection: Connection, topics: tuple[str, ...]) -> None:
         self._connection = connection
-        self._topics = topics
+        self._topics = topics or TOPICS
         self._mailbox: Mailbox | None = None
         self._closed = False
         self.revision = 0
-
-    def __await__(self) -> Generator[Any, None, Self]:
-        return self._begun().__await__()
-
-    async def __aenter__(self) -> Self:
-        return await self._begun()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def __aiter__(self) -> Self:
-        return self
 
     async def __anext__(self) -> Event:
         await self._begun()

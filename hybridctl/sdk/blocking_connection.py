@@ -17,16 +17,18 @@ from contextlib import suppress
 from hybridd.wire import paths
 from hybridd.wire.errors import HybriddError, RequestTimeout
 
-from . import calls
 from .errors import ConnectionLost, connect_error
 from .router import Mailbox, Router
 from .session import ERROR, PROGRESS, REPLY, Message, Session
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, TypeVar
 
-    from .calls import Call, OnProgress, Params, T
+    from .arguments import OnProgress, Params
+    from .blocking_streams import Opened
+
+    T = TypeVar("T", bound=Opened)
 
 _RECEIVE_BYTES = 65536
 
@@ -49,11 +51,6 @@ class Connection:
         """Close the socket; the daemon cancels what was asked on it. May be called twice."""
         self._lose(ConnectionLost("the connection was closed"))
 
-    def do(self, call: Call[T], on_progress: OnProgress | None = None) -> T:
-        """Make a call and wait for its result. Whatever interrupts the wait cancels the call."""
-        method, params, convert = call
-        return convert(self._wait(self.open(method, params), on_progress))
-
     def open(self, method: str, params: Params) -> int:
         """Send a request.
 
@@ -65,9 +62,21 @@ class Connection:
         self._send(data)
         return id
 
-    def open_stream(self, method: str, params: Params) -> int:
-        """Send a request whose answer streams."""
-        return self.open(method, {**params, "stream": True})
+    def opened(self, made: T) -> T:
+        """Take a stream or a subscription, which begins at once."""
+        return made.__enter__()
+
+    def reply(self, id: int, on_progress: OnProgress | None = None) -> Any:
+        """Wait for the result of request `id`. Whatever interrupts the wait cancels it."""
+        try:
+            while (message := self.next(id)).kind != REPLY:
+                if message.kind == ERROR:
+                    raise message.value
+                if message.kind == PROGRESS and on_progress is not None:
+                    on_progress(message.value)
+        finally:
+            self.abandon(id)
+        return message.value
 
     def next(self, id: int) -> Message:
         """Wait for the next message for request `id`."""
@@ -92,9 +101,9 @@ class Connection:
         Returns:
             Where they arrive, and the catalog's revision.
         """
-        id = self.open(*calls.events(topics))
+        id = self.open("events.subscribe", {"topics": [*topics]})
         mailbox = self._router.subscribing(id)
-        result = self._wait(id, None)
+        result = self.reply(id)
         return mailbox, int(result.get("revision") or 0)
 
     def next_event(self, mailbox: Mailbox) -> Message:
@@ -129,17 +138,6 @@ class Connection:
                 raise connect_error(exc, path) from exc
             raise
         self._open = connection, self._router.begin()
-
-    def _wait(self, id: int, on_progress: OnProgress | None) -> Any:
-        try:
-            while (message := self.next(id)).kind != REPLY:
-                if message.kind == ERROR:
-                    raise message.value
-                if message.kind == PROGRESS and on_progress is not None:
-                    on_progress(message.value)
-        finally:
-            self.abandon(id)
-        return message.value
 
     def _send(self, data: bytes) -> None:
         if self._open is None or not data:

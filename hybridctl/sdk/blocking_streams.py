@@ -1,8 +1,10 @@
+# Made from async_streams.py by `python etc/make/unasync.py`: change that one.
 """What a streamed call and a subscription are to the user of the blocking client."""
 
 from __future__ import annotations
 
 from hybridd.wire.errors import Cancelled
+from hybridd.wire.protocol import TOPICS
 
 from .collect import Collector
 from .session import DELTA, ERROR, EVENT, REPLY
@@ -14,28 +16,16 @@ if TYPE_CHECKING:
 
     from hybridd.wire.types import ChatCompletion, Completion, Delta, Event
 
+    from .arguments import Params
     from .blocking_connection import Connection
     from .router import Mailbox
 
 
-class _Stream:
-    """Deltas of one request, as they come.
-
-    Iterating ends with the answer, or raises its error. Leaving the context manager before
-    that cancels the request. A stream that is neither drained nor closed keeps the model
-    generating until its client closes.
-    """
-
-    def __init__(self, connection: Connection, id: int) -> None:
-        self._connection = connection
-        self._id = id
-        self._collected = Collector()
-        self._reply: dict[str, Any] | None = None
-        self._error: BaseException | None = None
-        self._cancelled = False
+class Opened:
+    """What a user opens on a connection, iterates and closes, which leaving it does as well."""
 
     def __enter__(self) -> Self:
-        return self
+        return self._begun()
 
     def __exit__(
         self,
@@ -48,8 +38,36 @@ class _Stream:
     def __iter__(self) -> Self:
         return self
 
+    def close(self) -> None:
+        """End it, without waiting for the daemon."""
+        raise NotImplementedError
+
+    def _begun(self) -> Self:
+        """Ask the daemon for it, unless that is done."""
+        raise NotImplementedError
+
+
+class _Stream(Opened):
+    """Deltas of one request, as they come.
+
+    Iterating ends with the answer, or raises its error. Leaving the context manager before that
+    cancels the request, as does what interrupts the wait. A stream that is neither drained nor
+    closed keeps the model generating until its client closes.
+    """
+
+    def __init__(self, connection: Connection, method: str, params: Params) -> None:
+        self._connection = connection
+        self._request = method, {**params, "stream": True}
+        self._id: int | None = None
+        self._collected = Collector()
+        self._reply: dict[str, Any] | None = None
+        self._error: BaseException | None = None
+        self._cancelled = False
+
     def __next__(self) -> Delta:
+        self._begun()
         while not self.done:
+            assert self._id is not None
             try:
                 message = self._connection.next(self._id)
             except BaseException as exc:
@@ -86,7 +104,7 @@ class _Stream:
     def cancel(self) -> None:
         """Ask the daemon to stop; iterating then ends with what was generated meanwhile, and
         `result()` raises `Cancelled`, or returns if the answer was done first."""
-        if not self.done:
+        if not self.done and self._id is not None:
             self._cancelled = True
             self._connection.cancel(self._id)
 
@@ -97,7 +115,13 @@ class _Stream:
 
     def _end(self, error: BaseException) -> None:
         self._error = error
-        self._connection.abandon(self._id)
+        if self._id is not None:
+            self._connection.abandon(self._id)
+
+    def _begun(self) -> Self:
+        if self._id is None and not self.done:
+            self._id = self._connection.open(*self._request)
+        return self
 
     def _drain(self) -> dict[str, Any]:
         for _ in self:
@@ -124,40 +148,23 @@ class ChatStream(_Stream):
         return self._collected.chat_completion(self._drain())
 
 
-class Events:
+class Events(Opened):
     """A subscription: iterate for `Event`s, for as long as the connection lasts.
 
     Attributes:
         revision: The catalog's revision when the subscription began.
     """
 
-    def __init__(self, connection: Connection, mailbox: Mailbox, revision: int) -> None:
+    def __init__(self, connection: Connection, topics: tuple[str, ...]) -> None:
         self._connection = connection
-        self._mailbox = mailbox
+        self._topics = topics or TOPICS
+        self._mailbox: Mailbox | None = None
         self._closed = False
-        self.revision = revision
-
-    @property
-    def lost(self) -> int:
-        """How many events were dropped because they were not read; `list()` gives the state."""
-        return self._mailbox.lost
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def __iter__(self) -> Self:
-        return self
+        self.revision = 0
 
     def __next__(self) -> Event:
-        if self._closed:
+        self._begun()
+        if self._closed or self._mailbox is None:
             raise StopIteration
         message = self._connection.next_event(self._mailbox)
         if message.kind == EVENT:
@@ -166,8 +173,19 @@ class Events:
         self._closed = True
         raise message.value
 
+    @property
+    def lost(self) -> int:
+        """How many events were dropped because they were not read; `list()` gives the state."""
+        return 0 if self._mailbox is None else self._mailbox.lost
+
     def close(self) -> None:
         """End the subscription."""
         if not self._closed:
             self._closed = True
-            self._connection.unsubscribe(self._mailbox)
+            if self._mailbox is not None:
+                self._connection.unsubscribe(self._mailbox)
+
+    def _begun(self) -> Self:
+        if self._mailbox is None and not self._closed:
+            self._mailbox, self.revision = self._connection.subscribe(self._topics)
+        return self

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from hybridd.wire.errors import HybriddError
 
-    from .calls import Params
+    from .arguments import Params
 
 # Events kept for a reader that is busy elsewhere; past it they count as lost, as the daemon's do.
 MAX_UNREAD_EVENTS = 10_000

@@ -183,7 +183,8 @@ class LoadSpec(TypedDict):
     model: str  # the id, for messages
     format: str
     path: str  # the file (GGUF: first shard) or directory
-    # PROTOCOL's names. context_length, parallel and kv_cells are numbers; others may be "auto".
+    # As docs/protocol.md names them. context_length, parallel and kv_cells are numbers; others may
+    # be "auto".
     load_options: dict[str, Any]
     defaults: dict[str, Any]  # the model's own sampling defaults
     # Names this state of the files: whatever was kept under another one is of other weights.

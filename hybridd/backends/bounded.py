@@ -174,7 +174,7 @@ def template_capabilities(template: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-# PROTOCOL's ranges of the options that model files bring defaults for.
+# docs/protocol.md's ranges of the options that model files bring defaults for.
 _RANGES: dict[str, tuple[float, float]] = {
     "temperature": (0.0, 100.0),
     "top_p": (0.0, 1.0),
@@ -185,7 +185,7 @@ _RANGES: dict[str, tuple[float, float]] = {
 
 
 def sampling_default(option: str, value: Any) -> float | int | None:
-    """A sampling default out of a model's files, or None when it is out of PROTOCOL's range."""
+    """A sampling default out of a model's files, or None when it is out of its range."""
     if option == "top_k":
         return whole(value, 0, 2**31 - 1)
     low, high = _RANGES[option]

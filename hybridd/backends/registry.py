@@ -71,7 +71,7 @@ class FormatInfo:
     reason: str | None = None
 
     def to_wire(self) -> dict[str, Any]:
-        """The object as PROTOCOL has it; what is not known is left out."""
+        """The object as docs/protocol.md has it; what is not known is left out."""
         made = {
             "name": self.name,
             "available": self.available,

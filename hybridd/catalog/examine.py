@@ -28,7 +28,7 @@ from hybridd.wire.errors import ModelInvalid
 
 # Ollama's templates and system prompts have a few KiB; parameters a few lines.
 MAX_TEXT_BYTES = 256 * 1024
-# PROTOCOL's bounds of `stop`.
+# docs/protocol.md's bounds of `stop`.
 _MAX_STOPS, _MAX_STOP = 64, 1024
 
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "repeat_penalty")

@@ -200,8 +200,8 @@ class Library:
             progress: Told `(stage, done, total)`.
 
         Returns:
-            PROTOCOL's `{added, changed, removed, total, seconds_s}`, against the catalog at the
-            time of the call.
+            `{added, changed, removed, total, seconds_s}` as in docs/protocol.md, against the
+            catalog at the time of the call.
         """
         started = trio.current_time()
         caller = Caller(self._snapshot.models, progress)

@@ -27,7 +27,7 @@ class Caller:
         self.deadline: float | None = None  # set once a look begun after the call is in
 
     def result(self, after: Mapping[str, ModelRecord]) -> dict[str, int]:
-        """What changed since the call, by PROTOCOL's names."""
+        """What changed since the call, by docs/protocol.md's names."""
         changes = compare(self.before, after)
         made = {
             kind: sum(change.type == kind for change in changes)

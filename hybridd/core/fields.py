@@ -289,7 +289,8 @@ class ListOf(Field):
         return self.check([part for part in text.split(self.separator) if part])
 
     def schema(self) -> dict[str, Any]:
-        return {"type": "array", "items": self.item.schema(), "maxItems": self.max_length}
+        bounds = {"minItems": self.min_length, "maxItems": self.max_length}
+        return {"type": "array", "items": self.item.schema(), **bounds}
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +301,7 @@ class Struct(Field):
     required: Sequence[str] = ()
     open: bool = False  # takes unknown names as they are (OpenAI's shapes grow)
     what: str = field(default="an object")
+    notes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # for the schemas, by name
 
     @property
     def takes(self) -> str:  # type: ignore[override]
@@ -330,7 +332,9 @@ class Struct(Field):
     def schema(self) -> dict[str, Any]:
         return {
             "type": "object",
-            "properties": {n: f.schema() for n, f in self.fields.items()},
+            "properties": {
+                n: {**f.schema(), **self.notes.get(n, {})} for n, f in self.fields.items()
+            },
             "required": list(self.required),
             "additionalProperties": self.open,
         }

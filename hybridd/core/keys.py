@@ -179,8 +179,10 @@ _ALL = (
         Choice(("auto", "always", "never")),
         "auto",
         "Template processes import an engine's libraries once and fork workers in milliseconds. "
-        "auto: started with the first load and ended when idle; always: from the start; never: "
-        "each worker imports for itself.",
+        "auto: started at low priority once the catalog has a model of the format (the packaged "
+        "ones do not count) and 1 GiB of memory is free, else with the first load; ended when idle "
+        "or in the way of a model. always: from the start, for every format. never: each worker "
+        "imports for itself.",
         live=False,
     ),
     Key(

@@ -35,14 +35,14 @@ class Facts:
         quantization: The usual name (`Q4_K_M`, `F16`, `BF16`, `int4`…).
         bits_per_weight: Tensor bytes * 8 / parameters.
         context_length: The longest that the model was made for, in tokens.
-        capabilities: Of PROTOCOL's list.
+        capabilities: Of docs/protocol.md's list.
         weights_bytes: Bytes of all tensors as stored.
         layers, heads, kv_heads, head_dim_k, head_dim_v: For the KV formula; None where not known.
             `kv_heads` has one element per layer, or one that holds for all of them.
         vocab_size, embedding_length, feed_forward_length: For compute buffers and logits.
         metadata: JSON-serialisable header facts for `models.show` (long arrays left out).
         chat_template: The Jinja source, when the files have one.
-        defaults: The model's own sampling defaults, as PROTOCOL's `options`.
+        defaults: The model's own sampling defaults, as docs/protocol.md's `options`.
         reason: Why the files are no usable model; the model is then `invalid`.
     """
 
@@ -130,7 +130,7 @@ class Location:
     path: Path
 
     def to_wire(self) -> dict[str, str]:
-        """PROTOCOL's `{store, path}`."""
+        """docs/protocol.md's `{store, path}`."""
         return {"store": self.store, "path": printable(str(self.path))}
 
 
@@ -139,7 +139,7 @@ class ModelRecord:
     """One entry of the catalog.
 
     Attributes:
-        id: The full id, as PROTOCOL names models.
+        id: The full id, as docs/protocol.md names models.
         facts: What the headers say.
         publisher: Whose model it is, by the folder names; None for loose files.
         name: The name to show: the repository's, the directory's or the file's stem.
@@ -195,7 +195,7 @@ class ModelRecord:
     def to_wire(
         self, *, status: str | None = None, stale: bool = False, reason: str | None = None
     ) -> dict[str, Any]:
-        """PROTOCOL's `Model`; the caller lays the running instance's state over the catalog's."""
+        """docs/protocol.md's `Model`; the caller lays an instance's state over the catalog's."""
         facts = self.facts
         made: dict[str, Any] = {
             "id": self.id,

@@ -1,7 +1,7 @@
 """How models are called: from where a file lies to its id, and from what a user types to an id.
 
-Ids follow PROTOCOL's rules and stay while the file stays: `assign` is given the names of the
-last listing and keeps them. `resolve` never guesses at typos; it only suggests.
+Ids follow docs/protocol.md's rules and stay while the file stays: `assign` is given the names of
+the last listing and keeps them. `resolve` never guesses at typos; it only suggests.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Name:
 
 
 def natural_name(found: Found) -> Name:
-    """The name by PROTOCOL's rules alone, before collisions."""
+    """The name by docs/protocol.md's rules alone, before collisions."""
     if found.fixed is not None:
         publisher, _, name = found.fixed.rpartition("/")
         publisher = publisher.rpartition("/")[2]  # without the host of a registry

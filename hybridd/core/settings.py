@@ -153,7 +153,7 @@ def resolve(keys: Keys, layers: Mapping[str, Layer]) -> Settings:
 
 
 def on_wire(value: Any) -> Any:
-    """A value as `config.get` shows it: for ever is -1, as PROTOCOL's durations are."""
+    """A value as `config.get` shows it: for ever is -1, as docs/protocol.md's durations are."""
     return -1 if value == math.inf else value
 
 

@@ -20,7 +20,7 @@ from hybridd.wire.errors import HybriddError, InvalidParams
 
 # How many finished jobs stay readable.
 KEPT = 256
-# PROTOCOL: at most ten progress events a second.
+# docs/protocol.md: at most ten progress events a second.
 PROGRESS_INTERVAL_S = 0.1
 
 FINISHED = frozenset({"done", "failed", "cancelled"})
@@ -28,7 +28,7 @@ FINISHED = frozenset({"done", "failed", "cancelled"})
 
 @dataclass
 class Job:
-    """One job; the fields are PROTOCOL's."""
+    """One job; the fields are docs/protocol.md's."""
 
     job: str
     kind: str
@@ -59,7 +59,7 @@ class Job:
         return min(1.0, self.done / self.total) if self.total else 0.0
 
     def to_wire(self) -> dict[str, Any]:
-        """PROTOCOL's `Job`."""
+        """docs/protocol.md's `Job`."""
         made: dict[str, Any] = {
             "job": self.job,
             "kind": self.kind,

@@ -14,7 +14,8 @@ import trio
 from .child_io import Ends
 from .reaper import OomCounter, OrphanReaper, become_subreaper, is_child
 from .template_process import Preparation, TemplateGone, spawn
-from .templates import Startable, TemplatePolicy, Templates, no_process
+from .template_slot import Startable
+from .templates import TemplatePolicy, Templates, no_process
 from .worker_process import ExitStatus, WorkerProcess
 
 __all__ = [
@@ -114,9 +115,9 @@ class ProcessHost:
 
     # ------------------------------------------------------------------ templates
 
-    def make_room(self, wanted: int, model: str) -> None:
+    def make_room(self, wanted: int, model: str, backend: str) -> None:
         """Have this many bytes free for a model, as far as templates hold what nobody lives on."""
-        self.templates.make_room(wanted, model)
+        self.templates.make_room(wanted, model, backend)
 
     def template_memory(self) -> Mapping[str, dict[str, int]]:
         """What each living template holds, by its label; see `TemplateProcess.memory`."""

@@ -156,9 +156,17 @@ class TemplateProcess:
         ends.taken = True
 
     @classmethod
-    def start(cls, name: str, modules: Sequence[str], extra: str | None) -> TemplateProcess:
-        """Start a backend's template, which imports `modules` before it forks."""
-        arguments = ("--name", name, "--preload", ",".join(modules))
+    def start(
+        cls, name: str, modules: Sequence[str], extra: str | None, *, low_priority: bool = False
+    ) -> TemplateProcess:
+        """Start a backend's template, which imports `modules` before it forks.
+
+        Args:
+            low_priority: The imports give way to whatever else wants the processor.
+        """
+        arguments = ["--name", name, "--preload", ",".join(modules)]
+        if low_priority:
+            arguments.append("--low-priority")
         with Ends(f"template:{name}") as ends:
             pid = spawn("hybridd.worker.template", ends.theirs, ends.writing, *arguments)
             return cls(name, pid, ends, extra=extra)

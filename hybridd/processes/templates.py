@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from math import inf
-from typing import Literal, Protocol
+from typing import Literal
 
 import trio
 
@@ -29,6 +28,7 @@ from .template_process import (
     TemplateProcess,
     load_failed,
 )
+from .template_slot import Slot, Startable
 from .worker_process import WorkerProcess
 
 _LOG = logging.getLogger(__name__)
@@ -37,96 +37,13 @@ TemplatePolicy = Literal["auto", "always", "never"]
 _ATTEMPTS = 2
 
 
-class Startable(Protocol):
-    """The part of a `Backend` that starting a process needs."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def extra(self) -> str | None: ...
-    @property
-    def engine_factory(self) -> str: ...
-    @property
-    def preload(self) -> tuple[str, ...]: ...
-
-
-class Slot:
-    """A place for a template, from the first one who needs it until it leaves.
-
-    Attributes:
-        users: Who waits for it, is having it fork or, of a model's, lives on what it shares.
-        last_used: When `users` fell to none, in trio's time.
-    """
-
-    def __init__(
-        self,
-        backend: Startable,
-        preparation: Preparation | None,
-        on_idle: Callable[[], None],
-    ) -> None:
-        self.backend = backend
-        self.preparation = preparation
-        self._on_idle = on_idle
-        self.template: TemplateProcess | None = None
-        self.error: LoadFailed | None = None
-        self.settled = trio.Event()
-        self.users = 0
-        self.last_used = trio.current_time()
-        self.changed = trio.Event()
-
-    @contextmanager
-    def in_use(self) -> Iterator[None]:
-        """Keep the template from leaving meanwhile."""
-        self.users += 1
-        try:
-            yield
-        finally:
-            self._release()
-
-    def _release(self) -> None:
-        self.users -= 1
-        if not self.users:
-            self.last_used = trio.current_time()
-            self._on_idle()
-
-    def lived_on(self) -> Callable[[], None]:
-        """Keep a model's template until what is returned is called, at the end of a worker.
-
-        What workers share with it costs nothing more while they live. A backend's may go at any
-        time: others are forked from the next one.
-        """
-        if self.preparation is None:
-            return lambda: None
-        self.users += 1
-        return self._release
-
-    def notice(self) -> None:
-        """Have the task that waits for idleness look again."""
-        self.changed.set()
-        self.changed = trio.Event()
-
-    @property
-    def model(self) -> str | None:
-        """Whose it is, whatever the state of the files; None for a backend's."""
-        return None if self.preparation is None else self.preparation.model
-
-    @property
-    def spare(self) -> bool:
-        """Whether it is a model's that nobody lives on: its memory can be had at once."""
-        return self.preparation is not None and self.template is not None and not self.users
-
-    @property
-    def shared(self) -> bool:
-        """Whether it is a model's that somebody lives on."""
-        return self.preparation is not None and self.template is not None and self.users > 0
-
-
 class Templates:
     """Owns the templates; their tasks run in a nursery that it is given.
 
     Args:
-        policy: `auto`: a backend's template starts with its first worker and leaves after the
-            keepalive without a fork. `always`: it stays. `never`: workers import for themselves.
+        policy: `auto`: a backend's template starts with its first worker or when it is warmed,
+            and leaves after the keepalive without a fork. `always`: it stays. `never`: workers
+            import for themselves.
         keepalive_s: Seconds; negative is for ever.
         most_spare: How many models' templates stay that have no worker; 0 makes none at all.
         nursery: Where their tasks run; raises before there is one.
@@ -229,60 +146,80 @@ class Templates:
                         return None
         return None
 
-    async def warm(self, backend: Startable) -> None:
+    async def warm(self, backend: Startable, *, low_priority: bool = False) -> None:
         """Have the backend's template up, before it is needed. No-op under `never`.
+
+        Args:
+            low_priority: It gives way to whatever else wants the processor, until a load needs it.
 
         Raises:
             LoadFailed: The engine cannot be imported.
         """
         if self._policy != "never":
-            slot = self._slot(backend, None)
-            with slot.in_use():
+            slot = self._slot(backend, None, low_priority=low_priority)
+            with slot.in_use(in_time=not low_priority):
                 await self._ready(slot)
 
     # ------------------------------------------------------------------ memory
 
     def spare_bytes(self) -> int:
         """What `make_room` could give back."""
-        return _held(self._spare())
+        return sum(slot.held_bytes for slot in self._spare())
 
     def lived_on_bytes(self) -> int:
         """What workers share with their models' templates."""
-        return _held(slot for slot in self._slots.values() if slot.shared)
+        return sum(slot.held_bytes for slot in self._slots.values() if slot.shared)
 
-    def make_room(self, wanted: int, model: str) -> None:
-        """End models' templates that nobody lives on, until this many bytes are free.
+    def make_room(self, wanted: int, model: str, backend: str) -> None:
+        """End templates that no worker lives on, until this many bytes are free.
 
         Args:
             wanted: For a load; `spare_bytes` were counted as free when it was planned.
-            model: What is to be loaded. Its own stays: what it holds is a part of `wanted`.
+            model, backend: What is to be loaded. Their own stay: what those hold is a part of
+                `wanted`.
         """
         spare = self._spare()
         if not spare:
             return
-        own = [slot for slot in spare if slot.model == model]
-        short = wanted - main_memory()[1] - _held(own)
+        own = [s for s in spare if s.backend.name == backend and s.model in (None, model)]
+        short = wanted - main_memory()[1] - sum(slot.held_bytes for slot in own)
         for slot in spare:
             if short > 0 and slot not in own:
-                _template(slot).kill()
-                self._forget(slot)
-                short -= _held([slot])
+                short -= slot.held_bytes
+                self._end(slot)
 
     def _spare(self) -> list[Slot]:
-        """The least recently used first."""
-        found = [slot for slot in self._slots.values() if slot.spare]
+        """The least recently used first. Not a backend's that models' were forked from."""
+        heirs = {t.name for t in self._alive if t.model is not None}
+        stay = self._policy == "always"
+        found = [
+            slot
+            for slot in self._slots.values()
+            if slot.spare and (slot.model or not (stay or slot.backend.name in heirs))
+        ]
         return sorted(found, key=lambda slot: slot.last_used)
+
+    def _end(self, slot: Slot) -> None:
+        assert slot.template is not None
+        slot.template.kill()
+        self._forget(slot)
 
     # ------------------------------------------------------------------ lives
 
-    def _slot(self, backend: Startable, preparation: Preparation | None) -> Slot:
+    def _slot(
+        self,
+        backend: Startable,
+        preparation: Preparation | None,
+        *,
+        low_priority: bool = False,
+    ) -> Slot:
         """The slot for a template; without one, the template is started in a new one."""
         key = (backend.name, preparation)
         slot = self._slots.get(key)
         if slot is None:
             slot = self._slots[key] = Slot(backend, preparation, self._notice)
             self._notice()  # the one of an older state of the files may leave
-            self._nursery().start_soon(self._keep, slot)
+            self._nursery().start_soon(self._keep, slot, low_priority)
         return slot
 
     async def _ready(self, slot: Slot) -> TemplateProcess:
@@ -292,33 +229,55 @@ class Templates:
             raise load_failed(slot.error)
         return slot.template
 
-    async def _keep(self, slot: Slot) -> None:
+    async def _keep(self, slot: Slot, low_priority: bool) -> None:
+        """All that happens in a slot, until its template is reaped.
+
+        One that starts at low priority gets a rival once it is needed, since nobody without
+        privileges can raise its priority: the first to be ready serves, and the other one ends.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._live, slot, low_priority)
+            if low_priority:
+                await slot.hurry.wait()
+                if not slot.settled.is_set():
+                    nursery.start_soon(self._live, slot, False)
+
+    async def _live(self, slot: Slot, low_priority: bool) -> None:
         """A template's whole life, from its start to its reaping."""
         try:
-            template = await self._started(slot)
+            template = await self._started(slot, low_priority)
         except LoadFailed as exc:
-            slot.error = exc
-            self._settle(slot)
+            self._settle(slot, error=exc)
             return
         self._alive[template] = None
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(template.run)
-                try:
-                    await template.until_ready()
-                    slot.template = template
-                except LoadFailed as exc:
-                    slot.error = exc
+                await self._get_ready(slot, template)
+                if slot.template is template:
+                    nursery.start_soon(self._leave_when_idle, slot, template)
+                else:
                     template.kill()
-                self._settle(slot)
-                nursery.start_soon(self._leave_when_idle, slot, template)
                 await template.gone()
                 nursery.cancel_scope.cancel()
         finally:
             del self._alive[template]
-            self._forget(slot)
+            if slot.template is template:
+                self._forget(slot)
 
-    async def _started(self, slot: Slot) -> TemplateProcess:
+    async def _get_ready(self, slot: Slot, template: TemplateProcess) -> None:
+        """Wait until it is the slot's, has failed, or another one was faster."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cancel_after, slot.settled, nursery.cancel_scope)
+            try:
+                await template.until_ready()
+            except LoadFailed as exc:
+                self._settle(slot, error=exc)
+            else:
+                self._settle(slot, template)
+            nursery.cancel_scope.cancel()
+
+    async def _started(self, slot: Slot, low_priority: bool) -> TemplateProcess:
         """Start a backend's template; have it fork a model's.
 
         Raises:
@@ -329,7 +288,10 @@ class Templates:
             module = backend.engine_factory.partition(":")[0]
             try:
                 return TemplateProcess.start(
-                    backend.name, [*backend.preload, module], backend.extra
+                    backend.name,
+                    [*backend.preload, module],
+                    backend.extra,
+                    low_priority=low_priority,
                 )
             except OSError as exc:
                 raise no_process(exc) from exc
@@ -346,11 +308,18 @@ class Templates:
             except OSError as exc:
                 raise no_process(exc) from exc
 
-    def _settle(self, slot: Slot) -> None:
-        if slot.template is None:
+    def _settle(
+        self, slot: Slot, template: TemplateProcess | None = None, error: LoadFailed | None = None
+    ) -> None:
+        """The slot has its template, or its error. What comes later is of no use."""
+        if slot.settled.is_set():
+            return
+        slot.template, slot.error = template, error
+        if template is None:
             # The next caller tries again: the missing package may be installed by then.
             self._forget(slot)
         slot.settled.set()
+        slot.hurry.set()
 
     async def _leave_when_idle(self, slot: Slot, template: TemplateProcess) -> None:
         while (left_s := self._idle_left(slot)) > 0:
@@ -375,7 +344,7 @@ class Templates:
         return slot.model is not None and alike[-1:] != [slot]
 
     def _is_one_too_many(self, slot: Slot) -> bool:
-        spare = self._spare()
+        spare = [s for s in self._spare() if s.model is not None]
         return slot in spare[: max(0, len(spare) - self._most_spare)]
 
     def _forget(self, slot: Slot) -> None:
@@ -384,14 +353,9 @@ class Templates:
             del self._slots[key]
 
 
-def _template(slot: Slot) -> TemplateProcess:
-    assert slot.template is not None
-    return slot.template
-
-
-def _held(slots: Iterable[Slot]) -> int:
-    """Bytes of their templates."""
-    return sum(_template(slot).memory()["private_bytes"] for slot in slots)
+async def _cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
 
 
 def no_process(exc: OSError) -> LoadFailed:

@@ -35,7 +35,7 @@ class Information:
         self._started = time.monotonic()
 
     async def read(self) -> dict[str, Any]:
-        """PROTOCOL's `system.info`."""
+        """docs/protocol.md's `system.info`."""
         reading = await self._manager.measure()
         snapshot, remedy = self._library.snapshot, self._library.polling_remedy
         return {

@@ -250,7 +250,7 @@ class Manager:
         return {"unloaded": models, "freed_bytes": freed}
 
     async def loaded(self, *, all: bool = False) -> list[dict[str, Any]]:
-        """PROTOCOL's `Loaded` of every instance that holds memory or is coming up.
+        """docs/protocol.md's `Loaded` of every instance that holds memory or is coming up.
 
         Args:
             all: Also templates, and models that are in quarantine.

@@ -218,7 +218,7 @@ class Residency:
             if job is not None:
                 self._jobs.update(job, stage=stage, done=done, total=total)
 
-        self._host.make_room(effect.plan.placement.get(CPU, 0), record.id)
+        self._host.make_room(effect.plan.placement.get(CPU, 0), record.id, record.format)
         backend = self._backends[record.format]
         spec: LoadSpec = {
             "model": record.id,

@@ -1,4 +1,4 @@
-"""How instances look on the wire: PROTOCOL's `Loaded`, and what running adds to a `Model`."""
+"""How instances look on the wire: `Loaded` of docs/protocol.md, and what they add to a `Model`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def loaded(
     queued: int,
     expires_in_s: float | None,
 ) -> dict[str, Any]:
-    """PROTOCOL's `Loaded`."""
+    """docs/protocol.md's `Loaded`."""
     facts = instance.facts
     estimate = instance.plan.estimate
     worker = supervisor.worker if supervisor else None

@@ -92,7 +92,7 @@ class ModelAmbiguous(HybriddError):
 
 
 class DoesNotFit(HybriddError):
-    """There is no room for the model, and making some would not help. data: plan."""
+    """There is no room for the model, and making some would not help. data: plan (a Plan)."""
 
     kind, code = "does_not_fit", -32003
 

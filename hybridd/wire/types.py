@@ -175,7 +175,8 @@ class Job(Record):
         model: The full id of the model it is about.
         state: `queued`, `running`, `done`, `failed` or `cancelled`.
         stage: What it is doing; a word for people.
-        done, total: How far the stage is, in units of its own; 0 where it cannot be known.
+        done: How far the stage is, in units of its own.
+        total: Where it ends; 0 where that cannot be known.
         fraction: `done` of `total`, 0 to 1; 1 once the job is done.
         started_at: When it was begun, in Unix seconds.
         finished_at: When it ended, in Unix seconds.
@@ -389,7 +390,9 @@ class Rescan(Record):
     """What a scan changed (`models.rescan`).
 
     Attributes:
-        added, changed, removed: Models, against the catalog at the time of the call.
+        added: Models that are new since the call.
+        changed: Models whose files or names are others.
+        removed: Models that are gone.
         total: Models in the catalog now, those that are invalid included.
         seconds_s: How long it took.
     """
@@ -430,7 +433,7 @@ class Setting(Record):
 
 
 class ConfigChange(Record):
-    """What a `config.set` or `config.unset` changed.
+    """What a change of settings did (`config.set`, `config.unset`, `system.reload`).
 
     Attributes:
         changed: Keys whose value in force is another one now.

@@ -11,7 +11,9 @@ import ctypes
 import faulthandler
 import os
 import signal
+import threading
 import time
+from collections.abc import Callable
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
@@ -24,6 +26,8 @@ _OOM_SCORE_RAISE = 500
 # nothing to do but to end.
 _ADOPTION_S = 10.0
 _ADOPTION_POLL_S = 0.0005
+_THREAD_POLL_S = 0.0001
+_LOWEST_PRIORITY = 19
 
 
 def _prctl(option: int, argument: int | bytes) -> None:
@@ -125,6 +129,25 @@ def log_to(fd: int) -> None:
     os.dup2(fd, 2)
     # Where a native crash happened goes to the log; the signal then ends the process as before.
     faulthandler.enable(file=2, all_threads=False)
+
+
+def at_low_priority(work: Callable[[], None]) -> None:
+    """Do something in a thread of the lowest priority, which is gone when this returns.
+
+    Only a thread's own priority: nobody without privileges could raise this process's again, and
+    what is forked from it would keep it.
+    """
+    thread = threading.Thread(target=_lowered, args=(work,))
+    thread.start()
+    thread.join()
+    # Python has joined it before the kernel is done with it, for some microseconds.
+    while os.path.exists(f"/proc/self/task/{thread.native_id}"):
+        time.sleep(_THREAD_POLL_S)
+
+
+def _lowered(work: Callable[[], None]) -> None:
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
+    work()
 
 
 def thread_count() -> int:

@@ -1,6 +1,7 @@
 """A process that imports an engine's heavy libraries once and forks workers from itself.
 
     python -m hybridd.worker.template --fd N --daemon PID --name gguf --preload mod,mod
+        [--low-priority]
 
 It says `ready {threads}` or `failed {error}` once, then answers each `fork` frame, which brings
 the descriptors of the child's channel and log, with `forked {pid}` or `refused {reason}`. It
@@ -157,6 +158,7 @@ def main() -> None:
     parser.add_argument("--daemon", type=int, required=True, help="the daemon's pid")
     parser.add_argument("--name", default="template", help="the backend's name, for `ps`")
     parser.add_argument("--preload", default="", help="modules, separated by commas")
+    parser.add_argument("--low-priority", action="store_true", help="import at the lowest priority")
     arguments = parser.parse_args()
     process.own_session()
     process.reset_signals()
@@ -169,7 +171,17 @@ def main() -> None:
     # Objects of the imports are shared with every worker until something writes to them; the
     # collector would write to all of them.
     gc.disable()
-    error = preload([name for name in arguments.preload.split(",") if name])
+    modules = [name for name in arguments.preload.split(",") if name]
+    error: HybriddError | None = None
+
+    def import_all() -> None:
+        nonlocal error
+        error = preload(modules)
+
+    if arguments.low_priority:
+        process.at_low_priority(import_all)
+    else:
+        import_all()
     gc.freeze()
     with contextlib.suppress(OSError):
         if error is not None:

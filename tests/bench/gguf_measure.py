@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from tests.bench.gguf_models import words
 
-# PROTOCOL's defaults, said to both sides. A seed each, so that no stream is another's copy.
+# docs/protocol.md's defaults, said to both sides. A seed each, so that no stream is another's copy.
 SAMPLING: dict[str, Any] = {"temperature": 0.8, "top_p": 0.95, "top_k": 40, "min_p": 0.05}
 
 

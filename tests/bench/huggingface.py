@@ -8,7 +8,8 @@ eight     eight streams through the socket, all together / `generate` with a bat
 batching  eight prompts by transformers' `generate_batch` / by our engine, both in this process
 adapters  eight requests of a model with an adapter at once / one after the other, in this process
 serve     eight chats at once / `transformers serve`, with and without continuous batching
-cold      from nothing running to the first token; the same from a warm daemon
+cold      from nothing running to the first token; the same from a warm daemon, and from one that
+          was started 10 s ago and asked for nothing since
 start     `models.load` to ready, the packaged demo model, template warm
 memory    private memory of a second worker beyond its weights
 
@@ -36,6 +37,7 @@ from tests.bench.serving import Hybridd, Server, TransformersServe, tokens_per_s
 STREAMS = 8
 PROMPT_TOKENS = 64
 DTYPE = "bfloat16"
+IDLE_S = 10.0
 DEMO = "hybridd/demo-hf"
 SHAPE: dict[str, Any] = {
     "vocab_size": 32_000,
@@ -297,6 +299,18 @@ def part_cold(a: Arguments) -> None:
         pairs("warm daemon / serve cold", from_warm, lambda: seconds(serve), a.rounds, "s")
     finally:
         warm.close()
+
+    def from_idle() -> float:
+        idle = Hybridd(path, load_options(a))
+        try:
+            time.sleep(IDLE_S)
+            began = time.perf_counter()
+            idle.chat(prompt(), 1)
+            return time.perf_counter() - began
+        finally:
+            idle.close()
+
+    pairs("up for 10 s / serve cold", from_idle, lambda: seconds(serve), a.rounds, "s")
     pairs(
         "cold daemon / serve cold",
         lambda: seconds(lambda: Hybridd(path, load_options(a))),

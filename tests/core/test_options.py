@@ -1,4 +1,4 @@
-"""PROTOCOL's option tables and what they mean together."""
+"""docs/protocol.md's option tables and what they mean together."""
 
 from __future__ import annotations
 

@@ -54,6 +54,8 @@ def test_the_sources_go_before_each_other_as_the_design_says(place: Place) -> No
     assert (again[KEY], again.get(KEY)[KEY]["source"]) == (3, "runtime")
     again = place.start(flags=[f"{KEY}=4"], HYBRIDD_LIMITS_MAX_LOADED="2")
     assert (again[KEY], again.get(KEY)[KEY]["source"]) == (4, "flag")
+    assert again.set({KEY: 5}, persist=True)["overridden_by_flag"] == [KEY]
+    assert again[KEY] == 4
 
 
 def test_all_problems_of_all_sources_at_once(place: Place) -> None:

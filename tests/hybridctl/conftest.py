@@ -1,6 +1,6 @@
-"""A scripted daemon that keeps to PROTOCOL: strict about what it takes, exact in what it sends.
+"""A scripted daemon that keeps to docs/protocol.md: strict in what it takes and sends.
 
-It refuses parameters that PROTOCOL does not name, answers each id once, cancels on request and on
+It refuses what the daemon's own methods refuse, answers each id once, cancels on request and on
 disconnect; what a method does is a function that a test may replace.
 """
 
@@ -18,54 +18,14 @@ from typing import Any
 
 import pytest
 
+import hybridd.rpc.methods
+from hybridd.rpc.registry import REGISTRY
 from hybridd.wire import protocol
-from hybridd.wire.errors import Cancelled, HybriddError, InvalidParams, MethodNotFound
+from hybridd.wire.errors import Cancelled, HybriddError, MethodNotFound
 from hybridd.wire.framing import LineDecoder, decode_line, encode_line
 
+assert hybridd.rpc.methods  # which registers them
 WAIT_S = 20.0  # a bound for what must happen; nothing waits that long unless it is broken
-
-_INFERENCE = {
-    "model", "options", "load_options", "keepalive", "timeout", "stream", "response_format",
-}  # fmt: skip
-_ENCODING = {"model", "options", "load_options", "keepalive", "timeout"}
-ALLOWED: dict[str, set[str]] = {
-    "system.ping": set(),
-    "system.info": {"min_protocol"},
-    "system.shutdown": set(),
-    "models.list": {"format", "loaded", "query", "all", "limit", "cursor"},
-    "models.show": {"model"},
-    "models.configure": {
-        "model",
-        "alias",
-        "keepalive",
-        "pin",
-        "load_options",
-        "options",
-        "allow_pickle",
-        "trust_remote_code",
-    },
-    "models.resolve": {"model"},
-    "models.rescan": {"progress"},
-    "models.load": {"model", "load_options", "keepalive", "pin", "wait", "progress"},
-    "models.loaded": {"all"},
-    "models.unload": {"model", "force"},
-    "jobs.list": set(),
-    "jobs.get": {"job"},
-    "jobs.cancel": {"job"},
-    "jobs.wait": {"job", "progress"},
-    "generate": _INFERENCE | {"prompt"},
-    "chat": _INFERENCE | {"messages", "tools", "tool_choice", "chat_template_kwargs"},
-    "embed": _ENCODING | {"input", "dimensions", "normalize"},
-    "rerank": _ENCODING | {"query", "documents", "top_n"},
-    "tokenize": {"model", "text", "special"},
-    "detokenize": {"model", "tokens"},
-    "apply_template": {"model", "messages", "tools"},
-    "events.subscribe": {"topics"},
-    "events.unsubscribe": {"subscription"},
-    "config.get": {"key"},
-    "config.set": {"values", "persist"},
-    "config.unset": {"keys"},
-}
 
 MODEL = {
     "id": "hybridd/demo-gguf:F16",
@@ -229,6 +189,7 @@ class FakeDaemon:
             "system.ping": lambda call: {"ok": True},
             "system.info": lambda call: self.info(),
             "system.shutdown": lambda call: {},
+            "system.reload": lambda call: {"changed": ["a.b"], "restart_needed": []},
             "models.list": lambda call: {"models": [MODEL], "revision": 7},
             "models.show": self._show,
             "models.resolve": lambda call: {"id": MODEL["id"]},
@@ -238,7 +199,7 @@ class FakeDaemon:
             "models.unload": lambda call: {"unloaded": [MODEL["id"]], "freed_bytes": 9_000_000},
             "jobs.list": lambda call: {"jobs": [{"job": "j1", "kind": "load", "state": "done"}]},
             "jobs.get": lambda call: {"job": call.params["job"], "state": "running"},
-            "jobs.cancel": lambda call: {},
+            "jobs.cancel": lambda call: {"job": call.params["job"], "state": "cancelled"},
             "jobs.wait": lambda call: {"job": call.params["job"], "state": "done"},
             "generate": self._generate,
             "chat": self._generate,
@@ -263,11 +224,10 @@ class FakeDaemon:
         self._accepting.start()
 
     def answer(self, call: Call) -> Any:
-        allowed = ALLOWED.get(call.method)
-        if allowed is None:
+        method = REGISTRY.methods.get(call.method)
+        if method is None:
             raise MethodNotFound(f"no method {call.method}")
-        for name in call.params.keys() - allowed:
-            raise InvalidParams(f"{call.method} takes no {name}", field=name, reason="unknown")
+        method.check(call.params)
         return self.handlers[call.method](call)
 
     def asked(self, method: str) -> list[dict[str, Any]]:

@@ -17,12 +17,21 @@ import trio.testing
 from hybridd.processes import procfs
 from hybridd.processes.host import ExitStatus, Preparation, ProcessHost, WorkerProcess
 from tests.processes.prepared import KEPT_BYTES
+from tests.processes.priority import LINGERS
 from tests.processes.test_host import PATIENCE_S, until
 
 KEEPING = SimpleNamespace(
     name="echo",
     extra=None,
     engine_factory="tests.processes.prepared:KeepingEngine",
+    preload=(),
+)
+
+
+LOW = SimpleNamespace(
+    name="echo",
+    extra=None,
+    engine_factory="tests.processes.priority:PriorityEngine",
     preload=(),
 )
 
@@ -41,12 +50,14 @@ async def running(most_spare: int = 4, **settings: Any) -> AsyncIterator[Process
             nursery.cancel_scope.cancel()
 
 
-async def found(worker: WorkerProcess, tmp_path: Path) -> str:
-    """What the worker's engine found kept."""
+async def found(
+    worker: WorkerProcess, tmp_path: Path, factory: str = KEEPING.engine_factory
+) -> str:
+    """What the worker's engine calls itself: what it found kept."""
     path = tmp_path / f"{worker.pid}.echo"
     path.write_text("{}")
     spec = {"model": "m", "format": "echo", "path": str(path), "load_options": {}, "defaults": {}}
-    await worker.send({"op": "load", "spec": spec, "factory": KEEPING.engine_factory})
+    await worker.send({"op": "load", "spec": spec, "factory": factory})
     engine: str = (await until(worker, "ready"))["facts"]["engine"]
     return engine
 
@@ -195,20 +206,85 @@ async def test_what_nobody_lives_on_is_given_up_where_memory_is_short(
         spare = host.templates.spare_bytes()
         assert spare == sum(held[f"echo:{model}"] for model in ("a", "b", "c"))
         assert 3 * KEPT_BYTES <= spare < 9 * KEPT_BYTES
-        host.make_room(free, "new")
+        host.make_room(free, "new", "echo")
         assert host.templates.spare_bytes() == spare
         # What the model's own holds would be wanted again at once.
-        host.make_room(free + held["echo:a"], "a")
+        host.make_room(free + held["echo:a"], "a", "echo")
         assert host.templates.spare_bytes() == spare
         # No more than is needed, and the least recently used first.
-        host.make_room(free + held["echo:a"] + 1, "a")
+        host.make_room(free + held["echo:a"] + 1, "a", "echo")
         await gone(host, "echo:b")
         assert set(host.template_pids()) == {"echo", "echo:alive", "echo:a", "echo:c"}
-        host.make_room(free + spare, "new")
+        host.make_room(free + spare, "new", "echo")
         await gone(host, "echo:a", "echo:c")
         assert set(host.template_pids()) == {"echo", "echo:alive"}
         again = await started(host, "a")
         assert (await again.receive())["op"] == "hello"
+
+
+async def test_one_that_is_warmed_imports_at_low_priority_and_forks_at_its_own(
+    tmp_path: Path,
+) -> None:
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    async with running() as host:
+        await host.templates.warm(LOW, low_priority=True)
+        pid = host.template_pids()["echo"]
+        assert os.getpriority(os.PRIO_PROCESS, pid) == own
+        worker = await host.start_worker(LOW, "m")
+        assert host.template_pids() == {"echo": pid}
+        assert await found(worker, tmp_path, LOW.engine_factory) == f"19 {own}"
+    async with running() as host:
+        await host.templates.warm(LOW)
+        worker = await host.start_worker(LOW, "m")
+        assert await found(worker, tmp_path, LOW.engine_factory) == f"{own} {own}"
+    async with running(templates="never") as host:
+        await host.templates.warm(LOW, low_priority=True)
+        assert host.template_pids() == {}
+
+
+async def test_a_load_does_not_wait_for_one_at_low_priority(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(LINGERS, "yes")
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    async with running() as host, trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: host.templates.warm(LOW, low_priority=True))
+        while not host.template_pids():
+            await trio.lowlevel.checkpoint()
+        lingering = host.template_pids()["echo"]
+        worker = await host.start_worker(LOW, "m")
+        assert await found(worker, tmp_path, LOW.engine_factory) == f"{own} {own}"
+        while len(host.template_pids()) > 1:
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        assert host.template_pids()["echo"] != lingering
+        assert procfs.started(lingering) is None, "it was killed and reaped"
+
+
+async def test_a_backends_is_given_up_for_another_ones_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    free = 100
+    monkeypatch.setattr("hybridd.processes.templates.main_memory", lambda: (1000, free))
+    async with running() as host:
+        worker = await host.start_worker(KEEPING, "m")
+        await trio.testing.wait_all_tasks_blocked()
+        assert host.templates.spare_bytes() == 0, "its worker lives on it"
+        await end(worker)
+        await trio.testing.wait_all_tasks_blocked()
+        held = host.template_memory()["echo"]["private_bytes"]
+        assert host.templates.spare_bytes() == held
+        host.make_room(free + held, "m", "echo")  # it would be wanted again at once
+        host.make_room(free, "other", "gguf")
+        assert host.templates.spare_bytes() == held
+        host.make_room(free + 1, "other", "gguf")
+        await gone(host, "echo")
+        await end(await started(host, "a"))
+        # What models' share with it would not come back.
+        assert host.templates.spare_bytes() == host.template_memory()["echo:a"]["private_bytes"]
+    async with running(templates="always") as host:
+        await end(await host.start_worker(KEEPING, "m"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert host.templates.spare_bytes() == 0, "it is to stay always"
 
 
 async def test_a_dead_one_is_replaced() -> None:

@@ -1,4 +1,4 @@
-"""One client's lines in and out, over memory: JSON-RPC's rules and PROTOCOL's limits."""
+"""One client's lines in and out, over memory: JSON-RPC's rules and docs/protocol.md's limits."""
 
 from __future__ import annotations
 

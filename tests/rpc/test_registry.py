@@ -13,7 +13,8 @@ from hybridd.core.fields import Int, Struct, Text
 from hybridd.rpc.call import Call
 from hybridd.rpc.discover import document
 from hybridd.rpc.registry import REGISTRY, Registry
-from hybridd.wire.errors import BY_KIND, InvalidParams
+from hybridd.wire.errors import BY_KIND, Busy, InvalidParams
+from hybridd.wire.types import Usage
 
 assert hybridd.rpc.methods
 OWN = Registry()
@@ -29,12 +30,12 @@ METHODS = set(
 )
 
 
-@OWN.method("thing.do")
+@OWN.method("thing.do", result=Usage, errors=(Busy,))
 async def do(
     call: Call,
     *,
     model: Annotated[str, Text(1)],
-    count: Annotated[int, Int(1, 5)] = 1,
+    count: Annotated[int, Int(1, 5), "How often."] = 1,
     limit: Annotated[int | None, Int(1)] = None,
     options: Annotated[dict[str, Any] | None, Struct({"top_k": Int(0)})] = None,
 ) -> dict[str, Any]:
@@ -106,9 +107,19 @@ def test_the_document_says_what_the_checks_do() -> None:
     (method,) = made["methods"]
     assert method["name"] == "thing.do"
     assert method["summary"] == "Do a thing on two lines."
+    assert method["description"] == "More that is not in the summary."
+    assert method["errors"] == [{"$ref": "#/components/errors/busy"}]
+    assert method["result"]["schema"] == {"$ref": "#/components/schemas/Usage"}
+    assert made["components"]["schemas"]["Usage"]["properties"]["cached_tokens"] == {
+        "type": "integer",
+        "description": "Of the prompt, those that did not have to be computed.",
+    }
     by_name = {p["name"]: p for p in method["params"]}
     assert [name for name, p in by_name.items() if p["required"]] == ["model"]
-    assert by_name["count"]["schema"] == {"type": "integer", "minimum": 1, "maximum": 5}
+    assert by_name["count"]["schema"] == {
+        "type": "integer", "minimum": 1, "maximum": 5, "default": 1,
+    }  # fmt: skip
+    assert by_name["count"]["description"] == "How often."
     assert method["paramStructure"] == "by-name"
 
 

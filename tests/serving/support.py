@@ -184,7 +184,7 @@ class FakeHost:
         await self.workers[number].heard("load")
         return self.workers[number]
 
-    def make_room(self, wanted: int, model: str) -> None:
+    def make_room(self, wanted: int, model: str, backend: str) -> None:
         self.wanted.append((model, wanted))
 
     def template_pids(self) -> dict[str, int]:

@@ -49,13 +49,15 @@ class Template:
 
 
 @contextmanager
-def template(*preload: str, daemon: int | None = None) -> Iterator[Template]:
+def template(
+    *preload: str, daemon: int | None = None, flags: tuple[str, ...] = ()
+) -> Iterator[Template]:
     ours, theirs = socket.socketpair()
     command = [sys.executable, "-m", "hybridd.worker.template", "--fd", str(theirs.fileno())]
     command += ["--daemon", str(daemon or os.getpid()), "--preload", ",".join(preload)]
     with theirs:
         process = subprocess.Popen(
-            [*command, "--name", "test"], pass_fds=[theirs.fileno()], stderr=subprocess.PIPE
+            [*command, "--name", "test", *flags], pass_fds=[theirs.fileno()], stderr=subprocess.PIPE
         )
     with process:
         made = Template(process, ours)
@@ -74,8 +76,16 @@ def test_ready_then_the_end_of_its_channel() -> None:
         assert t.process.wait(PATIENCE_S) == 0
 
 
-def test_an_import_that_fails() -> None:
-    with template("json", "hybridd_absent") as t:
+def test_imports_at_low_priority_leave_no_thread_and_no_priority() -> None:
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    with template("json", ECHO.partition(":")[0], flags=("--low-priority",)) as t:
+        assert t.channel.receive() == {"op": "ready", "threads": 1}
+        assert os.getpriority(os.PRIO_PROCESS, t.process.pid) == own
+
+
+@pytest.mark.parametrize("flags", [(), ("--low-priority",)])
+def test_an_import_that_fails(flags: tuple[str, ...]) -> None:
+    with template("json", "hybridd_absent", flags=flags) as t:
         frame = t.channel.receive()
         assert frame["op"] == "failed"
         assert frame["error"]["data"] == {

@@ -16,7 +16,7 @@ _COLDEST = 1e-20
 
 @dataclass(frozen=True, slots=True)
 class GenerationOptions:
-    """PROTOCOL's `options`; the defaults are what applies when nobody said anything.
+    """docs/protocol.md's `options`; the defaults are what applies when nobody said anything.
 
     Attributes:
         max_tokens: None is what remains of the context, 0 processes the prompt only.

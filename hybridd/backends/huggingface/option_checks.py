@@ -1,6 +1,7 @@
-"""Load options that transformers cannot do, whatever the model; knows PROTOCOL's names, no torch.
+"""Load options that transformers cannot do, whatever the model; knows no torch.
 
-The daemon asks before it unloads anything for a load that could not come; the engine asks again.
+They are called as in docs/protocol.md. The daemon asks before it unloads anything for a load that
+could not come; the engine asks again.
 """
 
 from __future__ import annotations

@@ -5,19 +5,27 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from hybridd.core.fields import Choice, ListOf, Text
+from hybridd.rpc import results
 from hybridd.rpc.call import Call
 from hybridd.rpc.registry import method
 from hybridd.wire.errors import Busy
 from hybridd.wire.protocol import TOPICS
 
 
-@method("events.subscribe")
+@method("events.subscribe", result=results.Subscribed)
 async def subscribe(
     call: Call,
     *,
-    topics: Annotated[list[str], ListOf(Choice(TOPICS), min_length=1, max_length=len(TOPICS))],
+    topics: Annotated[
+        list[str],
+        ListOf(Choice(TOPICS), min_length=1, max_length=len(TOPICS)),
+        "What to hear of.",
+    ],
 ) -> dict[str, Any]:
-    """Receive `$/event` notifications of these topics from now on."""
+    """Receive `$/event` notifications of these topics from now on, on this connection.
+
+    A connection has at most 64 subscriptions (`busy`). They end with it.
+    """
     made = call.daemon.events.subscribe(topics, call.client.wake)
     try:
         call.client.attach(made)
@@ -27,8 +35,10 @@ async def subscribe(
     return {"subscription": made.name, "revision": call.daemon.library.snapshot.revision}
 
 
-@method("events.unsubscribe")
-async def unsubscribe(call: Call, *, subscription: Annotated[str, Text(1, 128)]) -> dict[str, Any]:
+@method("events.unsubscribe", result=results.Nothing)
+async def unsubscribe(
+    call: Call, *, subscription: Annotated[str, Text(1, 128), "Its name."]
+) -> dict[str, Any]:
     """End a subscription of this connection; one that is not there is no error."""
     if call.client.detach(subscription):
         call.daemon.events.unsubscribe(subscription)

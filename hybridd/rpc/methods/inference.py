@@ -6,22 +6,48 @@ import math
 from typing import Annotated, Any
 
 from hybridd.core.fields import Bool, Field, Int, ListOf, MapOf, OneOf, Text
-from hybridd.core.options import LOAD_FIELD, MESSAGES, SAMPLING_FIELD, TOOLS
+from hybridd.core.options import MESSAGES, SAMPLING_FIELD, TOOLS
 from hybridd.core.unit_fields import Duration
+from hybridd.rpc import results
 from hybridd.rpc.call import Call
 from hybridd.rpc.encoded import EncodedList, as_numbers
-from hybridd.rpc.methods.models import MODEL
+from hybridd.rpc.methods.models import LOADING, Keepalive, LoadOptions, Model
 from hybridd.rpc.registry import method
-from hybridd.wire.errors import Unsupported
+from hybridd.wire import types
+from hybridd.wire.errors import ContextExceeded, NotLoaded, RequestTimeout, Unsupported
 
-Options = Annotated[dict[str, Any] | None, SAMPLING_FIELD]
-LoadOptions = Annotated[dict[str, Any] | None, LOAD_FIELD]
-Keepalive = Annotated[float | None, Duration()]
-Timeout = Annotated[float | None, Duration()]
+REQUEST = (*LOADING, NotLoaded, RequestTimeout)
+COMPUTING = (*REQUEST, ContextExceeded)
+
+Options = Annotated[dict[str, Any] | None, SAMPLING_FIELD, "How to generate."]
+NoOptions = Annotated[
+    dict[str, Any] | None, SAMPLING_FIELD, "Checked as for other requests; none of it matters here."
+]
+Timeout = Annotated[
+    float | None,
+    Duration(),
+    "A duration for all of it: waiting, loading, computing; else there is no limit.",
+]
 _ANY_OBJECT = MapOf(Field(), max_length=256)
-ResponseFormat = Annotated[dict[str, Any] | None, _ANY_OBJECT]
+ResponseFormat = Annotated[
+    dict[str, Any] | None, _ANY_OBJECT, '`{"type":"text"}`; other types are `unsupported`.'
+]
+Stream = Annotated[bool, Bool(), "Sends the text as `$/stream` while it is generated."]
+Messages = Annotated[
+    list[dict[str, Any]],
+    MESSAGES,
+    "The conversation, in OpenAI's shape.",
+]
+Tools = Annotated[
+    list[dict[str, Any]] | None,
+    TOOLS,
+    "Tools in OpenAI's shape, for a template that knows them; calls come as text.",
+]
+TemplateArguments = Annotated[
+    dict[str, Any] | None, _ANY_OBJECT, "Variables for the model's chat template."
+]
 # Which ids there are is the model's to say: the echo format's do not fit 32 bits.
-TOKENS = ListOf(Int(0, 2**63 - 1))
+_TOKENS = ListOf(Int(0, 2**63 - 1))
 _TEXTS = ListOf(Text(), min_length=1)
 
 
@@ -48,20 +74,24 @@ def _no_format(response_format: dict[str, Any] | None) -> None:
         )
 
 
-@method("generate")
+@method("generate", result=types.Completion, errors=COMPUTING)
 async def generate(
     call: Call,
     *,
-    model: Annotated[str, MODEL],
-    prompt: Annotated[str, Text()],
-    stream: Annotated[bool, Bool()] = False,
+    model: Model,
+    prompt: Annotated[str, Text(), "What to go on from."],
+    stream: Stream = False,
     options: Options = None,
     load_options: LoadOptions = None,
     keepalive: Keepalive = None,
     timeout: Timeout = None,
     response_format: ResponseFormat = None,
 ) -> dict[str, Any]:
-    """Go on from a plain prompt; text is text, no special tokens are read from it."""
+    """Go on from a plain prompt.
+
+    The model's first token (BOS) is added where it has one; no special tokens are read from the
+    prompt.
+    """
     _no_format(response_format)
     return await call.daemon.manager.infer(
         "generate",
@@ -72,23 +102,30 @@ async def generate(
     )
 
 
-@method("chat")
+@method("chat", result=types.ChatCompletion, errors=COMPUTING)
 async def chat(
     call: Call,
     *,
-    model: Annotated[str, MODEL],
-    messages: Annotated[list[dict[str, Any]], MESSAGES],
-    tools: Annotated[list[dict[str, Any]] | None, TOOLS] = None,
-    tool_choice: Annotated[Any, OneOf((Text(1, 64), _ANY_OBJECT))] = None,
-    stream: Annotated[bool, Bool()] = False,
+    model: Model,
+    messages: Messages,
+    tools: Tools = None,
+    tool_choice: Annotated[
+        Any,
+        OneOf((Text(1, 64), _ANY_OBJECT)),
+        "`auto`, or `none`, which leaves the tools out; others are `unsupported`.",
+    ] = None,
+    stream: Stream = False,
     options: Options = None,
     load_options: LoadOptions = None,
     keepalive: Keepalive = None,
     timeout: Timeout = None,
     response_format: ResponseFormat = None,
-    chat_template_kwargs: Annotated[dict[str, Any] | None, _ANY_OBJECT] = None,
+    chat_template_kwargs: TemplateArguments = None,
 ) -> dict[str, Any]:
-    """Answer a conversation, through the model's own chat template."""
+    """Answer a conversation, through the model's own chat template.
+
+    No special tokens are read from what messages say, and BOS is never doubled.
+    """
     _no_format(response_format)
     if tool_choice not in (None, "auto", "none"):
         raise Unsupported(
@@ -108,20 +145,25 @@ async def chat(
     )
 
 
-@method("embed")
+@method("embed", result=types.Embeddings, errors=COMPUTING)
 async def embed(
     call: Call,
     *,
-    model: Annotated[str, MODEL],
-    input: Annotated[str | list[str], OneOf((Text(), _TEXTS))],
-    dimensions: Annotated[int | None, Int(1, 2**31 - 1)] = None,
-    normalize: Annotated[bool, Bool()] = True,
-    options: Options = None,
+    model: Model,
+    input: Annotated[str | list[str], OneOf((Text(), _TEXTS)), "One text, or several."],
+    dimensions: Annotated[
+        int | None, Int(1, 2**31 - 1), "So many numbers of each vector, the first; else all."
+    ] = None,
+    normalize: Annotated[bool, Bool(), "Whether vectors have length 1."] = True,
+    options: NoOptions = None,
     load_options: LoadOptions = None,
     keepalive: Keepalive = None,
     timeout: Timeout = None,
 ) -> EncodedList:
-    """One vector for each text, of length 1 unless `normalize` is false."""
+    """One vector for each text, in their order.
+
+    A text that is longer than the model takes is `context_exceeded`, never cut.
+    """
     texts = [input] if isinstance(input, str) else input
     result = await call.daemon.manager.infer(
         "embed",
@@ -133,20 +175,20 @@ async def embed(
     return EncodedList(result, "embeddings", list(map(as_numbers, vectors)))
 
 
-@method("rerank")
+@method("rerank", result=types.Reranking, errors=COMPUTING)
 async def rerank(
     call: Call,
     *,
-    model: Annotated[str, MODEL],
-    query: Annotated[str, Text()],
-    documents: Annotated[list[str], _TEXTS],
-    top_n: Annotated[int | None, Int(1, 2**31 - 1)] = None,
-    options: Options = None,
+    model: Model,
+    query: Annotated[str, Text(), "The question."],
+    documents: Annotated[list[str], _TEXTS, "The texts."],
+    top_n: Annotated[int | None, Int(1, 2**31 - 1), "Only so many, the best; else all."] = None,
+    options: NoOptions = None,
     load_options: LoadOptions = None,
     keepalive: Keepalive = None,
     timeout: Timeout = None,
 ) -> dict[str, Any]:
-    """How well each document answers the query, the best first; `top_n` keeps the best ones."""
+    """How well each document answers the query, the best first."""
     return await call.daemon.manager.infer(
         "rerank",
         model,
@@ -155,18 +197,18 @@ async def rerank(
     )
 
 
-@method("tokenize")
+@method("tokenize", result=results.Tokens, errors=REQUEST)
 async def tokenize(
     call: Call,
     *,
-    model: Annotated[str, MODEL],
-    text: Annotated[str, Text()],
-    special: Annotated[bool, Bool()] = False,
+    model: Model,
+    text: Annotated[str, Text(), "The text."],
+    special: Annotated[bool, Bool(), "Whether special tokens are read from it."] = False,
     load_options: LoadOptions = None,
     keepalive: Keepalive = None,
     timeout: Timeout = None,
 ) -> dict[str, Any]:
-    """A text's tokens; `special` reads special tokens from the text."""
+    """A text's tokens, without a BOS of its own."""
     return await call.daemon.manager.infer(
         "tokenize",
         model,
@@ -175,12 +217,12 @@ async def tokenize(
     )
 
 
-@method("detokenize")
+@method("detokenize", result=results.PlainText, errors=REQUEST)
 async def detokenize(
     call: Call,
     *,
-    model: Annotated[str, MODEL],
-    tokens: Annotated[list[int], TOKENS],
+    model: Model,
+    tokens: Annotated[list[int], _TOKENS, "Their ids."],
     load_options: LoadOptions = None,
     keepalive: Keepalive = None,
     timeout: Timeout = None,
@@ -194,19 +236,19 @@ async def detokenize(
     )
 
 
-@method("apply_template")
+@method("apply_template", result=results.Prompt, errors=REQUEST)
 async def apply_template(
     call: Call,
     *,
-    model: Annotated[str, MODEL],
-    messages: Annotated[list[dict[str, Any]], MESSAGES],
-    tools: Annotated[list[dict[str, Any]] | None, TOOLS] = None,
-    chat_template_kwargs: Annotated[dict[str, Any] | None, _ANY_OBJECT] = None,
+    model: Model,
+    messages: Messages,
+    tools: Tools = None,
+    chat_template_kwargs: TemplateArguments = None,
     load_options: LoadOptions = None,
     keepalive: Keepalive = None,
     timeout: Timeout = None,
 ) -> dict[str, Any]:
-    """The prompt that a conversation becomes."""
+    """The prompt that a conversation becomes, by the model's own chat template."""
     return await call.daemon.manager.infer(
         "apply_template",
         model,

@@ -1,4 +1,4 @@
-"""PROTOCOL's load options, read for transformers: every one is either meant or refused."""
+"""docs/protocol.md's load options, read for transformers: every one is either meant or refused."""
 
 from __future__ import annotations
 
