@@ -17,8 +17,7 @@ import trio
 
 from hybridd.backends.api import Backend, LoadSpec
 from hybridd.backends.cpu import usable_cores
-from hybridd.catalog.library import Library
-from hybridd.core import work
+from hybridd.core import catalog, work
 from hybridd.core.devices import CPU, Snapshot
 from hybridd.core.model import ModelRecord
 from hybridd.core.plan import Need
@@ -54,6 +53,10 @@ LIVE_LIMITS = frozenset(
 class Residency:
     """See the module's text.
 
+    Args:
+        models: The catalog's present snapshot.
+        meter: Makes the reader of memory, of which workers are alive.
+
     Attributes:
         scheduler: For reading only; what changes it goes through `feed`.
         states: What loads may keep of conversations.
@@ -66,7 +69,7 @@ class Residency:
     def __init__(
         self,
         configuration: Configuration,
-        library: Library,
+        models: Callable[[], catalog.Snapshot],
         backends: Mapping[str, Backend],
         host: ProcessHost,
         meter: Callable[[Callable[[], list[WorkerProcess]]], MemoryMeter],
@@ -76,7 +79,7 @@ class Residency:
     ) -> None:
         self.states = states
         self._configuration = configuration
-        self._library = library
+        self._models = models
         self._backends = backends
         self._host = host
         self._events = events
@@ -204,7 +207,8 @@ class Residency:
         self.feed(work.Sampled(snapshot))
 
     def _start(self, effect: work.Start) -> None:
-        record = self._library.snapshot.models.get(effect.model)
+        models = self._models().models
+        record = models.get(effect.model)
         if record is None or record.format not in self._backends:
             gone = errors.ModelNotFound(
                 f"the files of {effect.model} went away", model=effect.model, suggestions=[]
@@ -232,9 +236,9 @@ class Residency:
             ),
             "placement": dict(effect.plan.placement),
         }
-        if placed := adapters.placed(effect.plan.load_options, self._library.snapshot.models):
+        if placed := adapters.placed(effect.plan.load_options, models):
             spec["adapters"] = list(placed)
-        if draft := draft_models.of(effect.plan.load_options, self._library.snapshot.models):
+        if draft := draft_models.of(effect.plan.load_options, models):
             spec["draft"] = {"model": draft.id, "path": _path(draft)}
         if allowed := self.permissions(record.id):
             spec["permissions"] = allowed
@@ -330,7 +334,7 @@ class Residency:
     def _notify(self, effect: work.Notify) -> None:
         data = dict(effect.data)
         if effect.topic == "models":
-            data["revision"] = self._library.snapshot.revision
+            data["revision"] = self._models().revision
         self._events.publish(effect.topic, effect.type, id=effect.model, **data)
         if effect.topic == "models":
             log.info("%s %s", effect.type, effect.model)

@@ -276,7 +276,7 @@ class World:
         library, backends, host = fakes
         self.residency = Residency(
             self.configuration,
-            library,
+            lambda: library.snapshot,
             backends,
             host,
             self._meter,
