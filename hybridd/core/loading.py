@@ -22,7 +22,7 @@ from hybridd.core.instance import Instance, Ticket
 from hybridd.core.options import satisfies
 from hybridd.core.placing import Decision, Turns, decide, why_not
 from hybridd.core.roster import Roster, load_cancelled, not_loaded, shutting_down
-from hybridd.core.work import Item, Joined, LoadState, Sample, Start
+from hybridd.core.scheduling import Item, Joined, LoadState, Sample, Start
 from hybridd.wire import errors
 
 

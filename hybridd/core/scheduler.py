@@ -34,8 +34,7 @@ from hybridd.core.lifecycle import State, move
 from hybridd.core.loading import Loading
 from hybridd.core.options import satisfies
 from hybridd.core.roster import Roster, load_cancelled, not_loaded, shutting_down, unloaded
-from hybridd.core.threads import retell
-from hybridd.core.work import (
+from hybridd.core.scheduling import (
     Abandon,
     CancelActive,
     CancelLoad,
@@ -58,6 +57,7 @@ from hybridd.core.work import (
     WorkerRefused,
     WorkerUp,
 )
+from hybridd.core.threads import retell
 from hybridd.wire import errors
 
 

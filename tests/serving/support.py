@@ -355,7 +355,7 @@ async def running(
             await world.residency.close()
             nursery.cancel_scope.cancel()
     assert world.residency.supervisors == {}
-    assert world.residency.works == {}
+    assert world.residency.requests == {}
     assert world.residency.waiters == {}
     assert world.residency._load_jobs == {}
     assert all(job.over for job in world.jobs.all())
