@@ -159,7 +159,7 @@ class Residency:
         """Enqueue an item and wait until it is `over`; leaving early abandons it."""
         ended = False
         try:
-            self.feed(scheduling.Enqueue(item, need))
+            self.feed(scheduling.Enqueue(item, need))  # trace 1
             await over()
             ended = True
         finally:
@@ -204,7 +204,7 @@ class Residency:
         except Exception:  # a driver may raise what it likes; the daemon goes on without room
             log.exception("the memory cannot be read")
             snapshot = Snapshot()
-        self.feed(scheduling.Sampled(snapshot))
+        self.feed(scheduling.Sampled(snapshot))  # trace 2, 3, 5
 
     def _start(self, effect: scheduling.Start) -> None:
         models = self._models().models
@@ -252,7 +252,7 @@ class Residency:
             progress,
             lambda: float(self._configuration["workers.stop_seconds"]),
         )
-        self.supervisors[effect.instance] = supervisor
+        self.supervisors[effect.instance] = supervisor  # trace 5
         self._load_began[effect.model] = trio.current_time()
         self._spawn(self._supervise, supervisor, [d for d in effect.plan.placement if d != CPU])
 
@@ -283,6 +283,7 @@ class Residency:
         began = self._load_began.get(request.model, 0.0)
         if supervisor.loaded_at_mono is not None:
             request.load_s = max(0.0, supervisor.loaded_at_mono - max(request.arrived_at, began))
+        # trace 7
         supervisor.send({"op": "start", "request": {"id": effect.key, **request.request}})
 
     def _cancel_active(self, effect: scheduling.CancelActive) -> None:

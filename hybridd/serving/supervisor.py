@@ -150,7 +150,7 @@ class Supervisor:
             error = errors.InternalError(
                 f"{model} was lost to a bug of hybridd; the daemon's log says more"
             )
-        self._feed(WorkerGone(self.number, error, counts))
+        self._feed(WorkerGone(self.number, error, counts))  # trace 4
 
     def _preparation(self) -> Preparation | None:
         """What workers of this model can share. A GPU's context would not survive the fork."""
@@ -161,7 +161,7 @@ class Supervisor:
 
     async def _serve(self, worker: WorkerProcess) -> ExitStatus:
         self._last_frame = trio.current_time()
-        self._feed(WorkerUp(self.number))
+        self._feed(WorkerUp(self.number))  # trace 6
         self.send(
             {
                 "op": "load",
@@ -220,7 +220,7 @@ class Supervisor:
                 if request := self._own(frame["id"]):
                     request.finish(frame["result"])
                     self._learn_speed(request)
-                self._feed(RequestEnded(self.number, frame["id"]))
+                self._feed(RequestEnded(self.number, frame["id"]))  # trace 8
             case "error":
                 if request := self._own(frame["id"]):
                     request.fail(errors.from_wire(frame["error"]))
@@ -234,7 +234,7 @@ class Supervisor:
                 facts = _checked(frame["facts"])
                 for note in facts["notes"]:
                     log.info("%s: %s", self.spec["model"], note)
-                self._feed(WorkerReady(self.number, facts))
+                self._feed(WorkerReady(self.number, facts))  # trace 7
             case "failed":
                 # A load that was stopped says so by failing; that is no refusal.
                 if not self._told_to_stop.is_set():
