@@ -142,7 +142,7 @@ class App:
         )
         self.residency = Residency(
             configuration,
-            self.library,
+            lambda: self.library.snapshot,
             backends,
             self.host,
             lambda workers: MemoryMeter(

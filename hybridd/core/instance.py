@@ -8,7 +8,7 @@ from typing import Any
 
 from hybridd.core.lifecycle import State
 from hybridd.core.plan import Plan
-from hybridd.core.work import Item
+from hybridd.core.scheduling import Item
 from hybridd.wire.errors import HybriddError
 
 

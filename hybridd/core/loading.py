@@ -22,7 +22,7 @@ from hybridd.core.instance import Instance, Ticket
 from hybridd.core.options import satisfies
 from hybridd.core.placing import Decision, Turns, decide, why_not
 from hybridd.core.roster import Roster, load_cancelled, not_loaded, shutting_down
-from hybridd.core.work import Item, Joined, LoadState, Sample, Start
+from hybridd.core.scheduling import Item, Joined, LoadState, Sample, Start
 from hybridd.wire import errors
 
 
@@ -58,6 +58,7 @@ class Loading:
 
     def memory_came_back(self) -> None:
         """A worker is gone: what is being read may have its memory twice, or not at all."""
+        # trace 4: a reading under way is not believed; `end_round` asks for another
         self._sample_is_old = self._sampling
 
     def sampled(self, snapshot: Snapshot) -> None:
@@ -163,6 +164,7 @@ class Loading:
         number = self.promised.pop(model, None)
         if number is None:
             number = self._new_job(model)
+        # trace 1: it waits for a reading of memory that is newer than itself
         roster.tickets[model] = Ticket(number, model, queue[0].seq, queue[0].load_options)
 
     def _new_job(self, model: str) -> int:
@@ -238,6 +240,7 @@ class Loading:
                 self._start(ticket, made)
             elif not turns.someone_waits:
                 turns.promise(decision, len(roster.instances) - len(decision.leaving) + 1)
+                # trace 2 ends victims; trace 3 comes here again while they go, and waits
                 for model in decision.victims or ():
                     roster.stop(roster.instances[model])
                 for model in decision.wait_for:
@@ -319,6 +322,7 @@ class Loading:
         )
         roster.instances[model] = instance
         roster.by_number[instance.number] = instance
+        # trace 5: the plan's placement is reserved as soon as the instance is there
         roster.do(LoadState(ticket.number, model, "loading", instance=instance.number))
         roster.say("models", "loading", model)
         roster.do(Start(instance.number, model, made, ticket.number))

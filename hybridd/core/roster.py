@@ -13,7 +13,7 @@ from typing import Any
 from hybridd.core.instance import Instance, Ticket
 from hybridd.core.lifecycle import State, move
 from hybridd.core.quarantine import Quarantine
-from hybridd.core.work import Configure, Effect, Finish, Item, LoadState, Notify, Stop
+from hybridd.core.scheduling import Configure, Effect, Finish, Item, LoadState, Notify, Stop
 from hybridd.wire import errors
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 from hybridd.core.instance import Instance
 from hybridd.core.lifecycle import State
-from hybridd.core.work import SetThreads
+from hybridd.core.scheduling import SetThreads
 
 
 def fair_shares(cores: int, claims: Sequence[int]) -> list[int]:

@@ -1,7 +1,7 @@
 """One inference request on its way: what was asked, what came so far, where the time went.
 
-A `Work` is made by `serving/manager`, fed by the supervisor of the worker that runs it, and ends
-exactly once, with a result or an error.
+An `InferenceRequest` is made by `serving/manager`, fed by the supervisor of the worker that runs
+it, and ends exactly once, with a result or an error.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Sink = Callable[[Delta], Flush | None]
 
 
 @dataclass
-class Work:
+class InferenceRequest:
     """One request.
 
     Attributes:

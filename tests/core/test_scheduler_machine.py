@@ -16,7 +16,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from hybridd.core import work
+from hybridd.core import scheduling
 from hybridd.core.scheduler import Scheduler
 from tests.core.world import ROOM, World
 
@@ -131,7 +131,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(model=MODELS)
     def files_changed(self, model: str) -> None:
-        self.world.feed(work.FilesChanged(model))
+        self.world.feed(scheduling.FilesChanged(model))
 
     # ------------------------------------------------------------ laws
 
