@@ -67,9 +67,9 @@ def compare(old: Mapping[str, ModelRecord], new: Mapping[str, ModelRecord]) -> l
 
 def differences(before: ModelRecord, after: ModelRecord) -> tuple[str, ...]:
     """The names of the fields that differ."""
-    found = [name for name in _RECORD if getattr(before, name) != getattr(after, name)]
-    found += [n for n in _FACTS if getattr(before.facts, n) != getattr(after.facts, n)]
-    renamed = ["files" if name == "identity" else name for name in found]
+    names = [name for name in _RECORD if getattr(before, name) != getattr(after, name)]
+    names += [n for n in _FACTS if getattr(before.facts, n) != getattr(after.facts, n)]
+    renamed = ["files" if name == "identity" else name for name in names]
     return tuple(dict.fromkeys(renamed))
 
 
@@ -86,11 +86,11 @@ def advance(
     Records that are equal to the current ones are kept as they are, so that equal snapshots
     share them and later comparisons are cheap.
     """
-    found = {}
+    listed = {}
     for record in sorted(records, key=lambda record: record.id):
         before = current.models.get(record.id)
-        found[record.id] = before if before is not None and before == record else record
-    changes = compare(current.models, found)
-    models = MappingProxyType(found) if changes else current.models
+        listed[record.id] = before if before is not None and before == record else record
+    changes = compare(current.models, listed)
+    models = MappingProxyType(listed) if changes else current.models
     revision = current.revision + 1 if changes else current.revision
     return Snapshot(models, revision, complete, scanned_at, problems), changes

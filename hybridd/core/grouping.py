@@ -46,10 +46,10 @@ def store_name(given: str, header: str | None) -> str:
 @functools.lru_cache(maxsize=4096)
 def normal(name: str) -> str:
     """A model's name in small letters, without the words that say how it is stored."""
-    made = _SPACES.sub("-", name.strip().casefold())
-    while (shorter := _BUILD.sub("", made)) != made and shorter:
-        made = shorter
-    return made
+    plain = _SPACES.sub("-", name.strip().casefold())
+    while (shorter := _BUILD.sub("", plain)) != plain and shorter:
+        plain = shorter
+    return plain
 
 
 def base_name(own: str, stated: str | None) -> str:

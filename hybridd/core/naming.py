@@ -97,18 +97,18 @@ def natural_name(found: Found) -> Name:
     folders, stem = [printable(f) for f in _layout(found)], printable(found.stem)
     if not found.is_file:
         publisher = folders[-2] if len(folders) > 1 else ""
-        made = f"{publisher}/{folders[-1]}" if publisher else folders[-1]
-        return Name(made, made, publisher or None, folders[-1])
+        full = f"{publisher}/{folders[-1]}" if publisher else folders[-1]
+        return Name(full, full, publisher or None, folders[-1])
     tag = found.tag
     if found.tagged and len(folders) > 1 and _TAG_FOLDER.match(folders[-1]):
         folders = folders[:-1]
     if found.tagged and len(folders) > 1:
         publisher, name = folders[-2:]
-        made = f"{publisher}/{name}"
-        return Name(f"{made}:{tag}" if tag else made, f"{made}:{tag}", publisher, name)
+        full = f"{publisher}/{name}"
+        return Name(f"{full}:{tag}" if tag else full, f"{full}:{tag}", publisher, name)
     name = without_tag(stem, tag) if found.tagged and tag else stem
-    made = f"{name}:{tag}" if found.tagged and tag else name
-    return Name(made, made, None, name)
+    full = f"{name}:{tag}" if found.tagged and tag else name
+    return Name(full, full, None, name)
 
 
 def _layout(found: Found) -> tuple[str, ...]:
@@ -125,9 +125,9 @@ def without_tag(stem: str, tag: str) -> str:
     """A file's stem without the tag at its end (`-Q4_K_M`, `.q4_k_m`), never empty."""
     for spelling in _SPELLINGS.get(tag, (tag,)):
         pattern = re.escape(spelling).replace("_", "[-_.]")
-        made = re.sub(rf"[-_.]+{pattern}$", "", stem, flags=re.IGNORECASE)
-        if made and made != stem:
-            return made
+        shorter = re.sub(rf"[-_.]+{pattern}$", "", stem, flags=re.IGNORECASE)
+        if shorter and shorter != stem:
+            return shorter
     return stem
 
 
@@ -141,12 +141,12 @@ def assign(listing: Iterable[Found], previous: Mapping[str, Name]) -> dict[str, 
     Returns:
         A name for every key; all ids differ.
     """
-    found = list(listing)
+    models = list(listing)
     names: dict[str, Name] = {}
     taken: dict[str, str] = {}  # id -> store
     fresh: list[tuple[Found, Name]] = []
     count: dict[tuple[str, str, str | None], int] = {}  # how many would have the same id
-    for model in found:
+    for model in models:
         name, last = natural_name(model), previous.get(model.key)
         # An unreadable file has no tag to go by; what it was called before still stands.
         unread = model.tagged and model.tag is None
@@ -161,14 +161,14 @@ def assign(listing: Iterable[Found], previous: Mapping[str, Name]) -> dict[str, 
         crowded = count[model.store, name.natural, model.revision] > 1 or (
             taken.get(name.id) == model.store and model.revision is None
         )
-        made = _free(model, name, crowded, taken)
-        taken[made] = model.store
-        names[model.key] = Name(made, name.natural, name.publisher, name.name)
+        free = _free(model, name, crowded, taken)
+        taken[free] = model.store
+        names[model.key] = Name(free, name.natural, name.publisher, name.name)
     return names
 
 
 def _free(model: Found, name: Name, crowded: bool, taken: Mapping[str, str]) -> str:
-    """An id that nobody has: with `+stem`, then `@store`, `@revision`, then a number."""
+    """An id that no model has: with `+stem`, then `@store`, `@revision`, then a number."""
     wanted = name.id
     stem = printable(model.stem)
     if crowded and model.is_file and stem not in (wanted, name.name) and model.fixed is None:
@@ -177,10 +177,10 @@ def _free(model: Found, name: Name, crowded: bool, taken: Mapping[str, str]) -> 
         wanted = f"{wanted}@{model.store}"
     if wanted in taken and model.revision is not None:
         wanted = f"{wanted}@{printable(model.revision)[:_REVISION_DIGITS]}"
-    made, number = wanted, 2
-    while made in taken:
-        made, number = f"{wanted}~{number}", number + 1
-    return made
+    unused, number = wanted, 2
+    while unused in taken:
+        unused, number = f"{wanted}~{number}", number + 1
+    return unused
 
 
 # ---------------------------------------------------------------- from a query to an id
@@ -213,7 +213,7 @@ def resolve(
         query: What the user typed.
         models: The catalog, sorted by id.
         loaded_ids: Models that are in memory.
-        fits: Whether a model would fit now; None asks nobody.
+        fits: Whether a model would fit now; None is not asked.
 
     Raises:
         ModelNotFound: data: model, suggestions.
