@@ -76,14 +76,14 @@ class Alone:
     """Answers of requests that had the model to themselves, and nothing cached."""
 
     def __init__(self, engine: GGUFEngine) -> None:
-        self._engine = engine
+        self.engine = engine
         self._known: dict[tuple[str, int], Answer] = {}
 
     def answer(self, prompt: str, tokens: int) -> Answer:
         if (prompt, tokens) not in self._known:
-            forget(self._engine)
+            forget(self.engine)
             options = {**greedy(tokens), "logprobs": 2}
-            self._known[prompt, tokens] = ask(self._engine, prompt=prompt, options=options)
+            self._known[prompt, tokens] = ask(self.engine, prompt=prompt, options=options)
         return self._known[prompt, tokens]
 
     def said(self, prompt: str, tokens: int, text: str) -> bool:
@@ -106,24 +106,24 @@ def greedy(tokens: int) -> dict[str, Any]:
 
 def forget(engine: GGUFEngine) -> None:
     """Let go of every retained prefix."""
-    places = engine._places
-    assert places is not None
-    for slot in places.slots.all:
-        places.forget(slot)
+    cache = engine.cache
+    assert cache is not None
+    for slot in cache.slots.all:
+        cache.forget(slot)
 
 
 def check_whole(engine: GGUFEngine) -> None:
     """What the slots say is what llama.cpp has, and nobody is left in them."""
-    places, context = engine._places, engine._context
-    assert places is not None
+    cache, context = engine.cache, engine.context
+    assert cache is not None
     assert context is not None
     assert not engine.busy
-    for slot in places.slots.all:
+    for slot in cache.slots.all:
         assert not slot.busy
         assert context.held(slot.index) == len(slot.tokens)
-    if (drafter := engine._drafter) is not None:
+    if (drafter := engine.drafter) is not None:
         for index, held in enumerate(drafter.held):
-            assert drafter._context.held(index) == len(held)
+            assert drafter.context.held(index) == len(held)
 
 
 class Crowd:

@@ -1,8 +1,8 @@
 """Which formats there are: the entry points of the group `hybridd.backends`.
 
 The built-in ones register the same way as a third party's. A backend that cannot be imported or
-lacks a part of the contract is left out with its reason; the daemon serves the others. Whether a
-format's engine is installed is read from the packages' metadata, since the daemon never imports one.
+lacks a part of the contract is left out with its reason; the daemon serves the others. Whether an
+engine is installed is read from the packages' metadata, since the daemon never imports one.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class Information:
                 "revision": snapshot.revision,
                 "watching": self._library.watching,
                 **({"polling_remedy": remedy} if remedy else {}),
-                "places": [place._asdict() for place in self._library.places],
+                "places": [root._asdict() for root in self._library.roots],
                 "problems": list(snapshot.problems),
             },
             "features": list(FEATURES),

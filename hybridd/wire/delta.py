@@ -1,8 +1,8 @@
 """What a part of an answer brings: one type from an engine's step to a client's loop.
 
 An engine makes a `Delta` of each token; it crosses the worker's channel, the daemon's relay and
-the client's socket, and whoever has several makes one of them with `Delta.merged`, which is all
-there is to know of how parts become a whole. Knows no request and no connection.
+the client's socket. `Delta.merged` is all there is to know of how parts become a whole: each of
+them uses it. Knows no request and no connection.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Newline-delimited JSON as clients speak it, plus descriptors passed along with a frame
 (SCM_RIGHTS). Knows nothing of what the frames mean. Sending is safe from several threads;
-receiving belongs to one. Whoever makes a `Channel` owns its socket and closes it.
+receiving belongs to one. The maker of a `Channel` owns its socket and closes it.
 """
 
 from __future__ import annotations

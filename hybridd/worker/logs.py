@@ -1,7 +1,7 @@
 """A worker's own lines: Python's logging and warnings, on standard error, each with its level.
 
 The daemon reads them there and logs them under the model's id. No prompt and no output may be in
-them: what is logged here is read by whoever reads the daemon's log.
+them: what is logged here is read by the readers of the daemon's log.
 """
 
 from __future__ import annotations

@@ -175,7 +175,7 @@ class Worker:
         try:
             outputs = engine.step()
         except Exception as exc:
-            # The engine cannot say whose fault it was; none of its requests can be trusted now.
+            # Which request was at fault the engine cannot say; none of them can be trusted now.
             failed = sorted(self._active)
             error = work_failure(exc)
             for request_id in failed:

@@ -20,7 +20,7 @@ from hybridd.wire.errors import HybriddError
 from .channel import Channel
 
 _log = logging.getLogger(__name__)
-# With the channel closed nobody wants this worker any more: its memory is to be back at once. The
+# With the channel closed this worker is not wanted any more: its memory is to be back at once. The
 # grace lets the loop end by itself where it can; native code that goes on is ended with it.
 _EXIT_GRACE_S = 0.5
 
@@ -62,11 +62,11 @@ class Mailbox:
         return self._queue.get()
 
     def interrupted(self, request_id: int) -> bool:
-        """Whether nobody wants that request's outcome any more. Cheap; for any thread."""
+        """Whether that request's outcome is not wanted any more. Cheap; for any thread."""
         return self._ending or request_id in self._cancelled
 
     def load_cancelled(self) -> bool:
-        """Whether nobody wants the load any more. Cheap; for any thread."""
+        """Whether the load is not wanted any more. Cheap; for any thread."""
         return self._ending or self._load_cancelled
 
     def forget(self, request_id: int) -> None:

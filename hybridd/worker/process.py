@@ -93,7 +93,7 @@ def wait_for_adoption(parent: int, by: int) -> bool:
     descriptors, so a poll for some microseconds it is.
 
     Returns:
-        False when somebody else adopted it: the daemon is gone.
+        False when another process adopted it: the daemon is gone.
     """
     deadline = time.monotonic() + _ADOPTION_S
     while (now := os.getppid()) == parent and time.monotonic() < deadline:

@@ -32,7 +32,7 @@ from . import logs, process
 from .channel import Channel, close_all
 from .loop import EXIT_ENDED, named, run_worker
 
-_EXIT_BUG = 70  # EX_SOFTWARE: an exception that nobody expected; the log has it
+_EXIT_BUG = 70  # EX_SOFTWARE: an unexpected exception; the log has it
 
 
 class Template:

@@ -58,17 +58,17 @@ def generating(model: str, streams: int, threads: int, temperature: float) -> GG
         prompt = " ".join(str(chance.random()) for _ in range(5))
         engine.submit({"id": key, "kind": "generate", "prompt": prompt, "options": wanted})
     engine.step()
-    while not all(sequence.generating for sequence in engine._active):
+    while not all(sequence.generating for sequence in engine.active):
         engine.step()
     return engine
 
 
 def bare(engine: GGUFEngine) -> float:
     """Seconds of `STEPS` decodes of a row for each sequence; leaves no trace."""
-    context, places = engine._context, engine._places
+    context, cache = engine.context, engine.cache
     assert context is not None
-    assert places is not None
-    held = [len(slot.tokens) for slot in places.slots.all]
+    assert cache is not None
+    held = [len(slot.tokens) for slot in cache.slots.all]
     began = time.perf_counter()
     for step in range(STEPS):
         context.batch.clear()

@@ -31,11 +31,13 @@ class ActiveSequence:
     Attributes:
         generation: Its bookkeeping.
         prompt: Its tokens.
+        spoiled: What it has in the KV cache is of no use, nor harmless: see `not_finite`.
     """
 
     def __init__(self, generation: Generation, prompt: list[int]) -> None:
         self.generation = generation
         self.prompt = prompt
+        self.spoiled = False
 
     @property
     def id(self) -> int:
@@ -52,6 +54,7 @@ class ServingEngine(ABC, Generic[S]):
     `load` has to call `_serve` or `_serve_encoder` when the model is up.
 
     Attributes:
+        active: The sequences that have a slot, in the order in which they got it.
         can_shift: Whether a generation may go on past its context (`context_shift`).
     """
 
@@ -66,7 +69,7 @@ class ServingEngine(ABC, Generic[S]):
         self._interrupted: Callable[[int], bool] = lambda _request_id: False
         self._arrived: list[WorkRequest] = []
         self._waiting: deque[tuple[Generation, list[int]]] = deque()
-        self._active: list[S] = []
+        self.active: list[S] = []
 
     # ------------------------------------------------------------------ for the subclass
 
@@ -125,15 +128,15 @@ class ServingEngine(ABC, Generic[S]):
         if self._encoding is not None:
             self._encoding.cancel(request_id)
         self._waiting = deque(w for w in self._waiting if w[0].id != request_id)
-        for sequence in [s for s in self._active if s.id == request_id]:
-            self._active.remove(sequence)
+        for sequence in [s for s in self.active if s.id == request_id]:
+            self.active.remove(sequence)
             self._release(sequence)
 
     @property
     def busy(self) -> bool:
         """Whether anything waits or is active."""
         encoding = self._encoding is not None and self._encoding.busy
-        return bool(self._arrived or self._waiting or self._active or encoding)
+        return bool(self._arrived or self._waiting or self.active or encoding)
 
     def step(self) -> Sequence[Output]:
         """Answer and admit what can be, then bring the active sequences forward."""
@@ -141,15 +144,15 @@ class ServingEngine(ABC, Generic[S]):
         outputs.extend(self._admit())
         if self._encoding is not None:
             outputs.extend(self._encoding.step())
-        if self._active:
+        if self.active:
             try:
-                outputs.extend(self._advance(self._active))
+                outputs.extend(self._advance(self.active))
             except Exception as exc:
-                # Whose fault it was cannot be said; those that wait had no part in it.
+                # Which request was at fault cannot be said; those that wait had no part in it.
                 error = work_failure(exc)
-                outputs.extend(s.generation.fail(error) for s in self._active)
-            for sequence in [s for s in self._active if s.generation.finished]:
-                self._active.remove(sequence)
+                outputs.extend(s.generation.fail(error) for s in self.active)
+            for sequence in [s for s in self.active if s.generation.finished]:
+                self.active.remove(sequence)
                 self._release(sequence)
         return outputs
 
@@ -187,7 +190,7 @@ class ServingEngine(ABC, Generic[S]):
     def _admit(self) -> list[Output]:
         """Give slots to those that wait, in the order they came."""
         outputs: list[Output] = []
-        while self._waiting and len(self._active) < self._parallel:
+        while self._waiting and len(self.active) < self._parallel:
             generation, prompt = self._waiting[0]
             try:
                 sequence = self._begin(generation, prompt)
@@ -197,6 +200,6 @@ class ServingEngine(ABC, Generic[S]):
                 if sequence is None:
                     break
                 generation.begin()
-                self._active.append(sequence)
+                self.active.append(sequence)
             self._waiting.popleft()
         return outputs

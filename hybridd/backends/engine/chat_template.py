@@ -1,4 +1,4 @@
-"""Renders a model's chat template, which came with the model's files and is nobody's friend.
+"""Renders a model's chat template, which came with the model's files and is not trusted.
 
 Runs in workers only, and in the same way for every engine. The sandbox keeps a template from
 reaching Python; on top of it a template gets a bounded number of iterations and calls, bounded
@@ -325,8 +325,8 @@ class _Hidden:
             return [Segment(prompt, True)] if prompt else []
         text_of = {char: text for text, char in self._char_of.items()}
         parts = re.split(f"([{''.join(text_of)}])", prompt)
-        found = [Segment(text_of.get(part, part), part not in text_of) for part in parts]
-        return [segment for segment in found if segment.text]
+        segments = [Segment(text_of.get(part, part), part not in text_of) for part in parts]
+        return [segment for segment in segments if segment.text]
 
     def _replace(self, match: re.Match[str]) -> str:
         text = match.group()

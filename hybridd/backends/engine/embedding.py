@@ -24,7 +24,9 @@ from hybridd.backends.api import Output, WorkRequest
 from hybridd.core.kinds import KINDS
 from hybridd.wire.errors import ContextExceeded, InvalidParams, Unsupported
 
-from .failures import NotFinite, work_failure
+from .failures import work_failure
+from .not_finite import NotFinite
+from .passes import Aborted
 
 __all__ = ["Aborted", "Encoder", "EncoderQueue", "Input", "to_json"]
 
@@ -49,10 +51,6 @@ class Input(NamedTuple):
 
     tokens: list[int]
     types: Sequence[int] = ()
-
-
-class Aborted(Exception):
-    """A batch was ended by its `abort`."""
 
 
 class Encoder(Protocol):
@@ -247,14 +245,14 @@ class EncoderQueue:
         while job.untokenized and chars < _TOKENIZED_CHARS:
             index, text = job.untokenized.pop()
             chars += len(text) + len(job.query) + 1
-            made = (
+            tokenized = (
                 encoder.tokenize(text)
                 if job.kind == "embed"
                 else encoder.tokenize_pair(job.query, text)
             )
-            self._check(job, index, len(made.tokens))
-            job.inputs[index] = made
-            job.tokens += len(made.tokens)
+            self._check(job, index, len(tokenized.tokens))
+            job.inputs[index] = tokenized
+            job.tokens += len(tokenized.tokens)
         if not job.untokenized:
             job.pending = sorted(range(len(job.inputs)), key=lambda i: (job.length(i), -i))
 
@@ -310,7 +308,7 @@ class EncoderQueue:
 
         inputs = [part.job.inputs[index] for part in batch for index in part.indexes]
         try:
-            made: Iterator[Any] = iter(
+            computed: Iterator[Any] = iter(
                 self._encoder.vectors(inputs, abort)
                 if batch[0].job.kind == "embed"
                 else self._encoder.scores(inputs, abort)
@@ -319,11 +317,11 @@ class EncoderQueue:
             # The cancels themselves are in the loop's queue and come before the next step.
             return []
         except Exception as exc:
-            # Whose input it was is not known; those that were not computed are not concerned.
+            # Which input it was is not known; those that were not computed are not concerned.
             return [self._failed(part.job, exc) for part in batch]
         outputs = []
         for part in batch:
-            values = list(islice(made, part.end - part.begin))
+            values = list(islice(computed, part.end - part.begin))
             try:
                 outputs += self._put(part, values)
             except Exception as exc:

@@ -99,17 +99,6 @@ def load_failure(exc: BaseException, model: str) -> HybriddError:
     )
 
 
-class NotFinite(InternalError):
-    """A model computed NaN or infinity where a token or a vector was to come from."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "the model computed numbers that are not finite for this request; its file may be "
-            "damaged, or it has to be loaded with a finer dtype, quantization or kv_cache_type",
-            reason="not_finite",
-        )
-
-
 def work_failure(exc: BaseException) -> HybriddError:
     """The error that a request ends with when the engine failed at it."""
     if isinstance(exc, HybriddError):

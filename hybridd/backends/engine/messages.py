@@ -32,9 +32,9 @@ def normalize(
         raise InvalidParams(
             "messages must be a list of at least one message", field="messages", reason="empty"
         )
-    made = [_message(m, f"messages[{i}]", format_name, pictures) for i, m in enumerate(messages)]
+    checked = [_message(m, f"messages[{i}]", format_name, pictures) for i, m in enumerate(messages)]
     check(pictures or [])
-    return made
+    return checked
 
 
 def _message(
@@ -46,11 +46,11 @@ def _message(
     if not isinstance(role, str) or not role:
         raise bad(f"{where}.role", "must be a string such as user")
     content = _content(message, where, format_name, pictures)
-    made: dict[str, Any] = {"role": role, "content": content}
-    made.update({k: message[k] for k in _KEPT if isinstance(message.get(k), str)})
+    checked: dict[str, Any] = {"role": role, "content": content}
+    checked.update({k: message[k] for k in _KEPT if isinstance(message.get(k), str)})
     if message.get("tool_calls"):
-        made["tool_calls"] = _tool_calls(message["tool_calls"], where)
-    return made
+        checked["tool_calls"] = _tool_calls(message["tool_calls"], where)
+    return checked
 
 
 def _content(
@@ -63,13 +63,13 @@ def _content(
         return ""
     if not isinstance(content, Sequence):
         raise bad(f"{where}.content", "must be a string or a list of parts")
-    made = [
+    parts = [
         _part(part, f"{where}.content[{i}]", format_name, pictures)
         for i, part in enumerate(content)
     ]
-    if any(part["type"] == "image" for part in made):
-        return made
-    return "\n".join(part["text"] for part in made)
+    if any(part["type"] == "image" for part in parts):
+        return parts
+    return "\n".join(part["text"] for part in parts)
 
 
 def _part(part: object, where: str, format_name: str, pictures: list[str] | None) -> dict[str, str]:

@@ -9,14 +9,14 @@ from typing import Any, Self
 
 # What the samplers of llama.cpp take; a larger one from a client is folded.
 _SEED_RANGE = 2**32 - 1  # 2**32 - 1 itself means "random" to llama.cpp
-# Logits over a smaller temperature may be no numbers in single precision; of two tokens that differ
+# Logits over a smaller temperature may be NaN in single precision; of two tokens that differ
 # at all the likelier one is certain long before.
 _COLDEST = 1e-20
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationOptions:
-    """docs/protocol.md's `options`; the defaults are what applies when nobody said anything.
+    """docs/protocol.md's `options`; the defaults are what applies when none is set.
 
     Attributes:
         max_tokens: None is what remains of the context, 0 processes the prompt only.

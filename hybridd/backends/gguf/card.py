@@ -51,28 +51,28 @@ def capabilities(header: Header, template: str | None) -> dict[str, str]:
         return {"embedding": f"the architecture {architecture} is an encoder"}
     if architecture in NO_GENERATORS:
         return {}
-    found = {"completion": "its architecture generates text"}
+    reasons = {"completion": "its architecture generates text"}
     if template is not None:
-        found["chat"] = f"the header has {_TEMPLATE}"
-        for made in template_capabilities(template):
-            found[made] = f"its chat template handles {made}"
+        reasons["chat"] = f"the header has {_TEMPLATE}"
+        for name in template_capabilities(template):
+            reasons[name] = f"its chat template handles {name}"
     if any(all(f"tokenizer.ggml.{key}" in meta for key in keys) for keys in _FILL_IN_THE_MIDDLE):
-        found["infill"] = "its vocabulary has tokens for filling in the middle"
-    return found
+        reasons["infill"] = "its vocabulary has tokens for filling in the middle"
+    return reasons
 
 
 def base_models(meta: Mapping[str, Any]) -> list[str]:
     """What the model was made from: `publisher/name`, or `name`."""
-    found = []
+    bases = []
     for at in range(min(whole(meta.get("general.base_model.count")) or 1, _MAX_BASES)):
         prefix = f"general.base_model.{at}."
         parts = [part for part in str(meta.get(prefix + "repo_url") or "").split("/") if part]
         name, by = (card.words(meta.get(prefix + key)) for key in ("name", "organization"))
         if len(parts) >= 4 and parts[0].endswith(":"):  # scheme, host, publisher, name
-            found += card.words("/".join(parts[2:4]))
+            bases += card.words("/".join(parts[2:4]))
         elif name:
-            found.append("/".join([*by, *name]))
-    return found
+            bases.append("/".join([*by, *name]))
+    return bases
 
 
 def describe(
@@ -80,7 +80,7 @@ def describe(
 ) -> dict[str, Any]:
     """The card of a file of this `kind`, or of the first of its shards."""
     meta = header.metadata
-    made = card.filled(
+    facts = card.filled(
         kind=what,
         size_label=next(iter(card.words(meta.get("general.size_label"))), None)
         or card.size_label(parameters),
@@ -91,12 +91,12 @@ def describe(
         chat_templates=_templates(meta),
     )
     if what == card.PROJECTOR:
-        made["senses"] = _senses(meta)
+        facts["senses"] = _senses(meta)
     elif what == card.ADAPTER:
-        made["adapter"] = _adapter(header)
+        facts["adapter"] = _adapter(header)
     else:
-        made |= card.filled(rules=dict(rules), **_graph(meta))
-    return made
+        facts |= card.filled(rules=dict(rules), **_graph(meta))
+    return facts
 
 
 def _graph(meta: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,9 +138,9 @@ def _templates(meta: Mapping[str, Any]) -> list[str]:
 
 
 def _senses(meta: Mapping[str, Any]) -> list[str]:
-    found = [sense for sense in card.SENSES if meta.get(f"clip.has_{sense}_encoder") is True]
+    senses = [sense for sense in card.SENSES if meta.get(f"clip.has_{sense}_encoder") is True]
     # Old ones do not say; they were all for pictures.
-    return found or ["vision"]
+    return senses or ["vision"]
 
 
 def _adapter(header: Header) -> dict[str, Any]:

@@ -90,5 +90,5 @@ def unsupported(message: str) -> Unsupported:
 
 
 def _tokenizer(facts: Facts) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = card.of(facts.metadata).get("tokenizer", {})
-    return found
+    tokenizer: Mapping[str, Any] = card.of(facts.metadata).get("tokenizer", {})
+    return tokenizer

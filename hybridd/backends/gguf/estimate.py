@@ -69,10 +69,10 @@ def draft_estimate(facts: Facts, draft: Facts, load_options: Mapping[str, Any]) 
         "kv_cache_type": DRAFT_CACHE_TYPE,
         "draft_model": None,
     }
-    made = estimate(draft, own)
+    alone = estimate(draft, own)
     if draft.files == facts.files:
-        made = replace(made, weights_bytes=0)
-    return replace(made, overhead_bytes=made.overhead_bytes - OVERHEAD_BYTES)
+        alone = replace(alone, weights_bytes=0)
+    return replace(alone, overhead_bytes=alone.overhead_bytes - OVERHEAD_BYTES)
 
 
 def _padded(wanted: Context) -> int:

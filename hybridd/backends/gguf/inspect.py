@@ -43,13 +43,13 @@ _NO_MODEL = {
 
 def shard_paths(path: Path) -> tuple[Path, ...]:
     """The files of the model whose first (or any) file is `path`, by the shards' naming rule."""
-    found = SHARD.match(path.name)
-    if found is None:
+    parts = SHARD.match(path.name)
+    if parts is None:
         return (path,)
-    count = int(found["count"])
+    count = int(parts["count"])
     if not 1 <= count <= MAX_SHARDS:
         raise invalid(f"the name claims {count} shards; at most {MAX_SHARDS} are read")
-    stem, rest = found["stem"], f"-of-{found['count']}{found['suffix']}"
+    stem, rest = parts["stem"], f"-of-{parts['count']}{parts['suffix']}"
     return tuple(path.with_name(f"{stem}-{number:05d}{rest}") for number in range(1, count + 1))
 
 
@@ -186,8 +186,7 @@ class _Shape:
         """A number, or the largest of one per layer."""
         value = self.value(key)
         if isinstance(value, list):
-            found = [n for n in map(whole, value) if n is not None]
-            return max(found, default=None)
+            return max((n for n in map(whole, value) if n is not None), default=None)
         return whole(value)
 
     @property
@@ -200,13 +199,13 @@ class _Shape:
         if isinstance(value, list) and value:
             per_layer = [whole(n) for n in value]
             return None if None in per_layer else tuple(n or 0 for n in per_layer)
-        found = whole(value)
-        if found is None:
-            found = self.heads
-        if found is None:
+        heads = whole(value)
+        if heads is None:
+            heads = self.heads
+        if heads is None:
             # Recurrent models keep a state of fixed size, not a cache that grows by the token.
             return (0,) if self.value("ssm.state_size") or self.value("wkv.head_size") else None
-        return (found,)
+        return (heads,)
 
     def head_dim(self, key: str) -> int | None:
         named = self.number(f"attention.{key}", 1)
@@ -258,12 +257,12 @@ def _quantization(meta: dict[str, Any], headers: Sequence[Header]) -> str | None
 
 
 def _defaults(meta: dict[str, Any]) -> dict[str, Any]:
-    found = {
+    defaults = {
         option: sampling_default(option, meta[key])
         for key, option in _SAMPLING.items()
         if key in meta
     }
-    return {option: value for option, value in found.items() if value is not None}
+    return {option: value for option, value in defaults.items() if value is not None}
 
 
 def _metadata(headers: Sequence[Header]) -> dict[str, Any]:

@@ -22,20 +22,20 @@ def companions(names: Sequence[str], loose: bool) -> Mapping[str, Sequence[str]]
     if not projectors or len(projectors) == len(names):
         return {}
     models = {name: _words(name) for name in names if MARK not in name.lower()}
-    found: dict[str, list[str]] = {name: [] for name in models}
+    companions_of: dict[str, list[str]] = {name: [] for name in models}
     nameless = []
     for projector in sorted(projectors, key=_rank):
         wanted = tuple(word for word in _words(projector) if word not in _NO_NAME)
         mine = [name for name, words in models.items() if wanted and words[: len(wanted)] == wanted]
         for name in mine:
-            found[name].append(projector)
+            companions_of[name].append(projector)
         if not mine:
             nameless.append(projector)
     # In a repository's own folder there is only one model for it to belong to.
     if not loose or len(models) == 1:
-        for mine in found.values():
+        for mine in companions_of.values():
             mine += nameless if not mine else ()
-    return {name: mine for name, mine in found.items() if mine}
+    return {name: mine for name, mine in companions_of.items() if mine}
 
 
 def _words(name: str) -> tuple[str, ...]:

@@ -30,12 +30,12 @@ def read_shape(raw: bytes, name: str) -> Shape:
     if rank > MAX_DIMENSIONS:
         raise invalid(f"the tensor {name[:80]!r} claims {rank} dimensions")
     *dimensions, kind = _SHAPES[rank].unpack_from(raw, 4)
-    made = TENSOR_TYPES.get(kind)
-    if made is None:
+    stored = TENSOR_TYPES.get(kind)
+    if stored is None:
         raise invalid(f"the tensor {name[:80]!r} has the type {kind}, unknown or given up")
     elements = math.prod(dimensions)
     if elements > MAX_ELEMENTS or max(dimensions, default=0) > MAX_ELEMENTS:
         raise invalid(f"the tensor {name[:80]!r} claims {elements:.3g} elements")
-    if rank and dimensions[0] % made.block:
-        raise invalid(f"the rows of tensor {name[:80]!r} are no whole blocks of {made.name}")
-    return tuple(dimensions), elements, elements // made.block * made.bytes, made.name
+    if rank and dimensions[0] % stored.block:
+        raise invalid(f"the rows of tensor {name[:80]!r} are no whole blocks of {stored.name}")
+    return tuple(dimensions), elements, elements // stored.block * stored.bytes, stored.name

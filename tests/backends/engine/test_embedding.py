@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from hybridd.backends.api import Engine
 from hybridd.backends.echo.engine.generator import EchoEngine
 from hybridd.backends.engine import embedding
-from hybridd.backends.engine.embedding import Aborted, EncoderQueue, Input, to_json
-from hybridd.backends.engine.failures import NotFinite
+from hybridd.backends.engine.embedding import EncoderQueue, Input, to_json
+from hybridd.backends.engine.not_finite import NotFinite
+from hybridd.backends.engine.passes import Aborted
 from tests.support_models import ask, collect, ignore_progress, spec_for
 
 

@@ -58,8 +58,8 @@ def spoil(engine: Any, patch: pytest.MonkeyPatch, number: float, after: int) -> 
 
     if hasattr(engine, "_engine"):
         engine = engine._engine
-    if hasattr(engine, "_places"):
-        context = engine._context
+    if hasattr(engine, "cache"):
+        context = engine.context
         plain, next_token = context.logits, engine._next
         spoiling = [False]
 

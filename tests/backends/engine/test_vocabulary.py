@@ -27,7 +27,7 @@ SPECIAL = "<|im_end|>"
 def native() -> Iterator[Tokenizer]:
     engine = gguf.GGUFEngine()
     engine.load(spec_for(DEMO_GGUF, "gguf"), ignore_progress)
-    yield engine._model.vocabulary
+    yield engine.model.vocabulary
     engine.close()
 
 

@@ -6,7 +6,8 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 
-from hybridd.backends.engine.embedding import Aborted, Input
+from hybridd.backends.engine.embedding import Input
+from hybridd.backends.engine.passes import Aborted
 
 # One bit of a digest each: few enough to read in a test, many enough to tell words apart.
 DIMENSIONS = 32
@@ -47,12 +48,12 @@ class EchoEncoder:
     def vectors(self, batch: Sequence[Input], abort: Callable[[], bool]) -> list[list[float]]:
         """The sum of the words' directions."""
         self._wait(abort)
-        return [_sum(made.tokens) for made in batch]
+        return [_sum(text.tokens) for text in batch]
 
     def scores(self, batch: Sequence[Input], abort: Callable[[], bool]) -> list[float]:
         """How many of the query's words the document has, 0 to 1."""
         self._wait(abort)
-        return [_overlap(made) for made in batch]
+        return [_overlap(pair) for pair in batch]
 
     def _wait(self, abort: Callable[[], bool]) -> None:
         if not self._delay(abort):
@@ -69,8 +70,8 @@ def _sum(tokens: Sequence[int]) -> list[float]:
     ]
 
 
-def _overlap(made: Input) -> float:
+def _overlap(pair: Input) -> float:
     words = [
-        {t for t, of in zip(made.tokens, made.types, strict=True) if of == text} for text in (0, 1)
+        {t for t, of in zip(pair.tokens, pair.types, strict=True) if of == text} for text in (0, 1)
     ]
     return round(len(words[0] & words[1]) / max(1, len(words[0])), 6)

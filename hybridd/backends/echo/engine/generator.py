@@ -269,7 +269,7 @@ class EchoEngine:
         return all(self._interrupted(echo.generation.id) for echo in self._running)
 
     def _delay(self, unwanted: Callable[[], bool]) -> bool:
-        """Take as long as a step of the pretended model; False when nobody wants it any more."""
+        """Take as long as a step of the pretended model; False when it is not wanted any more."""
         until = time.monotonic() + self._file.get("token_delay_s", 0.0)
         while (left := until - time.monotonic()) > 0:
             if unwanted():

@@ -11,7 +11,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from hybridd.backends.engine.embedding import Aborted, Input
+from hybridd.backends.engine.embedding import Input
+from hybridd.backends.engine.passes import Aborted
 from hybridd.wire.errors import LoadFailed, Unsupported
 
 from .cells.batch import Batch
@@ -71,7 +72,7 @@ class GGUFEncoder:
         self.dimensions = 0 if ranks else int(llama.llama_model_n_embd_out(model))
         self._run = _runner(model)
         self._memory = llama.llama_get_memory(self._context)  # none where nothing is remembered
-        self._spoiled = False  # NaN is in it: see `Places.spoil`
+        self._spoiled = False  # NaN is in it: see `not_finite`
         self._batch = Batch(self.batch_tokens)
         self._abort: Callable[[], bool] | None = None
         # ctypes keeps no reference to a callback: it has to live as long as the context.
@@ -166,25 +167,25 @@ class GGUFEncoder:
         self._compute(batch, abort)
         size = self.dimensions
         if self.pooling != "none":
-            found = llama.llama_get_embeddings_seq
-            made = [found(self._context, number)[:size] for number in range(len(batch))]
+            pooled = llama.llama_get_embeddings_seq
+            vectors = [pooled(self._context, number)[:size] for number in range(len(batch))]
         else:
-            made, first = [], 0
+            vectors, first = [], 0
             for one in batch:
-                made.append(self._mean(first, len(one.tokens)))
+                vectors.append(self._mean(first, len(one.tokens)))
                 first += len(one.tokens)
-        self._note(map(sum, made))
-        return made
+        self._note(map(sum, vectors))
+        return vectors
 
     def scores(self, batch: Sequence[Input], abort: Callable[[], bool]) -> list[float]:
         """See `embedding.Encoder`: the first of the classifier's outputs."""
         self._compute(batch, abort)
-        made = [
+        scores = [
             float(llama.llama_get_embeddings_seq(self._context, number)[0])
             for number in range(len(batch))
         ]
-        self._note(made)
-        return made
+        self._note(scores)
+        return scores
 
     def _note(self, numbers: Iterable[float]) -> None:
         self._spoiled = not all(map(math.isfinite, numbers))
@@ -200,8 +201,8 @@ class GGUFEncoder:
     def _compute(self, inputs: Sequence[Input], abort: Callable[[], bool]) -> None:
         batch = self._batch
         batch.clear()
-        for number, made in enumerate(inputs):
-            batch.add(number, made.tokens, 0, logits=True, every=True)
+        for number, one in enumerate(inputs):
+            batch.add(number, one.tokens, 0, logits=True, every=True)
         if self._memory:
             llama.llama_memory_clear(self._memory, self._spoiled)
         self._abort = abort
@@ -246,8 +247,8 @@ def template_parts(template: str) -> list[tuple[str, str]]:
     parts: list[tuple[str, str]] = []
     rest = template
     while rest:
-        found = [(rest.find(f"{{{kind}}}"), kind) for kind in ("query", "document")]
-        at, kind = min(((at, kind) for at, kind in found if at >= 0), default=(-1, ""))
+        named = [(rest.find(f"{{{kind}}}"), kind) for kind in ("query", "document")]
+        at, kind = min(((at, kind) for at, kind in named if at >= 0), default=(-1, ""))
         if at < 0:
             parts.append(("text", rest))
             break

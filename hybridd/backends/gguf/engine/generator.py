@@ -15,15 +15,17 @@ from typing import Any
 from hybridd.backends.api import LoadedFacts, LoadSpec, Output, Report
 from hybridd.backends.cpu import threads_for
 from hybridd.backends.engine.base import ServingEngine
-from hybridd.backends.engine.failures import NotFinite, work_failure
+from hybridd.backends.engine.failures import work_failure
+from hybridd.backends.engine.not_finite import NotFinite
 from hybridd.backends.engine.output.generation import Generation, joined
+from hybridd.backends.engine.passes import Aborted, give_up_when
 from hybridd.backends.engine.prompts import Prompts
 from hybridd.wire.errors import Unsupported
 
 from .. import BACKEND
 from ..draft_facts import draft_rows
-from .cells.cache_manager import Places
-from .cells.context import Aborted, Context
+from .cells.cache_manager import CacheManager
+from .cells.context import Context
 from .cells.lora_adapters import Adapters
 from .cells.persisted import PersistedStates
 from .cells.sequence import GGUFSequence
@@ -42,18 +44,26 @@ from .weights.model import Model, locked_bytes
 
 
 class GGUFEngine(ServingEngine[GGUFSequence]):
-    """See `api.Engine`."""
+    """See `api.Engine`.
+
+    Attributes:
+        model: Its weights and vocabulary.
+        adapters: Those that requests may name.
+        context: The KV cells, of a model that generates; None before `load` and after `close`.
+        cache: What manages them.
+        drafter: The draft model at work, where there is one.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._log = start()
-        self._model = Model(self._log)
-        self._adapters = Adapters(self._log)
-        self._context: Context | None = None
-        self._places: Places | None = None
+        self.model = Model(self._log)
+        self.adapters = Adapters(self._log)
+        self.context: Context | None = None
+        self.cache: CacheManager | None = None
         self._encoder: GGUFEncoder | None = None
-        self._drafter: Drafter | None = None
-        self._wipe = False  # a wrong draft left NaN in the cells
+        self.drafter: Drafter | None = None
+        self._wipe = False  # a wrong draft may have left NaN in the cells: see `not_finite`
         self._threads = 0
 
     # ------------------------------------------------------------------ loading
@@ -62,12 +72,12 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
         """See `api.Engine`."""
         options = LoadOptions.from_wire(spec["load_options"])
         try:
-            self._model.open(spec, options, report)
-            self._threads = options.threads or threads_for(self._model.weights_bytes)
+            self.model.open(spec, options, report)
+            self._threads = options.threads or threads_for(self.model.weights_bytes)
             report("context", 0, 1)
             if options.draft_model:
-                check_model(self._model, spec)
-            encodes = self._model.encodes
+                check_model(self.model, spec)
+            encodes = self.model.encodes
             facts = self._encode(options) if encodes else self._generate(options, spec, report)
             facts["notes"] = self._notes(facts, options, spec["load_options"])
             report("context", 1, 1)
@@ -78,15 +88,13 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
 
     def _generate(self, options: LoadOptions, spec: LoadSpec, report: Report) -> LoadedFacts:
         # Contexts plan for the adapters that are there when they are made.
-        self._adapters.open(self._model.native, options.adapters, spec.get("adapters", ()))
+        self.adapters.open(self.model.native, options.adapters, spec.get("adapters", ()))
         rows = draft_rows(options.parallel) if options.draft_model else 0
-        self._context = context = Context(
-            self._model, options, self._threads, spec, draft_rows=rows
-        )
+        self.context = context = Context(self.model, options, self._threads, spec, draft_rows=rows)
         if options.draft_model:
-            self._drafter = open_draft(self._log, self._model, context, options, spec, report)
-        self._places = _places(context, options, spec)
-        prompts = Prompts(self._model.vocabulary, self._model.chat_template(), "gguf")
+            self.drafter = open_draft(self._log, self.model, context, options, spec, report)
+        self.cache = _cache_manager(context, options, spec)
+        prompts = Prompts(self.model.vocabulary, self.model.chat_template(), "gguf")
         self._serve(prompts, context.length, context.parallel)
         self.can_shift = context.can_shift
         in_force = {
@@ -109,13 +117,13 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
                 format="gguf",
             )
         self._encoder = encoder = GGUFEncoder(
-            self._model.native,
-            self._model.vocabulary,
+            self.model.native,
+            self.model.vocabulary,
             self._threads,
             options.context_length,
             options.ubatch_size,
         )
-        self._serve_encoder(encoder, Prompts(self._model.vocabulary, None, "gguf"))
+        self._serve_encoder(encoder, Prompts(self.model.vocabulary, None, "gguf"))
         in_force = {
             "context_length": encoder.context_length,
             "parallel": options.parallel,
@@ -126,11 +134,11 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
     def _facts(
         self, in_force: dict[str, Any], options: LoadOptions, capabilities: list[str]
     ) -> LoadedFacts:
-        layers = options.layers_for(self._model.layers)
+        layers = options.layers_for(self.model.layers)
         flash = options.flash_attention
-        weights = self._model.weights_bytes
-        if self._drafter is not None:
-            weights += self._drafter.weights_bytes
+        weights = self.model.weights_bytes
+        if self.drafter is not None:
+            weights += self.drafter.weights_bytes
         return LoadedFacts(
             engine=version(),
             context_length=in_force["context_length"],
@@ -138,7 +146,7 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
             load_options={
                 **in_force,
                 "threads": self._threads,
-                "gpu_layers": self._model.layers + 1 if layers == ALL_LAYERS else layers,
+                "gpu_layers": self.model.layers + 1 if layers == ALL_LAYERS else layers,
                 "mmap": options.mmap,
                 # Locking stops at the limit of the process, with a warning of llama.cpp's.
                 "mlock": options.mlock and locked_bytes() >= weights,
@@ -155,9 +163,9 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
         outcome = Outcome(
             weights_bytes=facts["memory"]["weights_bytes"],
             locked_bytes=locked_bytes(),
-            trained_context=self._model.trained_context,
+            trained_context=self.model.trained_context,
             context_length=facts["context_length"],
-            draft_length=self._drafter.length if self._drafter is not None else None,
+            draft_length=self.drafter.length if self.drafter is not None else None,
             without_flash=self._log.without_flash,
             has_gpu=bool(llama.llama_supports_gpu_offload()),
             built_for_gpu=BACKEND.uses_gpu(),
@@ -166,97 +174,99 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
 
     def set_threads(self, count: int) -> None:
         """See `api.Engine`."""
-        for computing in (self._context, self._encoder):
+        for computing in (self.context, self._encoder):
             if computing is not None:
                 computing.set_threads(min(count, self._threads))
-        if self._drafter is not None:
-            self._drafter.set_threads(count)
+        if self.drafter is not None:
+            self.drafter.set_threads(count)
 
     def retire(self) -> None:
         """See `api.Engine`: conversations go to disk, if they may."""
-        if self._places is not None:
-            self._places.persist()
+        if self.cache is not None:
+            self.cache.persist()
 
     def close(self) -> None:
         """See `api.Engine`."""
-        for sequence in self._active:
+        for sequence in self.active:
             sequence.sampler.close()
-        self._active.clear()
-        self._places = None
+        self.active.clear()
+        self.cache = None
         if self._encoder is not None:
             self._encoder.close()
         self._encoder = None
-        if self._drafter is not None:
-            self._drafter.close()
-        self._drafter = None
-        if self._context is not None:
-            self._context.close()
-        self._context = None
-        self._model.close()
+        if self.drafter is not None:
+            self.drafter.close()
+        self.drafter = None
+        if self.context is not None:
+            self.context.close()
+        self.context = None
+        self.model.close()
 
     # ------------------------------------------------------------------ serving
 
     def _begin(self, generation: Generation, prompt: list[int]) -> GGUFSequence | None:
-        places = self._places
-        assert places is not None
-        adapters = self._adapters.key(generation.options.adapters)
-        if any(s.paused for s in self._active):
-            return None  # those wait for cells already
-        if places.can_share and any(s.will_share(prompt, adapters) for s in self._active):
-            return None  # what this one would compute is being computed: it is copied then
-        taken = places.take(prompt, adapters)
+        cache = self.cache
+        assert cache is not None
+        adapters = self.adapters.choose(generation.options.adapters)
+        if any(s.paused for s in self.active):
+            return None  # paused requests wait for cells, and came before it
+        if cache.can_share and any(s.will_share(prompt, adapters) for s in self.active):
+            return None  # what it would compute is being computed: it is copied then
+        taken = cache.take(prompt, adapters)
         if taken is None:
             return None
         slot, cached = taken
         generation.cached_tokens = cached
         pace = None
-        if self._drafter is not None:
+        if self.drafter is not None:
             pace, generation.draft_tokens = Pace(), 0
         try:
-            sampler = Sampler(self._model.vocabulary, generation.options, prompt)
+            sampler = Sampler(self.model.vocabulary, generation.options, prompt)
         except BaseException:
-            places.give_back(slot)
+            cache.give_back(slot)
             raise
         return GGUFSequence(generation, prompt, slot, sampler, adapters, pace)
 
     def _release(self, sequence: GGUFSequence) -> None:
-        assert self._places is not None
+        assert self.cache is not None
         sequence.sampler.close()
-        self._places.give_back(sequence.slot)
+        if sequence.spoiled:
+            self.cache.spoil(sequence.slot)
+        self.cache.give_back(sequence.slot)
         self._resume()
 
     def _resume(self) -> None:
         """Let those go on that gave their cells away: the first, and others that fit beside it."""
-        assert self._context is not None
-        room = self._context.cells - sum(len(s.tokens) for s in self._active if not s.paused)
-        for i, waiting in enumerate([s for s in self._active if s.paused]):
+        assert self.context is not None
+        room = self.context.cells - sum(len(s.tokens) for s in self.active if not s.paused)
+        for i, waiting in enumerate([s for s in self.active if s.paused]):
             room -= len(waiting.tokens)
             if i > 0 and room < 0:
                 return
             waiting.paused = False
 
     def _advance(self, active: Sequence[GGUFSequence]) -> list[Output]:
-        context, places = self._context, self._places
+        context, cache = self.context, self.cache
         assert context is not None
-        assert places is not None
+        assert cache is not None
         running = [s for s in active if not s.paused]
         for sequence in running:
             if len(sequence.tokens) > context.length:
-                places.shift(sequence)
-        if self._drafter is not None:
-            self._drafter.propose(running, self._interrupted)
+                cache.shift(sequence)
+        if self.drafter is not None:
+            self.drafter.propose(running, self._interrupted)
         passes = compose(
             running,
             context.micro_batch,
             unified=context.unified,
             fill_to=context.length if context.can_cut_anywhere else 0,
             tiles=context.tiles,
-            in_force=self._adapters.in_force,
+            in_force=self.adapters.in_force,
         )
         outputs: list[Output] = []
         for each in passes:
             try:
-                outputs.extend(self._run(context, places, each))
+                outputs.extend(self._run(context, cache, each))
             except Exception as exc:
                 # What other passes computed is good.
                 error = work_failure(exc)
@@ -264,54 +274,49 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
                 outputs.extend(sequence.generation.fail(error) for sequence in failed)
         return outputs
 
-    def _run(self, context: Context, places: Places, work: Pass[GGUFSequence]) -> list[Output]:
+    def _run(self, context: Context, cache: CacheManager, work: Pass[GGUFSequence]) -> list[Output]:
         """Compute one pass and sample from it."""
         rows = [row for row in work.rows if not row.sequence.paused]
         if not rows:
             return []
         prompts = [(r.sequence.id, r.count) for r in rows if not r.sequence.generating]
-        half, interrupted = sum(r.count for r in rows) / 2, self._interrupted
-
-        def abort() -> bool:
-            # Others lose the pass as well: not for the lesser part of it.
-            return sum(count for id, count in prompts if interrupted(id)) >= half
-
-        self._adapters.use(context.native, work.adapters)
+        abort = give_up_when(prompts, sum(r.count for r in rows), self._interrupted)
+        self.adapters.use(context.native, work.adapters)
         try:
-            done = places.compute(rows, work.gaps, self._active, abort if prompts else None)
+            done = cache.compute(rows, work.gaps, self.active, abort)
         except Aborted:
             # The cancel itself is in the loop's queue and comes before the next step.
             return []
         drafting = [row.sequence for row, _ in done if row.sequence.draft]
         outputs: list[Output] = []
+        # index: of the sequence's last row in the batch; with a draft, its rows come before it.
         for row, index in done:
             sequence = row.sequence
             if sequence.todo:
-                continue
+                continue  # a part of its prompt is left: nothing to sample from
             try:
                 if sequence.draft:
-                    self._verify(context, places, sequence, index, outputs)
+                    self._verify(context, cache, sequence, index, outputs)
                     continue
                 ended = None if sequence.started else self._start(context, sequence, index)
                 outputs.append(ended or self._next(context, sequence, index))
-            except Exception as exc:
-                if drafting and isinstance(exc, NotFinite):
-                    # A wrong token may have made them, whosever: all is computed anew, without.
+            except NotFinite as exc:
+                if drafting:
                     self._distrust(drafting)
-                    continue
-                # Numbers that are none are in the cells too, for whoever would go on from them.
-                empty = places.spoil if isinstance(exc, NotFinite) else places.forget
-                empty(sequence.slot)
+                else:
+                    sequence.spoiled = True
+                    outputs.append(sequence.generation.fail(exc))
+            except Exception as exc:
+                cache.forget(sequence.slot)
                 outputs.append(sequence.generation.fail(work_failure(exc)))
         if self._wipe:
             self._wipe = False
-            places.wipe()
+            cache.wipe()
         return outputs
 
     def _start(self, context: Context, sequence: GGUFSequence, index: int) -> Output | None:
         """Its prompt is done. An output when that is all that was asked for."""
         if sequence.generation.remaining_tokens <= 0:
-            # No token comes of them, but whoever goes on from these cells would find out.
             check_finite(context.logits(index))
         sequence.started = True
         return sequence.generation.prefilled()
@@ -319,7 +324,7 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
     def _verify(
         self,
         context: Context,
-        places: Places,
+        cache: CacheManager,
         sequence: GGUFSequence,
         last: int,
         outputs: list[Output],
@@ -334,21 +339,22 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
         assert pace is not None
         assert generation.draft_tokens is not None
         generation.draft_tokens += drafted
-        row, right, made = last - len(draft), 0, list[Output]()
+        # Row `first + i` has the logits behind the draft's first i tokens.
+        first, right, sampled = last - len(draft), 0, list[Output]()
         try:
-            made.append(self._next(context, sequence, row))
+            sampled.append(self._next(context, sequence, first))
             for token in draft:
                 if generation.finished or sequence.tokens[-1] != token:
                     break
                 right += 1
                 generation.draft_accepted_tokens += right <= drafted
-                made.append(self._next(context, sequence, row + right))
+                sampled.append(self._next(context, sequence, first + right))
         finally:
-            if made:
-                outputs.append(joined(made))
+            if sampled:
+                outputs.append(joined(sampled))
         pace.learn(sequence.asked, min(right, drafted))
-        places.accept(sequence.slot, draft[:right])
-        for wrong in range(row + right + 1, last + 1):
+        cache.accept(sequence.slot, draft[:right])
+        for wrong in range(first + right + 1, last + 1):
             check_finite(context.logits(wrong))
 
     def _distrust(self, drafting: Sequence[GGUFSequence]) -> None:
@@ -361,7 +367,7 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
     def _next(self, context: Context, sequence: GGUFSequence, index: int) -> Output:
         """Sample from the logits of a row of the last batch."""
         token = sequence.sampler.sample(context, index)
-        vocabulary = self._model.vocabulary
+        vocabulary = self.model.vocabulary
         if vocabulary.ends(token):
             return sequence.generation.end_of_text()
         sequence.tokens.append(token)
@@ -370,8 +376,8 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
         )
 
 
-def _places(context: Context, options: LoadOptions, spec: LoadSpec) -> Places:
-    """The slots, with what `kv.host_cache` and `kv.persist` allow them."""
+def _cache_manager(context: Context, options: LoadOptions, spec: LoadSpec) -> CacheManager:
+    """The manager of the context's cells, with what `kv.host_cache` and `kv.persist` allow them."""
     kv, whole = spec["kv"], context.recurrent
     owner = {
         "identity": spec["identity"],
@@ -387,4 +393,4 @@ def _places(context: Context, options: LoadOptions, spec: LoadSpec) -> Places:
     persisted = PersistedStates(
         kv["persist_dir"], kv["persist_bytes"], owner, whole=whole, window=window
     )
-    return Places(context, states, persisted)
+    return CacheManager(context, states, persisted)

@@ -15,19 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from hybridd.backends.api import LoadedFacts, LoadSpec, Output, Report
+from hybridd.backends.engine.adapters import AdapterChoice
 from hybridd.backends.engine.base import ActiveSequence, ServingEngine
-from hybridd.backends.engine.failures import NotFinite, work_failure
+from hybridd.backends.engine.failures import work_failure
+from hybridd.backends.engine.not_finite import NotFinite
 from hybridd.backends.engine.output.generation import Generation
+from hybridd.backends.engine.passes import Aborted, give_up_when
 from hybridd.backends.engine.prompts import Prompts
 
 from .compat.library import torch, version
 from .forward.batched import BatchSession, NotBatchable
-from .forward.kv_cache import Chosen, Row
+from .forward.kv_cache import Row
 from .forward.peft_adapters import Adapters
 from .forward.prefill_budget import Pace
 from .forward.seq2seq import Seq2SeqSession
 from .forward.sequential import SoloSession
-from .forward.session import Aborted, Session
+from .forward.session import Session
 from .forward.vision_session import VisionBatchSession, VisionSession
 from .tokens.picture_prompts import PicturePrompts, TextPrompts
 from .tokens.pictures import PictureVocabulary
@@ -44,7 +47,6 @@ class _Sequence(ActiveSequence):
     Attributes:
         processed: How many of the prompt's tokens the model has seen.
         pending: The last sampled token, which the model has not seen yet.
-        spoiled: What is in its cells is not to be gone on from.
     """
 
     def __init__(
@@ -54,7 +56,6 @@ class _Sequence(ActiveSequence):
         self.sampler = sampler
         self.row = row
         self.pending = 0
-        self.spoiled = False
         self.processed = generation.cached_tokens = row.length
 
     @property
@@ -135,7 +136,7 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
 
     def close(self) -> None:
         """Let go of everything."""
-        self._active.clear()
+        self.active.clear()
         self._loaded = self._session = self._adapters = None
 
     def set_threads(self, count: int) -> None:
@@ -152,8 +153,8 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
         remaining = self._context_length - len(prompt)
         wanted = remaining if options.max_tokens is None else min(options.max_tokens, remaining)
         assert self._adapters is not None
-        self._adapters.check(options.adapters)
-        row = session.take(prompt, len(prompt) + max(1, wanted), options.adapters)
+        adapters = self._adapters.choose(options.adapters)
+        row = session.take(prompt, len(prompt) + max(1, wanted), adapters)
         if row is None:
             return None
         try:
@@ -183,7 +184,7 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
         if session.reason is not None:
             singly = [_Pass([sequence]) for sequence in generating]
             return singly + [_Pass([], self._chunks([sequence], False)) for sequence in waiting]
-        passes: dict[Chosen, _Pass] = {}
+        passes: dict[AdapterChoice, _Pass] = {}
         alone: list[_Pass] = []
         for sequence in generating:
             passes.setdefault(sequence.row.adapters, _Pass()).generating.append(sequence)
@@ -213,17 +214,12 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
         works += [(sequence.row, tokens) for sequence, tokens in chunks]
         prompts = [(sequence.id, len(tokens)) for sequence, tokens in chunks]
         prompt_tokens = sum(count for _, count in prompts)
-        half, interrupted = (len(generating) + prompt_tokens) / 2, self._interrupted
-
-        def abort() -> bool:
-            # Others lose the pass as well: not for the lesser part of it.
-            return sum(count for id, count in prompts if interrupted(id)) >= half
-
+        abort = give_up_when(prompts, len(generating) + prompt_tokens, self._interrupted)
         assert self._adapters is not None
         self._adapters.use(works[0][0].adapters)
         try:
             with self._pace.measured(prompt_tokens):
-                logits = session.forward(works, abort if prompts else None)
+                logits = session.forward(works, abort)
         except Aborted:
             # The cancel itself is in the loop's queue and comes before the next step.
             return []
@@ -235,7 +231,6 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
                 continue
             ended = sequence.generation.prefilled()
             if ended is not None and not bool(logits[i].max().isfinite()):
-                # No token comes of it, but whoever goes on from these cells would find out.
                 sequence.spoiled = True
                 outputs.append(sequence.generation.fail(NotFinite()))
             elif ended is not None:

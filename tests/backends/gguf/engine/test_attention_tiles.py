@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridd.backends.gguf.engine.cells.slots import NONE, Key
+from hybridd.backends.engine.adapters import NO_ADAPTERS, AdapterChoice
 from hybridd.backends.gguf.engine.cells.step_plan import Pass, compose
 from hybridd.backends.gguf.engine.weights.attention_tiles import ROWS, Tiles
 from tests.support_tiles import Always
@@ -97,7 +97,7 @@ class Work:
     todo: int
     length: int
     generating: bool = False
-    adapters: Key = NONE
+    adapters: AdapterChoice = NO_ADAPTERS
     draft: Sequence[int] = ()
 
 
@@ -162,7 +162,7 @@ def _works(draw: st.DrawFn) -> list[Work]:
     for index in draw(st.permutations(range(8)))[: draw(st.integers(1, 8))]:
         generating = draw(st.booleans())
         todo = 1 if generating else draw(st.integers(1, 150))
-        key: Key = draw(st.sampled_from([NONE, (("one", 1.0),)]))
+        key: AdapterChoice = draw(st.sampled_from([NO_ADAPTERS, (("one", 1.0),)]))
         drafts = draw(st.integers(0, 3)) if generating else 0
         held = draw(st.integers(0, 200 - todo - drafts))
         made.append(Work(index, todo, held + todo, generating, key, [7] * drafts))

@@ -106,7 +106,7 @@ def test_a_prefix_that_is_being_computed_is_computed_once(directory: Path, name:
     for key, ending in enumerate(endings):
         assert reference.said(f"{system} {ending}", 8, crowd.texts[key])
     check_whole(engine)
-    reference._engine.close()
+    reference.engine.close()
     engine.close()
 
 
@@ -143,26 +143,26 @@ def test_a_prompt_is_aborted_inside_its_step(directory: Path, name: str) -> None
     reference = Alone(load(directory, name, context_length=512, parallel=1))
     assert reference.said("the people", 40, crowd.texts[1])
     check_whole(engine)
-    reference._engine.close()
+    reference.engine.close()
     engine.close()
 
 
 @pytest.mark.parametrize("kind", ["tiny-llama", "tiny-llama unified", "tiny-qwen3"])
 def test_passes_filled_for_attention_change_nothing(directory: Path, kind: str) -> None:
     engine = load(directory, kind, context_length=256)
-    assert engine._context is not None
-    engine._context.tiles = Tiles(1.0)  # so that it seems to pay early
+    assert engine.context is not None
+    engine.context.tiles = Tiles(1.0)  # so that it seems to pay early
     sizes = list[int]()
-    decode = engine._context.decode
+    decode = engine.context.decode
 
     def counting(abort: Any = None) -> None:
-        sizes.append(engine._context.batch.native.n_tokens)  # type: ignore[union-attr]
+        sizes.append(engine.context.batch.native.n_tokens)  # type: ignore[union-attr]
         decode(abort)
 
-    engine._context.decode = counting  # type: ignore[method-assign]
+    engine.context.decode = counting  # type: ignore[method-assign]
     alone = Alone(load(directory, kind.partition(" ")[0], context_length=256, parallel=1))
-    assert alone._engine._context is not None
-    alone._engine._context.tiles = None
+    assert alone.engine.context is not None
+    alone.engine.context.tiles = None
     chance = random.Random(5)
     crowd, prompts = Crowd(engine), dict[int, str]()
     for key in range(12):
@@ -175,7 +175,7 @@ def test_passes_filled_for_attention_change_nothing(directory: Path, kind: str) 
     for key, prompt in prompts.items():
         assert alone.said(prompt, 8, crowd.texts[key])
     check_whole(engine)
-    alone._engine.close()
+    alone.engine.close()
     engine.close()
 
 
@@ -197,7 +197,7 @@ def test_a_pass_is_given_up_only_where_most_of_it_was_for_nobody(
     alone = Alone(load(directory, name.partition(" ")[0], parallel=1))
     assert alone.said(" ".join(WORDS), 3, crowd.texts[0])
     check_whole(engine)
-    alone._engine.close()
+    alone.engine.close()
     engine.close()
 
 
@@ -235,7 +235,7 @@ def test_a_prefix_is_copied_before_another_state_takes_its_place(
         assert crowd.over[key]["usage"]["cached_tokens"] >= 32
         assert reference.said(prompt, 12, crowd.texts[key])
     check_whole(engine)
-    reference._engine.close()
+    reference.engine.close()
     engine.close()
 
 
@@ -338,7 +338,7 @@ def test_a_conversation_goes_on_after_the_model_was_unloaded(
         assert again.result["usage"]["cached_tokens"] >= first.result["usage"]["prompt_tokens"]
     check_whole(engine)
     engine.close()
-    reference._engine.close()
+    reference.engine.close()
 
 
 @pytest.mark.parametrize("harm", ["cut", "flip", "header", "tokens", "empty"])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 import numpy as np  # noqa: TID253 - a test of what runs in workers
 
-from hybridd.backends.engine.failures import NotFinite
+from hybridd.backends.engine.not_finite import NotFinite
 from hybridd.backends.engine.options import GenerationOptions
 from hybridd.backends.gguf.engine.tokens.candidates import Drawer, likeliest
 from hybridd.backends.gguf.engine.tokens.sampling import PENALTY_WINDOW, Sampler

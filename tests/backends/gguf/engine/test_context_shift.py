@@ -86,11 +86,11 @@ def test_cells_that_moved_are_as_if_they_had_been_there_always(
     found: list[tuple[list[int], float]] = []
     while engine.busy:
         (output,) = engine.step()
-        for sequence in engine._active:
+        for sequence in engine.active:
             if sequence.slot.exact is not None:
                 found.append((sequence.tokens.tolist(), output["delta"].logprobs[0]["logprob"]))
     assert len(found) > LENGTH
-    context = engine._context
+    context = engine.context
     assert context is not None
     forget(engine)
     for tokens, logprob in found[::5]:
@@ -129,10 +129,10 @@ def test_what_is_retained_serves_a_later_prompt_rightly(tmp_path: Path, kind: st
     engine = load(tmp_path, kind, kv_spec(MIB), context_length=LENGTH * 2)
     long = ask(engine, prompt=prompt_of(20), options=shifting(300))
     check_whole(engine)
-    places = engine._places
-    assert places is not None
+    cache = engine.cache
+    assert cache is not None
     # No more than the kept beginning: the rest was computed from tokens that are gone.
-    assert max(len(slot.tokens) for slot in places.slots.all) <= LENGTH * 2 // 4
+    assert max(len(slot.tokens) for slot in cache.slots.all) <= LENGTH * 2 // 4
     prompts = [prompt_of(20), prompt_of(10) + long.text[-80:], prompt_of(25)]
     again = [ask(engine, prompt=prompt, options=greedy(20)).text for prompt in prompts]
     fresh = []

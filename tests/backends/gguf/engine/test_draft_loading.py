@@ -53,7 +53,7 @@ def test_a_model_that_drafts_for_itself_is_nearly_always_right(directory: Path) 
     engine = GGUFEngine()
     facts = engine.load(spec, ignore_progress)
     assert facts["load_options"]["draft_model"] == "demo"
-    assert facts["memory"]["weights_bytes"] == engine._model.weights_bytes, "loaded once"
+    assert facts["memory"]["weights_bytes"] == engine.model.weights_bytes, "loaded once"
     steps: list[int] = []
     prompt = "What is the capital of France?"
     messages = [{"role": "user", "content": prompt}]
@@ -82,12 +82,12 @@ def test_wrong_drafts_are_given_up(directory: Path) -> None:
 
 def test_a_long_prompt_is_not_read_for_a_short_answer(directory: Path) -> None:
     engine = load(directory, "tiny-llama", draft_model="tiny-llama", **EXACT)
-    assert engine._drafter is not None
+    assert engine.drafter is not None
     prompt = " ".join(WORDS * 10)
     ask(engine, prompt=prompt, options=greedy(4))
-    assert not any(engine._drafter.held)
+    assert not any(engine.drafter.held)
     ask(engine, prompt=prompt, options=greedy(30))
-    assert any(engine._drafter.held)
+    assert any(engine.drafter.held)
     engine.close()
 
 
@@ -177,7 +177,7 @@ def test_vocabularies_may_end_differently(tmp_path: Path, words: int, larger: st
     engine = load(tmp_path, kind, draft_model=draft, **EXACT)
     plain = load(tmp_path, kind, **EXACT)
     # The last token, which is one that the other model may not have, comes again and again.
-    last = engine._model.vocabulary.vocab_size - 1
+    last = engine.model.vocabulary.vocab_size - 1
     options = {
         "temperature": 1.5,
         "seed": 3,
@@ -229,7 +229,7 @@ def test_its_load_is_reported_and_can_be_cancelled(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         engine.load(spec, report)
-    assert engine._model.native is None
+    assert engine.model.native is None
 
 
 # ---------------------------------------------------------------- what goes wrong
@@ -254,7 +254,7 @@ def test_a_damaged_draft_model_costs_drafts_only(
 ) -> None:
     plain = load(directory, kind.partition(" ")[0], **EXACT)
     write_tiny("tiny-qwen2", tmp_path)
-    vocabulary = plain._model.vocabulary
+    vocabulary = plain.model.vocabulary
     with monkeypatch.context() as patch:
         nan_tokens(patch, *vocabulary.encode(" water", special=False))
         write_tiny("tiny-llama", tmp_path)
@@ -272,7 +272,7 @@ def test_a_damaged_draft_model_costs_drafts_only(
     assert crowds[0].texts == crowds[1].texts
     check_whole(engine)
     # Nor does what it left behind.
-    assert engine._drafter is not None
+    assert engine.drafter is not None
     answer = ask(engine, prompt="the people", options=greedy(30))
     assert answer.text == ask(plain, prompt="the people", options=greedy(30)).text
     for each in (engine, plain):
@@ -289,20 +289,18 @@ def test_a_wrong_draft_that_computes_no_numbers_spoils_nobody(
     prompts = [" ".join(WORDS[n:]) for n in range(4)]
     said: set[int] = set()
     for prompt in prompts:
-        said.update(plain._model.vocabulary.encode(prompt, special=False))
+        said.update(plain.model.vocabulary.encode(prompt, special=False))
         answer = ask(plain, prompt=prompt, options={**greedy(30), "logprobs": 1})
         said.update(entry["id"] for entry in answer.logprobs)
-    size = plain._model.vocabulary.vocab_size
+    size = plain.model.vocabulary.vocab_size
     with monkeypatch.context() as patch:
         nan_tokens(patch, *(t for t in range(size) if t not in said and t > 255))
         write_tiny("tiny-llama", tmp_path)
     write_tiny("tiny-qwen2", tmp_path)
     engine = load(tmp_path, kind, draft_model="tiny-qwen2", **EXACT)
     wiped: list[int] = []
-    wipe = type(engine._places).wipe
-    monkeypatch.setattr(
-        type(engine._places), "wipe", lambda places: (wiped.append(1), wipe(places))
-    )
+    wipe = type(engine.cache).wipe
+    monkeypatch.setattr(type(engine.cache), "wipe", lambda cache: (wiped.append(1), wipe(cache)))
     crowd = Crowd(engine)
     for key, prompt in enumerate(prompts):
         crowd.submit(key, prompt, **greedy(30))
@@ -326,20 +324,20 @@ def test_what_makes_up_the_length_of_a_draft_computes_numbers(
         nan_tokens(patch, 0)
         write_tiny("tiny-llama", tmp_path)
     engine = load(tmp_path, "tiny-llama", draft_model="tiny-llama", **EXACT)
-    drafter = engine._drafter
+    drafter = engine.drafter
     assert drafter is not None
     guess, verify, made_up = drafter._guess, engine._verify, list[int]()
 
     def unsure(sequence: Any, row: int) -> int | None:
         return guess(sequence, row) if sequence.id else None
 
-    def noting(context: Any, places: Any, sequence: Any, *more: Any) -> None:
+    def noting(context: Any, cache: Any, sequence: Any, *more: Any) -> None:
         made_up.append(len(sequence.draft) - sequence.drafted)
-        verify(context, places, sequence, *more)
+        verify(context, cache, sequence, *more)
 
     monkeypatch.setattr(drafter, "_guess", unsure)
     monkeypatch.setattr(engine, "_verify", noting)
-    monkeypatch.setattr(type(engine._places), "wipe", lambda _places: pytest.fail("distrusted"))
+    monkeypatch.setattr(type(engine.cache), "wipe", lambda _places: pytest.fail("distrusted"))
     crowd = Crowd(engine)
     for key in range(4):
         crowd.submit(key, " ".join(WORDS[key:]), **greedy(30))
@@ -368,10 +366,10 @@ def test_a_draft_model_that_fails_is_done_without(
 
     engine = load(directory, "tiny-llama", draft_model="tiny-llama", **EXACT)
     plain = load(directory, "tiny-llama", **EXACT)
-    assert engine._drafter is not None
+    assert engine.drafter is not None
     expected = ask(plain, prompt="the people", options=greedy(20)).text
     with monkeypatch.context() as patch:
-        patch.setattr(Context, "decode", _failing(fail, engine._drafter._context))
+        patch.setattr(Context, "decode", _failing(fail, engine.drafter.context))
         answer = ask(engine, prompt="the people", options=greedy(20))
     assert answer.text == expected
     assert drafted(answer.result) == (0, 0)
@@ -393,9 +391,9 @@ def test_catching_up_is_aborted_with_its_request(directory: Path) -> None:
         crowd.step()
     engine.set_interrupted(lambda request_id: request_id == 2)
     crowd.step()  # the draft model reads the long prompt now
-    assert engine._drafter is not None
-    index = next(s.slot_index for s in engine._active if s.id == 2)
-    assert len(engine._drafter.held[index]) < 20
+    assert engine.drafter is not None
+    index = next(s.slot_index for s in engine.active if s.id == 2)
+    assert len(engine.drafter.held[index]) < 20
     crowd.cancel(2)
     crowd.run()
     plain = load(directory, "tiny-llama", context_length=512, **EXACT)
@@ -413,7 +411,7 @@ def test_what_llama_cpp_takes_is_planned(directory: Path) -> None:
     options = {"context_length": 1024, "parallel": 4, "draft_model": "x"}
     facts = [inspect(directory / f"{n}-F32.gguf") for n in ("tiny-llama", "tiny-qwen2")]
     planned = BACKEND.estimate(facts[0], options)
-    added = BACKEND.draft_estimate(*facts, options)
+    added = BACKEND.drafting.estimate(*facts, options)
     sizes = engine._log.sizes
     assert sizes["kv_cache_bytes"] <= planned.kv_cache_bytes + added.kv_cache_bytes
     taken = sizes["compute_bytes"] + sizes.get("output_bytes", 0)

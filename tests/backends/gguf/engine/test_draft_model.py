@@ -173,7 +173,7 @@ def test_beside_prompts_all_get_on_in_a_small_micro_batch(
     assert sum(drafted(done)[1] for done in crowd.over.values()) > 0
     check_whole(engine)
     engine.close()
-    alone._engine.close()
+    alone.engine.close()
 
 
 def test_nobody_gives_way_to_a_draft(directory: Path, eager: None) -> None:
@@ -186,12 +186,12 @@ def test_nobody_gives_way_to_a_draft(directory: Path, eager: None) -> None:
         crowd.submit(key, prompt, **greedy(80))
     while engine.busy:
         crowd.step()
-        paused = paused or any(s.paused for s in engine._active)
+        paused = paused or any(s.paused for s in engine.active)
     assert paused
     assert all(alone.said(prompt, 80, crowd.texts[key]) for key, prompt in enumerate(prompts))
     check_whole(engine)
     engine.close()
-    alone._engine.close()
+    alone.engine.close()
 
 
 @pytest.mark.parametrize("kind", ["tiny-llama", "tiny-llama unified"])
@@ -249,12 +249,12 @@ def test_adapters_make_drafts_worse_and_nothing_else(directory: Path, eager: Non
 
 def test_a_draft_model_made_for_less_context_stops_there(directory: Path, eager: None) -> None:
     engine = load(directory, "tiny-llama", draft_model="tiny-llama", **EXACT)
-    assert engine._drafter is not None
-    engine._drafter._context.length = 64
+    assert engine.drafter is not None
+    engine.drafter.context.length = 64
     plain = load(directory, "tiny-llama", **EXACT)
     answer = ask(engine, prompt="the people", options=greedy(150))
     assert answer.text == ask(plain, prompt="the people", options=greedy(150)).text
-    assert max(map(len, engine._drafter.held)) <= 64
+    assert max(map(len, engine.drafter.held)) <= 64
     assert 0 < drafted(answer.result)[1] < 64
     for each in (engine, plain):
         each.close()
@@ -264,7 +264,7 @@ def test_no_draft_is_longer_than_what_is_left(directory: Path, eager: None) -> N
     engine = load(directory, "tiny-llama", draft_model="tiny-llama", **EXACT)
     engine.submit({"id": 1, "kind": "generate", "prompt": "the people", "options": greedy(14)})
     while engine.busy:
-        left = [s.generation.remaining_tokens for s in engine._active]
+        left = [s.generation.remaining_tokens for s in engine.active]
         outputs = engine.step()
         assert all(
             delta_of(output).tokens <= min(left[0], 1 + MAX_DRAFT) for output in outputs if left

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from hybridd.backends.engine.embedding import Aborted, Input
+from hybridd.backends.engine.embedding import Input
+from hybridd.backends.engine.passes import Aborted
 
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 from hybridd.backends.gguf.engine.encoder import GGUFEncoder, template_parts

@@ -60,7 +60,7 @@ def test_what_gave_way_for_cells_comes_back_from_the_host(directory: Path) -> No
         assert alone.said(f"{prompt}{first.text} and", 5, again.text)
     check_whole(engine)
     engine.close()
-    alone._engine.close()
+    alone.engine.close()
 
 
 @pytest.mark.parametrize("name", ["tiny-qwen2", "tiny-gemma3", "tiny-jamba"])
@@ -74,7 +74,7 @@ def test_the_newest_give_way_and_end_as_if_they_had_not(directory: Path, name: s
         crowd.submit(key, prompt, **greedy(80))
     while engine.busy:
         crowd.step()
-        paused |= {s.id for s in engine._active if s.paused}
+        paused |= {s.id for s in engine.active if s.paused}
         if 5 not in crowd.over and len(crowd.over) == 3:
             crowd.cancel(4)  # one that waits or was paused
     assert paused
@@ -83,7 +83,7 @@ def test_the_newest_give_way_and_end_as_if_they_had_not(directory: Path, name: s
         assert alone.said(prompts[key], 80, crowd.texts[key])
     check_whole(engine)
     engine.close()
-    alone._engine.close()
+    alone.engine.close()
 
 
 @pytest.mark.parametrize("cells", ["for all", "for one"])
@@ -95,14 +95,14 @@ def test_what_gave_way_goes_on_as_far_as_there_is_room(directory: Path, cells: s
         crowd.submit(key, word, **greedy(20))
     for _ in range(6):
         crowd.step()
-    assert engine._places is not None
-    assert engine._context is not None
-    one, *paused = engine._active[1:]
+    assert engine.cache is not None
+    assert engine.context is not None
+    one, *paused = engine.active[1:]
     for sequence in paused:
         sequence.paused = True
-        engine._places.forget(sequence.slot)
+        engine.cache.forget(sequence.slot)
     if cells == "for one":
-        engine._context.cells = len(one.tokens) + len(paused[0].tokens)
+        engine.context.cells = len(one.tokens) + len(paused[0].tokens)
     crowd.cancel(0)
     assert [s.paused for s in paused] == [False, cells == "for one"]
     crowd.run()
@@ -110,7 +110,7 @@ def test_what_gave_way_goes_on_as_far_as_there_is_room(directory: Path, cells: s
         assert alone.said(word, 20, crowd.texts[key])
     check_whole(engine)
     engine.close()
-    alone._engine.close()
+    alone.engine.close()
 
 
 def test_a_prompt_that_computes_no_numbers_is_not_kept(
@@ -154,7 +154,7 @@ def test_cells_without_numbers_spoil_no_later_request(
 ) -> None:
     """One token of the model is NaN, and so is what it leaves in the cells."""
     whole = load(directory, kind, parallel=2, flash_attention=False)
-    (spoiled,) = whole._model.vocabulary.encode(" water", special=False)
+    (spoiled,) = whole.model.vocabulary.encode(" water", special=False)
     words = [word for word in WORDS if word != "water"]
     prompts = [" ".join(words[n:]) for n in range(4)]
     expected = [ask(whole, prompt=prompt, options=greedy(5)).text for prompt in prompts]
@@ -206,7 +206,7 @@ def test_a_text_without_a_vector_spoils_no_later_one(
     directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = load(directory, "tiny-lfm2")
-    (spoiled,) = whole._model.vocabulary.encode(" water", special=False)
+    (spoiled,) = whole.model.vocabulary.encode(" water", special=False)
     whole.close()
     damage(monkeypatch, spoiled)
     model = ModelFile(tmp_path / "tiny-lfm2-F32.gguf", "lfm2", "tiny-lfm2", zlib.crc32(b"tiny"))

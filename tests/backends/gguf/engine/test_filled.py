@@ -69,12 +69,12 @@ class Watched(Crowd):
         self.most = 0
 
     def step(self) -> None:
-        context, places = self.engine._context, self.engine._places
+        context, cache = self.engine.context, self.engine.cache
         assert context is not None
-        assert places is not None
+        assert cache is not None
         super().step()
         self.most = max(self.most, context.batch.native.n_tokens)
-        for slot in places.slots.all:
+        for slot in cache.slots.all:
             assert context.held(slot.index) == len(slot.tokens)
 
 
@@ -95,9 +95,9 @@ def filled(directory: Path, kind: str, **options: Any) -> GGUFEngine:
     given_options = {"context_length": LENGTH, "parallel": 8, **EXACT, **options}
     kv = given_options.pop("kv", None)
     engine = load(directory, kind, kv, **given_options)
-    assert engine._context is not None
-    assert engine._context.tiles is None, "attention without tiles gains nothing"
-    engine._context.tiles = NowAndThenApart(1.0)
+    assert engine.context is not None
+    assert engine.context.tiles is None, "attention without tiles gains nothing"
+    engine.context.tiles = NowAndThenApart(1.0)
     return engine
 
 
@@ -158,8 +158,8 @@ def test_a_context_is_filled_to_its_last_cell(directory: Path, cells: str) -> No
 def test_nobody_gives_way_to_filling(directory: Path) -> None:
     engine = filled(directory, "tiny-llama unified", context_length=256)
     words, crowd = WORDS * 9, Watched(engine)
-    assert engine._context is not None
-    assert engine._context.cells == 512
+    assert engine.context is not None
+    assert engine.context.cells == 512
     talks = [" ".join(words[n : n + count]) for n, count in enumerate([125, 125, 60])]
     for key, talk in enumerate(talks):
         crowd.submit(key, talk, **greedy(1))
@@ -174,8 +174,8 @@ def test_nobody_gives_way_to_filling(directory: Path) -> None:
 
 
 def _held(engine: GGUFEngine) -> list[int]:
-    assert engine._places is not None
-    return [len(slot.tokens) for slot in engine._places.slots.all]
+    assert engine.cache is not None
+    return [len(slot.tokens) for slot in engine.cache.slots.all]
 
 
 @pytest.mark.parametrize("cells", ["tiny-llama", "tiny-llama unified"])
@@ -198,7 +198,7 @@ def test_a_filled_pass_that_is_aborted_leaves_nothing(directory: Path, cells: st
             assert alone.said(prompt, 4, crowd.texts[key])
     assert crowd.most >= ROWS
     check_whole(engine)
-    alone._engine.close()
+    alone.engine.close()
     engine.close()
 
 

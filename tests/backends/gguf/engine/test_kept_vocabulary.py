@@ -26,7 +26,7 @@ def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def uses(engine: GGUFEngine) -> bool:
     """Whether its words are those that were kept."""
-    kept, model = kept_vocabulary._kept, engine._model
+    kept, model = kept_vocabulary._kept, engine.model
     assert model is not None
     return kept is not None and model.vocabulary.native == llama.llama_model_get_vocab(kept.native)
 

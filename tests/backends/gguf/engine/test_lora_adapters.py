@@ -211,7 +211,7 @@ def test_a_pass_that_fails_leaves_its_slots_to_passes_with_other_adapters(
         crowd.submit(key, " ".join(WORDS[key:]), **using(12, **named))
     while not all(crowd.tokens.get(key) for key in range(3)):
         crowd.step()
-    engine._adapters.in_force = (engine._active[1].adapters[0],)
+    engine.adapters.in_force = (engine.active[1].adapters[0],)
     decode = Context.decode
     passes: list[int] = []
 
@@ -226,7 +226,7 @@ def test_a_pass_that_fails_leaves_its_slots_to_passes_with_other_adapters(
         outputs = list(engine.step())
     assert passes == [1, 3], "its own row, then two and the gap between them"
     assert [output["id"] for output in outputs if "error" in output] == [1]
-    assert {output["id"] for output in outputs if "text" in output} == {0, 2}
+    assert {output["id"] for output in outputs if "delta" in output} == {0, 2}
     crowd.run()
     check_whole(engine)
     engine.close()

@@ -11,14 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridd.backends.gguf.engine.cells.slots import (
-    MIN_COPIED_TOKENS,
-    NONE,
-    Key,
-    Slot,
-    Slots,
-    common_prefix,
-)
+from hybridd.backends.engine.adapters import NO_ADAPTERS, AdapterChoice
+from hybridd.backends.gguf.engine.cells.slots import MIN_COPIED_TOKENS, Slot, Slots
 from hybridd.backends.gguf.engine.cells.state_cache import SavedState, StateCache
 from hybridd.backends.gguf.engine.cells.step_plan import MAX_FILLING, MAX_GAP, MIN_FRAGMENT, compose
 
@@ -35,16 +29,6 @@ def held(slots: Slots, index: int, tokens: list[int], *, busy: bool = False) -> 
     slots.take(slots.all[index], tokens)
     if not busy:
         slots.release(slots.all[index])
-
-
-TOKENS = st.lists(st.integers(0, 2), max_size=40)
-
-
-@given(TOKENS, TOKENS)
-def test_a_common_prefix_is_as_long_as_it_is(one: list[int], other: list[int]) -> None:
-    length = common_prefix(array("i", one), array("i", other))
-    assert one[:length] == other[:length]
-    assert length == min(len(one), len(other)) or one[length] != other[length]
 
 
 def test_the_next_turn_gets_its_conversation_and_no_other() -> None:
@@ -204,7 +188,7 @@ class Work:
     slot_index: int
     todo: int
     generating: bool
-    adapters: Key = NONE
+    adapters: AdapterChoice = NO_ADAPTERS
     draft: Sequence[int] = ()
     done: int = 0
 
@@ -322,12 +306,14 @@ def test_prompts_go_alone_where_they_cannot_be_filled(
     assert [[row.filling for row in each.rows] for each in passes] == [[0], [0]]
 
 
-ONE: Key = (("one", 1.0),)
+ONE: AdapterChoice = (("one", 1.0),)
 
 
 @pytest.mark.parametrize("unified", [True, False])
-@pytest.mark.parametrize("in_force", [NONE, ONE])
-def test_no_pass_mixes_adapters_and_everyone_gets_on(unified: bool, in_force: Key) -> None:
+@pytest.mark.parametrize("in_force", [NO_ADAPTERS, ONE])
+def test_no_pass_mixes_adapters_and_everyone_gets_on(
+    unified: bool, in_force: AdapterChoice
+) -> None:
     works = [
         Work(0, 1, True),
         Work(1, 1, True, ONE),

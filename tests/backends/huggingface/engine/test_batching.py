@@ -242,6 +242,7 @@ def test_a_pass_goes_on_for_its_greater_part(build: Build) -> None:
     subject = build("llama", parallel=3, ubatch_size=64, context_length=256)
     engine, short, long = subject.engine, "ab", "b ab ab ab ab"
     alone = subject.run([long], max_tokens=4)[0]["logprobs"]
+    subject.session._cache._kept.clear()
     engine.set_interrupted(lambda request_id: request_id == 8)
     subject.submit(8, short, max_tokens=4)
     subject.submit(9, long, max_tokens=4)

@@ -19,7 +19,6 @@ from hybridd.backends.huggingface.engine.forward.kv_cache import (
     KVCache,
     LayerShape,
     Row,
-    common_prefix,
 )
 from hybridd.backends.huggingface.engine.weights import memory
 
@@ -106,13 +105,6 @@ def test_the_longest_unused_row_goes_first() -> None:
     gone = cache.take(list(range(150)), 151)
     assert gone is not None
     assert gone.length == 0
-
-
-def test_common_prefixes() -> None:
-    assert common_prefix([1, 2, 3], [1, 2, 4], 3) == 2
-    assert common_prefix([1, 2, 3], [1, 2, 3, 4], 9) == 3
-    assert common_prefix([1, 2, 3], [1, 2, 3], 2) == 2
-    assert common_prefix([], [1], 1) == 0
 
 
 def test_rows_are_lost_rather_than_mixed_up_when_memory_runs_out(

@@ -1,4 +1,9 @@
-"""The slots' decisions carried out on the context: taking, computing, making room, giving back."""
+"""The KV-cache manager: the slots' decisions carried out on the context.
+
+It takes slots for requests, computes rows into their cells, makes room where cells are short, and
+gives slots back. After each of its methods a slot's tokens are what the context holds of that
+sequence; where a pass ends in its middle, `_settle` makes them so again.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +11,13 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from .context import Aborted, Context, NoRoom
+from hybridd.backends.engine.adapters import NO_ADAPTERS, AdapterChoice
+from hybridd.backends.engine.passes import Aborted
+
+from .context import Context, NoRoom
 from .persisted import PersistedStates
 from .sequence import GGUFSequence
-from .slots import MIN_COPIED_TOKENS, NONE, Choice, Key, Slot, Slots
+from .slots import MIN_COPIED_TOKENS, Choice, Slot, Slots
 from .state_cache import SavedState, StateCache
 from .step_plan import Row
 
@@ -20,8 +28,8 @@ _KEPT_PART = 4
 _COPIED_PART = 16
 
 
-class Places:
-    """Slots and context of one model, kept equal.
+class CacheManager:
+    """See the module's text.
 
     Args:
         context: Owned by the engine.
@@ -38,7 +46,9 @@ class Places:
 
     # ------------------------------------------------------------------ coming and going
 
-    def take(self, prompt: Sequence[int], adapters: Key = NONE) -> tuple[Slot, int] | None:
+    def take(
+        self, prompt: Sequence[int], adapters: AdapterChoice = NO_ADAPTERS
+    ) -> tuple[Slot, int] | None:
         """A slot for a prompt, and how many of its tokens are there; None when it has to wait."""
         if self._spoiled and not self._clear():
             return None
@@ -88,24 +98,23 @@ class Places:
         slot.shared, slot.exact = 0, None
 
     def spoil(self, slot: Slot) -> None:
-        """Empty a slot whose cells hold NaN or infinity.
+        """Empty a slot whose cells hold NaN: `not_finite`, 3.
 
-        Forgetting them leaves the numbers where they are. What a mask hides is multiplied by zero,
-        and so is the state that a recurrent model begins with: NaN outlives both, in every request
-        that gets those cells. So `take` gives none until they are cleared.
+        Forgetting them leaves the numbers where they are, also in the state that a recurrent model
+        begins with, which it multiplies by zero. So `take` gives none until they are cleared.
         """
         self.forget(slot)
         self._spoiled = True
 
     def _clear(self) -> bool:
-        """Clear the cells, once nobody is at work in them."""
+        """Clear the cells, once no request is at work in them."""
         if any(slot.busy for slot in self.slots.all):
             return False
         self.wipe()
         return True
 
     def wipe(self) -> None:
-        """Empty all slots and set the cells to zero; who is at work is computed again."""
+        """Empty all slots and set the cells to zero; requests at work are computed again."""
         for slot in self.slots.all:
             self.forget(slot)
         self._context.clear()
@@ -229,6 +238,7 @@ class Places:
                     self._settle(slot)
                 raise
         for row in rows:
+            # The draft's tokens are in the cells, and not in the slot before `accept`.
             sequence = row.sequence
             at = len(sequence.slot.tokens)
             sequence.slot.tokens.extend(sequence.tokens[at : at + row.count])
@@ -239,6 +249,14 @@ class Places:
         return list(zip(rows, indices, strict=True))
 
     def _fill(self, rows: Sequence[Row[GGUFSequence]], gaps: Sequence[int]) -> list[int]:
+        """Put rows and gaps into the batch, in the order of their sequences' numbers.
+
+        A row of a sequence with `at` cells is tokens[at : at + count] at positions at, at + 1, …;
+        behind it come its draft, whose logits are wanted, or its filling, whose are not.
+
+        Returns:
+            Of each row, the index in the batch of its last token, the draft's included.
+        """
         batch = self._context.batch
         batch.clear()
         indices: list[int] = []
@@ -247,8 +265,8 @@ class Places:
             sequence = row.sequence
             at = len(sequence.slot.tokens)
             part = sequence.tokens[at : at + row.count]
-            # Rows that nobody wants repeat a token of those beside them: of any other the model
-            # may make NaN, and a cell keeps it when it is free again.
+            # Filling rows repeat a token of those beside them: of any other the model may make
+            # NaN, and a cell keeps it when it is free again.
             while missing and missing[0] < sequence.slot_index:
                 number = missing.pop(0)
                 start = len(self.slots.all[number].tokens)
@@ -322,7 +340,7 @@ def _width(rows: Sequence[Row[GGUFSequence]]) -> int:
 
 
 def _without_drafts(rows: Sequence[Row[GGUFSequence]]) -> bool:
-    """Take the drafts out, for nobody gives way to what may be wrong; whether there were any."""
+    """Take the drafts out: no request gives way to what may be wrong. Whether there were any."""
     drafting = [row.sequence for row in rows if row.sequence.draft]
     for sequence in drafting:
         sequence.draft = ()

@@ -3,9 +3,10 @@
 Knows sequences by their number only, and no requests.
 
 Two ways to keep the cells. As *streams*, every sequence has a part of its own, as long as the
-context: nobody waits for cells, and attention looks at one sequence's cells only. *Unified*, the
-sequences share one pool: less memory where `kv_cells` is smaller than context_length x parallel,
-and attention passes over the cells of all of them. So it is streams unless memory was to be saved.
+context: no request waits for cells, and attention looks at one sequence's cells only. *Unified*,
+the sequences share one pool: less memory where `kv_cells` is smaller than context_length x
+parallel, and attention passes over the cells of all of them. So it is streams unless memory was to
+be saved.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np  # noqa: TID253 - worker side, where it may be imported
 
 from hybridd.backends.api import LoadSpec
+from hybridd.backends.engine.passes import Aborted
 from hybridd.wire.errors import Unsupported
 
 from ..weights.llama import llama
@@ -30,10 +32,6 @@ _TILED_TYPES = ("f16", "f32")
 # llama_decode's answers
 _NO_ROOM = 1
 _ABORTED = 2
-
-
-class Aborted(Exception):
-    """`decode` was ended by its `abort`; some sequences of the batch may hold a part of it."""
 
 
 class NoRoom(Exception):
@@ -139,9 +137,9 @@ class Context:
                 a microsecond each, so it is for prompts rather than for single tokens.
 
         Raises:
-            Aborted: `abort` said so.
+            Aborted: `abort` said so; sequences of the batch may hold a part of it.
             NoRoom: Cells are short.
-            RuntimeError: llama.cpp failed, which is nobody's fault here.
+            RuntimeError: llama.cpp failed, and said nothing that could be put right here.
         """
         if self._shifted:
             # Positions are put right in the cells now; an abort would leave some layers behind.
@@ -163,11 +161,14 @@ class Context:
             raise RuntimeError(f"llama_decode answered {result}")
 
     def logits(self, row: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Those of a row of the last batch; valid until the next `decode`."""
+        """Those of a row of the last batch, [vocabulary]; valid until the next `decode`.
+
+        A view on llama.cpp's own memory: what is written to it is what its samplers see.
+        """
         pointer = llama.llama_get_logits_ith(self.native, row)
         assert pointer, "the row's logits were not asked for"
         address = ctypes.addressof(pointer.contents)
-        # llama.cpp has the same few places for them all the time.
+        # llama.cpp writes them to the same few addresses all the time.
         if (view := self._views.get(address)) is None:
             view = np.ctypeslib.as_array(self._logits.from_address(address))
             self._views[address] = view

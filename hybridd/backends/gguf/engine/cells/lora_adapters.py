@@ -2,7 +2,7 @@
 
 They are loaded with the model. Which of them count, and how much, is a state of the context, so
 that sequences with different ones are never in one batch, and cells that were computed with some
-are of no use to a sequence with others: `slots.Key` tells them apart.
+are of no use to a sequence with others: an `AdapterChoice` tells them apart by content, not name.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hybridd.wire.errors import InvalidParams, LoadFailed, ModelInvalid, Unsupported
+from hybridd.backends.engine.adapters import NO_ADAPTERS, AdapterChoice, choose
+from hybridd.wire.errors import LoadFailed, ModelInvalid, Unsupported
 
 from ...reader import read_header
 from ..weights.llama import Log, llama
-from .slots import NONE, Key
 
 _IDENTITY_BYTES = 16
 # Types of tensors that llama.cpp reads and has no multiplication for.
@@ -46,7 +46,7 @@ class Adapters:
         self._log = log
         self._contents: dict[str, str] = {}  # name -> what stands for the file's content
         self._natives: dict[str, Any] = {}  # content -> llama.cpp's pointer
-        self.in_force: Key = NONE
+        self.in_force: AdapterChoice = NO_ADAPTERS
 
     def open(self, model: Any, names: Sequence[str], placed: Sequence[Mapping[str, str]]) -> None:
         """Load them.
@@ -86,42 +86,23 @@ class Adapters:
             )
         return native
 
-    def key(self, wanted: Sequence[tuple[str, float]]) -> Key:
-        """What a request with these names and scales is computed with.
+    def choose(self, wanted: Sequence[tuple[str, float]]) -> AdapterChoice:
+        """See `adapters.choose`, of those that were loaded."""
+        return choose(wanted, self._contents)
 
-        Raises:
-            InvalidParams: A name that was not loaded.
-        """
-        scales: dict[str, float] = {}
-        for name, scale in wanted:
-            content = self._contents.get(name)
-            if content is None:
-                raise InvalidParams(self._unknown(name), field="options.adapters", reason="unknown")
-            scales[content] = scales.get(content, 0.0) + scale
-        return tuple(sorted((content, scale) for content, scale in scales.items() if scale))
-
-    def _unknown(self, name: str) -> str:
-        if not self._contents:
-            return (
-                f"there is no adapter {name!r}: the model was loaded without any; load it with "
-                "load_options.adapters"
-            )
-        known = ", ".join(self._contents)
-        return f"there is no adapter {name!r}; the model was loaded with {known}"
-
-    def use(self, context: Any, key: Key) -> None:
-        """Have a context compute with what `key` says from now on.
+    def use(self, context: Any, choice: AdapterChoice) -> None:
+        """Have a context compute with these, and no others, from now on.
 
         llama.cpp plans its graph anew where that is a change.
         """
-        if key == self.in_force:
+        if choice == self.in_force:
             return
-        count = len(key)
+        count = len(choice)
         kind = llama.llama_adapter_lora_p_ctypes
-        natives = (kind * count)(*(self._natives[content] for content, _ in key))
-        scales = (ctypes.c_float * count)(*(scale for _, scale in key))
+        natives = (kind * count)(*(self._natives[content] for content, _ in choice))
+        scales = (ctypes.c_float * count)(*(scale for _, scale in choice))
         llama.llama_set_adapters_lora(context, natives, count, scales)
-        self.in_force = key
+        self.in_force = choice
 
 
 def _check(file: AdapterFile) -> None:
@@ -159,5 +140,5 @@ def _content(file: AdapterFile) -> str:
 
 def _reason(line: str) -> str:
     """The sentence inside one of llama.cpp's error lines."""
-    _, found, reason = line.partition("failed to apply lora adapter: ")
-    return (reason if found else line).strip() or "it could not be read"
+    _, marker, reason = line.partition("failed to apply lora adapter: ")
+    return (reason if marker else line).strip() or "it could not be read"

@@ -21,7 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .slots import MIN_COPIED_TOKENS, NONE, Key
+from hybridd.backends.engine.adapters import NO_ADAPTERS, AdapterChoice
+
+from .slots import MIN_COPIED_TOKENS
 from .state_cache import SavedState, most_useful
 
 _log = logging.getLogger(__name__)
@@ -41,7 +43,7 @@ class _Known:
     start: int  # of the data
     size: int  # of the data
     digest: str
-    adapters: Key
+    adapters: AdapterChoice
 
 
 class PersistedStates:
@@ -75,7 +77,7 @@ class PersistedStates:
         return len(self._known)
 
     def find(
-        self, prompt: Sequence[int], least: int, adapters: Key = NONE
+        self, prompt: Sequence[int], least: int, adapters: AdapterChoice = NO_ADAPTERS
     ) -> tuple[SavedState, int] | None:
         """`most_useful` of the states whose data can still be read."""
         while best := most_useful(
@@ -144,7 +146,7 @@ class PersistedStates:
 
     def _read_headers(self) -> list[_Known]:
         assert self._directory is not None
-        found: list[_Known] = []
+        known_states: list[_Known] = []
         try:
             paths = list(self._directory.iterdir())
         except OSError as exc:
@@ -155,8 +157,8 @@ class PersistedStates:
             if known is None:
                 _remove(path)
             else:
-                found.append(known)
-        return found
+                known_states.append(known)
+        return known_states
 
     def _read_header(self, path: Path) -> _Known | None:
         try:
@@ -193,15 +195,15 @@ class PersistedStates:
         return data
 
 
-def _text(adapters: Key) -> bytes:
+def _text(adapters: AdapterChoice) -> bytes:
     return json.dumps(adapters).encode()
 
 
 def _digest(*parts: bytes | bytearray) -> str:
-    made = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     for part in parts:
-        made.update(part)
-    return made.hexdigest()
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def _written_at(known: _Known) -> int:

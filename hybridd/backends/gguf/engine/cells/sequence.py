@@ -5,14 +5,16 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 
+from hybridd.backends.engine.adapters import NO_ADAPTERS, AdapterChoice
 from hybridd.backends.engine.base import ActiveSequence
 from hybridd.backends.engine.output.generation import Generation
+from hybridd.backends.engine.prefix import common_prefix
 
 from ..drafting.draft_policy import Pace
 from ..tokens.sampling import Sampler
-from .slots import NONE, Key, Slot, common_prefix
+from .slots import Slot
 
-# As long a prompt is worth waiting for, when it is being computed for somebody else.
+# So many tokens are worth waiting for, when they are being computed for another request.
 _MIN_SHARED_TOKENS = 64
 
 
@@ -37,7 +39,7 @@ class GGUFSequence(ActiveSequence):
         prompt: list[int],
         slot: Slot,
         sampler: Sampler,
-        adapters: Key = NONE,
+        adapters: AdapterChoice = NO_ADAPTERS,
         pace: Pace | None = None,
     ) -> None:
         super().__init__(generation, prompt)
@@ -71,7 +73,7 @@ class GGUFSequence(ActiveSequence):
         """Whether its next row is a token of its own; not so while lost cells come back."""
         return self.started and self.todo == 1
 
-    def will_share(self, prompt: Sequence[int], adapters: Key) -> bool:
+    def will_share(self, prompt: Sequence[int], adapters: AdapterChoice) -> bool:
         """Whether much of another prompt is what this one has yet to compute."""
         if self.started or self.paused or self.adapters != adapters:
             return False

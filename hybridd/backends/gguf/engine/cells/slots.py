@@ -1,11 +1,32 @@
 """Which sequence of the context a request gets, and how much of its prompt is there already.
 
-Pure bookkeeping: a slot is a sequence of the context with the tokens whose cells it holds. A slot
-whose request is over keeps its cells as a *retained prefix* until somebody needs the slot or the
-cells; the longest common prefix with any slot, free or at work, is worth reusing.
+Pure bookkeeping: what a slot holds is cut back, copied or thrown away here in thought only.
+`Choice` says what is to be done, and `cache_manager` has the context do it.
 
-What a slot holds is cut back, copied or thrown away here in thought only: `Choice` says what is to
-be done, and `cache_manager` has the context do it.
+A *slot* is a sequence of llama.cpp's context by its number, together with the tokens whose cells
+it holds. There are as many as requests that may run, from the load to the end; a slot is in one of
+three states:
+
+    state     busy  tokens  entered by                       left by
+    empty     no    none    the load; `forget`, `spoil`      `take` -> busy
+    retained  no    some    `release` -> a kept prefix       `take` -> busy, taken over or cut to 0
+                                                             `forget` -> empty: its cells are needed
+    busy      yes   any     `take`                           `release` -> retained, or empty
+
+A request whose cells are needed by requests that came before it is paused: its slot stays busy, and
+`forget` leaves it with no tokens, to be computed again. What holds of a slot's tokens besides:
+
+    shared n  the first n cells may be another sequence's too. Only unified cells are shared. They
+              are never moved, as a context shift would; cutting back leaves them to the other.
+    exact n   only the first n cells are what a prompt of these tokens would make: a context shift
+              moved the others, which were computed behind tokens that are gone. The request goes
+              on from all of them, a later prompt from the exact ones alone; `release` comes after
+              the others were cut off. None: all are.
+    adapters  what they were computed with; of no use to a request with others.
+    spoiled   NaN may be in them (`backends.engine.not_finite`). The slot is emptied, and no slot is
+              taken until all cells were set to zero, which waits until no slot is busy.
+
+What a request goes on from follows the rule in `backends.engine.prefix`.
 """
 
 from __future__ import annotations
@@ -14,28 +35,24 @@ from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-# What a sequence is computed with beside the model: content and scale of each adapter that counts.
-Key = tuple[tuple[str, float], ...]
-NONE: Key = ()
+from hybridd.backends.engine.adapters import NO_ADAPTERS, AdapterChoice
+from hybridd.backends.engine.prefix import keeps_most, shared_tokens, worth_copying
+
 # Copying a sequence takes as long as computing some tokens of it; below this it is no gain.
 MIN_COPIED_TOKENS = 32
-# A slot is taken over together with its prefix if that keeps most of what it holds. Otherwise the
-# prefix is copied, and the conversation that it belongs to stays.
-_KEPT_SHARE = 0.5
 
 
 @dataclass
 class Slot:
-    """One sequence of the context.
+    """One sequence of the context; see the module for its states.
 
     Attributes:
-        tokens: Those in its cells, in order; while a request runs, all that were computed.
+        tokens: Those in its cells, in order: cell i is at position i.
         busy: A request has it.
         used: When it was last busy, by a counter.
         shared: How many cells at the beginning another sequence may have too.
-        adapters: What its cells were computed with: see `Key`.
-        exact: How many tokens at the beginning have cells as any prompt with them would make; None
-            is all. What a context shift moved was computed from tokens that are gone.
+        adapters: What its cells were computed with.
+        exact: How many tokens at the beginning a later prompt may go on from; None is all.
     """
 
     index: int
@@ -44,7 +61,7 @@ class Slot:
     used: int = 0
     shared: int = 0
     exact: int | None = None
-    adapters: Key = NONE
+    adapters: AdapterChoice = NO_ADAPTERS
 
 
 @dataclass(frozen=True)
@@ -55,7 +72,7 @@ class Choice:
         slot: It runs there.
         reused: How many tokens of its prompt need not be computed.
         source: Another slot, from which they are copied first.
-        kept: What the slot held is worth a place in the host's cache.
+        kept: What the slot held is lost, and worth a state in the host's cache.
     """
 
     slot: Slot
@@ -79,7 +96,7 @@ class Slots:
         self,
         prompt: Sequence[int],
         can_cut: CanCut,
-        adapters: Key = NONE,
+        adapters: AdapterChoice = NO_ADAPTERS,
         *,
         can_copy: CanCut | None = None,
     ) -> Choice | None:
@@ -99,9 +116,8 @@ class Slots:
             for s in self.all
         }
         best = max(free, key=lambda s: prefixes[s.index])
-        length = prefixes[best.index]
-        if length and (len(free) == 1 or length >= _KEPT_SHARE * len(best.tokens)):
-            taken = Choice(best, length, kept=length < _KEPT_SHARE * len(best.tokens))
+        if keeps_most(prefixes[best.index], len(best.tokens)):
+            taken = Choice(best, prefixes[best.index])
         else:
             victim = self._victim(free)
             taken = Choice(victim, prefixes[victim.index], kept=bool(victim.tokens))
@@ -112,12 +128,15 @@ class Slots:
         }
         source = max(self.all, key=lambda s: copied[s.index])
         longest = copied[source.index]
-        if source is not taken.slot and longest >= taken.reused + MIN_COPIED_TOKENS:
+        worth = worth_copying(longest, taken.reused, MIN_COPIED_TOKENS)
+        if source is not taken.slot and worth:
             victim = self._victim([s for s in free if s is not source])
             return Choice(victim, longest, source, kept=bool(victim.tokens))
         return taken
 
-    def take(self, slot: Slot, tokens: Iterable[int], adapters: Key = NONE) -> None:
+    def take(
+        self, slot: Slot, tokens: Iterable[int], adapters: AdapterChoice = NO_ADAPTERS
+    ) -> None:
         """A request has the slot now, with these tokens in its cells."""
         slot.adapters = adapters
         slot.tokens = array("i", tokens)
@@ -131,7 +150,7 @@ class Slots:
         self._touch(slot)
 
     def least_recent(self) -> Slot | None:
-        """The free slot with cells that nobody used for the longest time."""
+        """The retained slot that was not used for the longest time."""
         held = [slot for slot in self.all if slot.tokens and not slot.busy]
         return min(held, key=lambda s: s.used, default=None)
 
@@ -140,7 +159,7 @@ class Slots:
         slot.used = self._clock
 
     def _prefix(self, slot: Slot, wanted: array[int], can_cut: CanCut) -> int:
-        length = min(common_prefix(slot.tokens, wanted), len(wanted) - 1)
+        length = shared_tokens(slot.tokens, wanted)
         if slot.exact is not None:
             length = min(length, slot.exact)
         return length if length > 0 and can_cut(slot, length) else 0
@@ -157,20 +176,3 @@ class Slots:
             return bool(slot.tokens), 0 if slot.tokens else distance, slot.used
 
         return min(free, key=rank)
-
-
-def common_prefix(one: array[int], other: array[int]) -> int:
-    """How many tokens at the beginning are equal.
-
-    By halves, since comparing slices is done in C: a long conversation has many thousand tokens.
-    """
-    low, high = 0, min(len(one), len(other))
-    if one[:high] == other[:high]:
-        return high
-    while high - low > 1:
-        middle = (low + high) // 2
-        if one[low:middle] == other[low:middle]:
-            low = middle
-        else:
-            high = middle
-    return low

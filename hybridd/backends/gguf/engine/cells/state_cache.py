@@ -12,7 +12,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from .slots import MIN_COPIED_TOKENS, NONE, Key, common_prefix
+from hybridd.backends.engine.adapters import NO_ADAPTERS, AdapterChoice
+from hybridd.backends.engine.prefix import common_prefix, shared_tokens
+
+from .slots import MIN_COPIED_TOKENS
 
 
 @dataclass
@@ -25,7 +28,7 @@ class SavedState:
 
     tokens: array[int]
     data: bytearray
-    adapters: Key = NONE
+    adapters: AdapterChoice = NO_ADAPTERS
 
     @property
     def size(self) -> int:
@@ -40,7 +43,7 @@ class _Kept(Protocol):
     def tokens(self) -> array[int]: ...
 
     @property
-    def adapters(self) -> Key: ...
+    def adapters(self) -> AdapterChoice: ...
 
 
 K = TypeVar("K", bound=_Kept)
@@ -62,7 +65,7 @@ def most_useful(
     states: Iterable[K],
     prompt: Sequence[int],
     least: int,
-    adapters: Key,
+    adapters: AdapterChoice,
     *,
     whole: bool,
     window: int = 0,
@@ -76,9 +79,9 @@ def most_useful(
     wanted = array("i", prompt)
     best: tuple[K, int] | None = None
     for state in states:
-        length = min(common_prefix(state.tokens, wanted), len(wanted) - 1)
         if state.adapters != adapters:
             continue
+        length = shared_tokens(state.tokens, wanted)
         if not can_cut(len(state.tokens), length, whole=whole, window=window):
             continue
         if length > (best[1] if best else least):
@@ -113,7 +116,7 @@ class StateCache:
         """All of them, the least recently used first."""
         return self._states
 
-    def wants(self, tokens: array[int], adapters: Key = NONE) -> bool:
+    def wants(self, tokens: array[int], adapters: AdapterChoice = NO_ADAPTERS) -> bool:
         """Whether a state of these tokens would add anything."""
         if not self.budget or len(tokens) < MIN_COPIED_TOKENS:
             return False
@@ -144,7 +147,7 @@ class StateCache:
             del self._states[0]
 
     def find(
-        self, prompt: Sequence[int], least: int, adapters: Key = NONE
+        self, prompt: Sequence[int], least: int, adapters: AdapterChoice = NO_ADAPTERS
     ) -> tuple[SavedState, int] | None:
         """`most_useful` of the states, which is the most recently used then."""
         best = most_useful(

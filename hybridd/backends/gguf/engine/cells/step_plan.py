@@ -11,7 +11,7 @@ generate there, neighbours of about the same length together. What is missing to
 equal lengths, where it is little, is filled with rows that are taken back afterwards.
 
 Adapters are a state of the context: sequences with different ones get passes of their own, every
-one of them in every step, so that nobody waits for the others' turn.
+one of them in every step, so that no request waits for the others' turn.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Generic, Protocol, TypeVar
 
+from hybridd.backends.engine.adapters import NO_ADAPTERS, AdapterChoice
+
 from ..weights.attention_tiles import Tiles
-from .slots import NONE, Key
 
 # A row that fills a gap costs a fraction of what another pass over the weights does; measured with
 # 0.5 B on two cores, about a third.
@@ -63,7 +64,7 @@ class Runnable(Protocol):
         ...
 
     @property
-    def adapters(self) -> Key:
+    def adapters(self) -> AdapterChoice:
         """What it is computed with."""
         ...
 
@@ -76,8 +77,8 @@ class Row(Generic[R]):
     """A part of a sequence: `count` tokens from the first that is not done, and its draft.
 
     Attributes:
-        filling: Rows behind them that nobody wants, for all streams of a pass to have as many, or
-            for attention to go faster (`attention_tiles`).
+        filling: Rows behind them whose logits are not wanted, for all streams of a pass to have as
+            many, or for attention to go faster (`attention_tiles`).
     """
 
     sequence: R
@@ -91,13 +92,13 @@ class Pass(Generic[R]):
 
     Attributes:
         rows: In the order of the batch.
-        gaps: Sequence numbers between them that get a row which nobody wants.
+        gaps: Sequence numbers between them that get a row that is only filling.
         adapters: What all of them are computed with.
     """
 
     rows: Sequence[Row[R]]
     gaps: Sequence[int] = ()
-    adapters: Key = NONE
+    adapters: AdapterChoice = NO_ADAPTERS
 
 
 def compose(
@@ -107,7 +108,7 @@ def compose(
     unified: bool,
     fill_to: int = 0,
     tiles: Tiles | None = None,
-    in_force: Key = NONE,
+    in_force: AdapterChoice = NO_ADAPTERS,
 ) -> list[Pass[R]]:
     """Passes of one step.
 
@@ -131,25 +132,25 @@ def compose(
                 break
             prompts.append(Row(sequence, count))
             left -= count
-    keys = dict.fromkeys(row.sequence.adapters for row in [*generating, *prompts])
+    choices = dict.fromkeys(row.sequence.adapters for row in [*generating, *prompts])
     passes: list[Pass[R]] = []
-    for key in sorted(keys, key=lambda key: key != in_force):
-        tokens = [row for row in generating if row.sequence.adapters == key]
-        chunks = [row for row in prompts if row.sequence.adapters == key]
+    for adapters in sorted(choices, key=lambda choice: choice != in_force):
+        tokens = [row for row in generating if row.sequence.adapters == adapters]
+        chunks = [row for row in prompts if row.sequence.adapters == adapters]
         if unified:
             for rows in _apart(tokens, chunks, tiles):
                 if tiles is not None and rows is not tokens:
                     rows = _tiled(rows, tiles, micro_batch, fill_to, shared=True)
-                passes.append(Pass(rows, (), key))
+                passes.append(Pass(rows, (), adapters))
             continue
         if tokens:
             tokens.sort(key=lambda row: row.sequence.slot_index)
             numbers = [row.sequence.slot_index for row in tokens]
-            passes.append(Pass(tokens, _gaps(numbers) if fill_to else (), key))
+            passes.append(Pass(tokens, _gaps(numbers) if fill_to else (), adapters))
         for rows in _joined(chunks, micro_batch, fill_to):
             if tiles is not None:
                 rows = _tiled(rows, tiles, micro_batch, fill_to, shared=False)
-            passes.append(Pass(rows, (), key))
+            passes.append(Pass(rows, (), adapters))
     return passes
 
 
@@ -211,9 +212,9 @@ def _tiled(
     """
     added = tiles.filling(list(map(_width, rows)), list(map(_end, rows)), shared=shared)
     first = len(rows) - 1 if shared else 0
-    made = [replace(row, filling=row.filling + added) for row in rows[first:]]
-    made[:0] = rows[:first]
-    return made if added and _fit(made, micro_batch, fill_to) else rows
+    filled = [replace(row, filling=row.filling + added) for row in rows[first:]]
+    filled[:0] = rows[:first]
+    return filled if added and _fit(filled, micro_batch, fill_to) else rows
 
 
 def _gaps(numbers: Sequence[int]) -> list[int]:

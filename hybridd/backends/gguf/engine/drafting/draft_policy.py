@@ -29,8 +29,9 @@ _SAVED = 0.5
 CONFIDENCE = 0.4
 # A rate that is taken for right before anything is known; what one token more or less changes it.
 _FIRST_RATE, _WEIGHT = 0.8, 1 / 8
-# At this rate no draft pays, whoever else is there. After a rest it is tried again as if it were
-# `_TRIED_RATE`, which allows of single tokens; what goes well for a while ends the long rests.
+# At this rate no draft pays, whatever other requests there are. After a rest it is tried again as
+# if it were `_TRIED_RATE`, which allows of single tokens; what goes well for a while ends the long
+# rests.
 _HOPELESS_RATE, _TRIED_RATE, _GOOD_RATE = 0.4, 0.5, 0.7
 # Tokens without drafts: at first, and at most, after each trial in vain twice as many.
 _FIRST_REST, _LONGEST_REST = 16, 256
@@ -126,7 +127,7 @@ def level(wishes: Sequence[Wish], row_cost: float, rows: int) -> int:
     """The one length of all drafts, where every sequence has to have the same number of rows.
 
     llama.cpp cuts a batch of streams into parts of equal rows, and reads all weights for each. So
-    who drafts less, or nothing, gets rows that nobody wants.
+    who drafts less, or nothing, gets rows that are only filling.
     """
     count = len(wishes)
     if not count:

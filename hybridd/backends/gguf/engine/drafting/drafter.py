@@ -3,8 +3,8 @@
 It has a context of its own with as many sequences as the model's, by the same numbers. What it
 holds of one is cut back to what it has in common with the sequence's tokens, and what is missing is
 computed: so wrong drafts, context shifts and slots that change hands are all the same to it, and
-nobody has to tell it. It falls behind whoever drafts nothing, and catches up by a micro-batch a
-step. Whatever goes wrong with it costs drafts, never a request.
+the engine need not tell it. It falls behind sequences that draft nothing, and catches up by a
+micro-batch a step. Whatever goes wrong with it costs drafts, never a request.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from collections.abc import Callable, Collection, Sequence
 
 import numpy as np  # noqa: TID253 - worker side, where it may be imported
 
-from hybridd.backends.engine.failures import NotFinite, log_traceback
+from hybridd.backends.engine.failures import log_traceback
+from hybridd.backends.engine.not_finite import NotFinite
+from hybridd.backends.engine.passes import Aborted
+from hybridd.backends.engine.prefix import common_prefix
 
 from ...draft_facts import MAX_DRAFT, draft_rows
-from ..cells.context import Aborted, Context, NoRoom
+from ..cells.context import Context, NoRoom
 from ..cells.sequence import GGUFSequence
-from ..cells.slots import common_prefix
 from ..tokens.candidates import likeliest
 from ..weights.model import Model
 from .draft_policy import (
@@ -50,6 +52,7 @@ class Drafter:
         on_gpu: Whether all of the model is on a GPU.
 
     Attributes:
+        context: The draft model's own.
         held: By the sequence's number, the tokens in the draft model's cells.
     """
 
@@ -73,14 +76,14 @@ class Drafter:
         # leave as much room for the prompts of the others.
         self._longest = min(MAX_DRAFT, context.micro_batch // context.parallel - 1)
         self._model = draft if draft is not model else None
-        self._context = own
+        self.context = own
         self._threads = threads
         self.held = [array("i") for _ in range(own.parallel)]
 
     @property
     def length(self) -> int:
         """Tokens of a sequence past which nothing is drafted."""
-        return self._context.length
+        return self.context.length
 
     @property
     def weights_bytes(self) -> int:
@@ -89,11 +92,11 @@ class Drafter:
 
     def set_threads(self, count: int) -> None:
         """Compute with at most this many threads from now on."""
-        self._context.set_threads(min(count, self._threads))
+        self.context.set_threads(min(count, self._threads))
 
     def close(self) -> None:
         """Free the draft model. Safe to call twice."""
-        self._context.close()
+        self.context.close()
         if self._model is not None:
             self._model.close()
 
@@ -124,13 +127,13 @@ class Drafter:
             return
         drafts: dict[int, list[int]] = {s.slot_index: [] for s in generating}
         complete = self._draft(chosen, drafts, interrupted)
-        made = [drafts[s.slot_index] for s in generating]
-        common = self._common(wishes, made) if self._level else None
-        for sequence, length, draft in zip(generating, lengths, made, strict=True):
+        proposed = [drafts[s.slot_index] for s in generating]
+        common = self._common(wishes, proposed) if self._level else None
+        for sequence, length, draft in zip(generating, lengths, proposed, strict=True):
             sequence.asked = length if sequence.slot_index in complete else 0
             sequence.drafted = len(draft)
             if common is not None and len(draft) > common:
-                sequence.asked = sequence.drafted = common  # what was cut off nobody looks at
+                sequence.asked = sequence.drafted = common  # what was cut off is not looked at
             if common is not None:
                 # What makes up the number will hardly be right; of another token the model may
                 # make NaN, though.
@@ -145,7 +148,7 @@ class Drafter:
         assert pace is not None
         room = self._length - tokens
         wanted = sequence.generation.remaining_tokens - 1
-        most = min(self._longest, room, self._context.length - tokens, wanted)
+        most = min(self._longest, room, self.context.length - tokens, wanted)
         if pace.resting:
             pace.wait()
             most = 0
@@ -155,11 +158,11 @@ class Drafter:
 
     def _common(self, wishes: Sequence[Wish], drafts: Sequence[Sequence[int]]) -> int:
         """The one length of the drafts that were made."""
-        made = [
+        had = [
             Wish(wish.rate, len(draft), wish.room)
             for wish, draft in zip(wishes, drafts, strict=True)
         ]
-        return level(made, self._row_cost, self._rows)
+        return level(had, self._row_cost, self._rows)
 
     def _draft(
         self,
@@ -178,15 +181,15 @@ class Drafter:
             rows = self._follow(sequences, interrupted)
             complete = list(rows)
             while rows:
-                found = {}
+                guessed = {}
                 for sequence, length in chosen:
                     index = sequence.slot_index
                     token = self._guess(sequence, rows[index]) if index in rows else None
                     if token is not None:
                         drafts[index].append(token)
                         if len(drafts[index]) < length:
-                            found[index] = token
-                rows = self._next(found)
+                            guessed[index] = token
+                rows = self._next(guessed)
         except NoRoom:
             self._make_room(sequences)
         except Aborted:
@@ -205,7 +208,7 @@ class Drafter:
 
         An end of the text is none: the model finds it in the same row.
         """
-        logits = self._context.logits(row)
+        logits = self.context.logits(row)
         try:
             ids = likeliest(logits, _COMPARED_TOKENS)
         except NotFinite:
@@ -229,8 +232,8 @@ class Drafter:
             By the number of each sequence that is complete, the row of its last token.
         """
         missing = {s.slot_index: self._cut_back(s) for s in sequences}
-        left = self._context.micro_batch
-        batch, parts, rows = self._context.batch, {}, {}
+        left = self.context.micro_batch
+        batch, parts, rows = self.context.batch, {}, {}
         batch.clear()
         # Those that lack little are not kept waiting by one that lacks a whole prompt.
         for sequence in sorted(sequences, key=lambda s: missing[s.slot_index]):
@@ -255,22 +258,22 @@ class Drafter:
             self._decode(parts, (lambda: any(map(interrupted, ids))) if long else None)
         return rows
 
-    def _next(self, found: dict[int, int]) -> dict[int, int]:
+    def _next(self, guessed: dict[int, int]) -> dict[int, int]:
         """Compute one token more of each; returns their rows."""
-        batch = self._context.batch
+        batch = self.context.batch
         batch.clear()
         rows = {
             index: batch.add(index, (token,), len(self.held[index]), logits=True)
-            for index, token in found.items()
+            for index, token in guessed.items()
         }
-        if found:
-            self._decode({index: array("i", (token,)) for index, token in found.items()})
+        if guessed:
+            self._decode({index: array("i", (token,)) for index, token in guessed.items()})
         return rows
 
     def _decode(
         self, parts: dict[int, array[int]], abort: Callable[[], bool] | None = None
     ) -> None:
-        self._context.decode(abort)
+        self.context.decode(abort)
         for index, part in parts.items():
             self.held[index].extend(part)
 
@@ -289,15 +292,15 @@ class Drafter:
 
     def _cut(self, index: int, length: int) -> None:
         held = self.held[index]
-        if not self._context.can_cut(index, self._context.held(index), length):
+        if not self.context.can_cut(index, self.context.held(index), length):
             length = 0  # a sliding window has moved on
-        self._context.cut(index, length)
+        self.context.cut(index, length)
         del held[length:]
 
     def _settle(self) -> None:
         """Make the cells what `held` says, after a pass that was not finished."""
         for index, held in enumerate(self.held):
-            if self._context.held(index) != len(held):
+            if self.context.held(index) != len(held):
                 self._cut(index, len(held))
 
     def _make_room(self, sequences: Sequence[GGUFSequence]) -> None:
@@ -309,11 +312,11 @@ class Drafter:
             assert sequence.pace is not None
             sequence.pace.rest()
         for index in others:
-            self._context.cut(index, 0)
+            self.context.cut(index, 0)
             del self.held[index][:]
 
     def _reset(self) -> None:
-        """Forget everything, and what is no number in the cells with it."""
-        self._context.clear()
+        """Forget everything, and any NaN in the cells with it."""
+        self.context.clear()
         for held in self.held:
             del held[:]

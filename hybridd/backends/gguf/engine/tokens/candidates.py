@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np  # noqa: TID253 - worker side, where it may be imported
 
-from hybridd.backends.engine.failures import NotFinite
+from hybridd.backends.engine.not_finite import NotFinite
 
 from ..weights.llama import llama
 
@@ -23,8 +23,8 @@ _ENTRY = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 _BLOCK = 64
 _ROOM = 256
 
-Logits = np.ndarray[Any, np.dtype[np.float32]]
-Ids = np.ndarray[Any, np.dtype[np.intp]]
+Logits = np.ndarray[Any, np.dtype[np.float32]]  # [vocabulary]
+Ids = np.ndarray[Any, np.dtype[np.intp]]  # [candidates], ascending
 
 
 def check_finite(logits: Logits) -> None:
@@ -57,6 +57,7 @@ def likeliest(logits: Logits, count: int) -> Ids:
     if blocks <= count:
         return every(logits)
     whole = blocks * _BLOCK
+    # Columns of [_BLOCK, blocks] are the blocks; maxima is [blocks].
     # The ufunc itself: an array's `max` takes a way through Python.
     maxima = np.maximum.reduce(logits[:whole].reshape(_BLOCK, blocks), axis=0)
     maxima.partition(blocks - count)  # NaN comes last, as the largest does
@@ -66,8 +67,8 @@ def likeliest(logits: Logits, count: int) -> Ids:
     if not math.isfinite(largest):
         raise NotFinite
     # As many blocks have an element that reaches it.
-    found: Ids = (logits >= maxima[blocks - count]).nonzero()[0]
-    return found
+    ids: Ids = (logits >= maxima[blocks - count]).nonzero()[0]
+    return ids
 
 
 class Drawer:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np  # noqa: TID253 - worker side, where it may be imported
 
-from hybridd.backends.engine.failures import NotFinite
+from hybridd.backends.engine.not_finite import NotFinite
 from hybridd.backends.engine.options import GenerationOptions
 from hybridd.backends.engine.output import logprobs
 
@@ -44,7 +44,7 @@ class Sampler:
         self._chain: Any = None
         self._seen: deque[int] = deque(maxlen=PENALTY_WINDOW if options.penalizes else 0)
         self._changed, self._biases = _bias(vocabulary, options)
-        # A token that was seen may rise or fall: neither costs another its place among the first.
+        # A token that was seen may rise or fall: neither keeps another from the first.
         self._first = 1 if options.greedy else options.top_k
         if options.penalizes:
             self._first += PENALTY_WINDOW if self._first else 0
@@ -62,7 +62,7 @@ class Sampler:
         """Choose the next token from the logits of a row of the last batch.
 
         Raises:
-            NotFinite: They are no numbers that a token could be chosen by.
+            NotFinite: The largest is NaN or infinite.
         """
         logits = context.logits(row)
         if not len(self._changed):
@@ -97,7 +97,7 @@ class Sampler:
         return token
 
     def logprobs(self, context: Context, row: int, token: int) -> dict[str, Any] | None:
-        """The chosen token's log probability, and the likeliest ones; None if nobody asked.
+        """The entry of the chosen token, with the likeliest ones; None if the request wants none.
 
         They are the model's own, before any option: what the options make of them is no
         probability that could be compared.

@@ -2,7 +2,7 @@
 
 On processors llama.cpp's attention takes 64 rows of a sequence at a time, by matrix products; what
 has fewer goes row by row. The next turn of a long conversation is such a pass. Filled up to 64 rows
-it takes the better way, and what the rows that nobody wants cost besides is less than that saves
+it takes the better way, and what the filling rows cost besides is less than that saves
 from some length of the text on.
 
 How much better that way is depends on the threads. They share all heads' rows out in equal parts,

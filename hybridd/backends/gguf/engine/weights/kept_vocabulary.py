@@ -41,15 +41,15 @@ class KeptVocabulary(NamedTuple):
         llama.llama_model_meta_val_str(
             self.native, b"general.architecture", architecture, _NAME_BYTES
         )
-        made: Any = (llama.llama_model_kv_override * 3)()
-        made[0].key = b"tokenizer.ggml.model"
-        made[0].tag = llama.LLAMA_KV_OVERRIDE_TYPE_STR
-        made[0].value.val_str = b"none"
+        overrides: Any = (llama.llama_model_kv_override * 3)()
+        overrides[0].key = b"tokenizer.ggml.model"
+        overrides[0].tag = llama.LLAMA_KV_OVERRIDE_TYPE_STR
+        overrides[0].value.val_str = b"none"
         # Logits are as many as tokens, so it has to know how many there would be.
-        made[1].key = architecture.value + b".vocab_size"
-        made[1].tag = llama.LLAMA_KV_OVERRIDE_TYPE_INT
-        made[1].value.val_i64 = _size(self.native)
-        return made
+        overrides[1].key = architecture.value + b".vocab_size"
+        overrides[1].tag = llama.LLAMA_KV_OVERRIDE_TYPE_INT
+        overrides[1].value.val_i64 = _size(self.native)
+        return overrides
 
 
 _kept: KeptVocabulary | None = None
@@ -93,7 +93,7 @@ def _size(native: Any) -> int:
 
 def _state(path: str) -> _State:
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
-        return 0, 0, 0, 0  # whoever loads it says so
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+        return 0, 0, 0, 0  # the load says so
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

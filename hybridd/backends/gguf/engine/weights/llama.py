@@ -21,7 +21,7 @@ __all__ = ["Log", "llama", "start", "version"]
 _KEPT_LINES = 60
 # ggml.h's levels; 1 is for debugging, 5 goes on with the line before.
 _LEVEL_INFO, _LEVEL_WARN, _LEVEL_ERROR, _LEVEL_CONT = 2, 3, 4, 5
-# As sd-daemon(3) writes them. What a load reports of itself is for whoever looks for a bug.
+# As sd-daemon(3) writes them. What a load reports of itself is for debugging.
 _PREFIXES = {_LEVEL_INFO: b"<7>", _LEVEL_WARN: b"<4>", _LEVEL_ERROR: b"<3>"}
 _SIZES = (
     ("weights_bytes", re.compile(r"model buffer size = *([\d.]+) MiB")),

@@ -27,7 +27,8 @@ FLASH = {
     False: llama.LLAMA_FLASH_ATTN_TYPE_DISABLED,
     True: llama.LLAMA_FLASH_ATTN_TYPE_ENABLED,
 }
-# When nobody settled it: enough for a conversation, and small beside any model's weights.
+# When neither client nor model settled it: enough for a conversation, and small beside any model's
+# weights.
 _AUTO_CONTEXT = 4096
 _AUTO_PARALLEL = 4
 _BATCH = 2048  # llama.cpp's own defaults

@@ -220,5 +220,5 @@ def _layers(path: Path) -> int:
 
 def _reason(line: str) -> str | None:
     """The sentence inside one of llama.cpp's error lines, which begin with function names."""
-    _, found, reason = line.partition("error loading model: ")
-    return reason.strip() or None if found else None
+    _, marker, reason = line.partition("error loading model: ")
+    return reason.strip() or None if marker else None

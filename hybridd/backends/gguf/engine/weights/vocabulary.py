@@ -59,8 +59,8 @@ class Vocabulary:
         """See `prompts.Tokenizer`."""
         if self._byte_level:
             # llama.cpp would take out spaces before punctuation, which are the text's own.
-            made = b"".join(self._piece(token, special=True) for token in tokens)
-            return made.decode("utf-8", "replace")
+            data = b"".join(self._piece(token, special=True) for token in tokens)
+            return data.decode("utf-8", "replace")
         array = (llama.llama_token * len(tokens))(*tokens)
         room = 16 * len(tokens) + 16
         while True:
@@ -99,8 +99,8 @@ class Vocabulary:
         """Every token that does. Looks through the vocabulary: one that the file names as an end
         of messages or of a filled-in middle need not be of a special kind.
         """
-        found = map(llama.llama_vocab_is_eog, repeat(self.native), range(self.vocab_size))
-        return [token for token, ends in enumerate(found) if ends]
+        ends = map(llama.llama_vocab_is_eog, repeat(self.native), range(self.vocab_size))
+        return [token for token, is_end in enumerate(ends) if is_end]
 
     def special_strings(self) -> Iterable[str]:
         """See `prompts.Tokenizer`."""
@@ -120,7 +120,7 @@ class Vocabulary:
     def _special(self) -> list[int]:
         """Tokens that are no text. Looks through the vocabulary: 40 ms for 152k tokens."""
         attributes = map(llama.llama_vocab_get_attr, repeat(self.native), range(self.vocab_size))
-        return [token for token, found in enumerate(attributes) if found & _SPECIAL_ATTRIBUTES]
+        return [token for token, bits in enumerate(attributes) if bits & _SPECIAL_ATTRIBUTES]
 
     def token_names(self) -> Mapping[str, str]:
         """See `prompts.Tokenizer`."""

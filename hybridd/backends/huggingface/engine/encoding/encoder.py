@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from hybridd.backends.api import LoadSpec, Report
-from hybridd.backends.engine.embedding import Aborted, Input
+from hybridd.backends.engine.embedding import Input
+from hybridd.backends.engine.passes import Aborted
 from hybridd.core.model import Facts
 from hybridd.wire.errors import ModelInvalid, Unsupported
 

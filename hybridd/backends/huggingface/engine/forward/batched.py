@@ -10,12 +10,15 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from hybridd.backends.engine.adapters import NO_ADAPTERS, AdapterChoice
+from hybridd.backends.engine.passes import Aborted
+
 from ..compat.library import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer, torch
 from ..weights.loading import LoadedModel
 from . import attention
-from .kv_cache import Chosen, KVCache, LayerShape, Row
+from .kv_cache import KVCache, LayerShape, Row
 from .probe_results import Trials
-from .session import PROBE_TOKENS, Aborted, Session, close, probe_tokens
+from .session import PROBE_TOKENS, Session, close, probe_tokens
 
 _KNOWN_LAYERS = frozenset({"full_attention", "sliding_attention"})
 # Rotary embeddings that are scaled by the longest position of a pass: one row would change what
@@ -61,7 +64,9 @@ class BatchSession(Session):
 
     # ------------------------------------------------------------------ rows
 
-    def take(self, prompt: Sequence[int], reserved: int, adapters: Chosen = ()) -> Row | None:
+    def take(
+        self, prompt: Sequence[int], reserved: int, adapters: AdapterChoice = NO_ADAPTERS
+    ) -> Row | None:
         """See `Session`."""
         with torch.inference_mode():
             return self._cache.take(prompt, reserved, adapters)

@@ -14,6 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from hybridd.backends.engine.adapters import NO_ADAPTERS, AdapterChoice
+from hybridd.backends.engine.prefix import keeps_most, shared_tokens, worth_copying
+
 from ..compat.library import torch
 from ..weights.memory import fresh
 
@@ -21,10 +24,7 @@ from ..weights.memory import fresh
 # memory for many short conversations side by side.
 _STEP = 256
 # A shared beginning that is shorter is not worth a copy.
-_MIN_SHARED = 8
-
-# Names and scales of adapters.
-Chosen = tuple[tuple[str, float], ...]
+MIN_COPIED_TOKENS = 8
 
 
 class LayerShape(NamedTuple):
@@ -57,7 +57,7 @@ class Row:
     reserved: int = 0
     used_at: int = 0
     inputs: Mapping[str, Any] = field(default_factory=dict)
-    adapters: Chosen = ()
+    adapters: AdapterChoice = NO_ADAPTERS
     shift: int = 0
 
     @property
@@ -110,7 +110,7 @@ class KVCache:
         self,
         prompt: Sequence[int],
         reserved: int,
-        adapters: Chosen = (),
+        adapters: AdapterChoice = NO_ADAPTERS,
         inputs: Mapping[str, Any] | None = None,
     ) -> Row | None:
         """A row for `prompt`, with as much of it as is in the cache already.
@@ -126,14 +126,16 @@ class KVCache:
         running = len(self._running) + 1
         if running > self._parallel or running * most > self._limit:
             return None
-        source, shared = (None, 0) if inputs else self._best(prompt, adapters)
-        if source is not None and source in self._kept and 2 * shared >= source.length:
-            # What the kept row has beyond it is little: it goes on as this one.
-            self._kept.remove(source)
-            del source.tokens[shared:]
-            row = source
-        else:
+        kept, spared = (None, 0) if inputs else self._continued(prompt, adapters)
+        source, shared = (None, 0) if inputs else self._best(self._rows(), prompt, adapters)
+        if kept is not None and not worth_copying(shared, spared, MIN_COPIED_TOKENS):
+            self._kept.remove(kept)
+            del kept.tokens[spared:]
+            row = kept
+        elif worth_copying(shared, 0, MIN_COPIED_TOKENS):
             row = self._new_row(prompt, source, shared)
+        else:
+            row = self._new_row(prompt, None, 0)
         row.reserved, row.adapters, row.inputs = reserved, adapters, inputs or {}
         self._running.append(row)
         return row
@@ -220,20 +222,22 @@ class KVCache:
 
     # ------------------------------------------------------------------ prefixes
 
-    def _best(self, prompt: Sequence[int], adapters: Chosen) -> tuple[Row | None, int]:
-        """The row that shares the longest beginning with `prompt`, and how long that is.
+    def _continued(self, prompt: Sequence[int], adapters: AdapterChoice) -> tuple[Row | None, int]:
+        """The kept row that is taken over for a prompt, and how much it spares: see `prefix`."""
+        rows = [r for r in self._kept if keeps_most(shared_tokens(r.tokens, prompt), r.length)]
+        return self._best(rows, prompt, adapters)
 
-        What other adapters computed is none.
-        """
-        best: tuple[int, bool, Row | None] = (_MIN_SHARED - 1, True, None)
-        for kept, rows in ((False, self._running), (True, self._kept)):
-            for row in rows:
-                if row.adapters != adapters or row.inputs:
-                    continue
-                shared = common_prefix(row.tokens, prompt, len(prompt) - 1)
-                if (shared, kept) > best[:2]:
-                    best = (shared, kept, row)
-        return best[2], best[0]
+    def _best(
+        self, rows: Sequence[Row], prompt: Sequence[int], adapters: AdapterChoice
+    ) -> tuple[Row | None, int]:
+        """The row that spares most of a prompt, and how many tokens that is."""
+        best: tuple[Row | None, int] = None, 0
+        for row in rows:
+            if row.adapters != adapters or row.inputs:
+                continue
+            if (shared := shared_tokens(row.tokens, prompt)) > best[1]:
+                best = row, shared
+        return best
 
     def _copy(self, source: Row, row: Row, count: int) -> None:
         for tensor in [*self.keys, *self.values]:
@@ -325,11 +329,3 @@ def _zeros(size: tuple[int, ...], shape: LayerShape) -> Any:
 
 def _rounded(cells: int) -> int:
     return -(-cells // _STEP) * _STEP
-
-
-def common_prefix(one: Sequence[int], other: Sequence[int], limit: int) -> int:
-    """How many tokens two lists begin with in common, at most `limit`."""
-    limit = min(len(one), len(other), limit)
-    if one[:limit] == other[:limit]:
-        return limit
-    return next(i for i in range(limit) if one[i] != other[i])

@@ -5,15 +5,15 @@ They are a state of the model's layers: rows with different ones have forward pa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hybridd.backends.bounded import read_json
+from hybridd.backends.engine.adapters import NO_ADAPTERS, AdapterChoice, choose
 from hybridd.wire.errors import InvalidParams, ModelInvalid, Unsupported
 
 from ...adapter import CONFIG, MAX_CONFIG_BYTES, WEIGHTS
-from .kv_cache import Chosen
 
 # Of peft's `init_lora_weights`: what the adapter begins with is subtracted from the base model.
 _TAKEN_OUT = ("pissa", "olora", "corda", "loftq", "lora_ga")
@@ -32,10 +32,10 @@ class Adapters:
     """
 
     def __init__(self, model: Any, paths: Mapping[str, Path]) -> None:
-        self._names = tuple(paths)
+        self._names = {name: name for name in paths}
         self._peft: Any = None
         self._replacing: set[str] = set()
-        self._in_force: Chosen | None = ()
+        self._in_force: AdapterChoice | None = NO_ADAPTERS
         if paths:
             self._peft = _load(model, paths)
             self._peft.base_model.disable_adapter_layers()
@@ -47,26 +47,13 @@ class Adapters:
                 if config.modules_to_save or config.trainable_token_indices
             }
 
-    def check(self, chosen: Chosen) -> None:
-        """Refuse a request's choice.
+    def choose(self, wanted: Sequence[tuple[str, float]]) -> AdapterChoice:
+        """What a request's adapters mean: see `adapters.choose`.
 
         Raises:
-            Unsupported: There are none.
             InvalidParams: One was not loaded, or two cannot be had together.
         """
-        if chosen and not self._names:
-            raise Unsupported(
-                "the model was loaded without adapters; load it with load_options.adapters",
-                capability="adapters",
-                format="huggingface",
-            )
-        unknown = [name for name, _ in chosen if name not in self._names]
-        if unknown:
-            raise InvalidParams(
-                f"no adapter {unknown[0]} was loaded; there is {', '.join(self._names)}",
-                field="options.adapters",
-                reason="unknown",
-            )
+        chosen = choose(wanted, self._names)
         replacing = [name for name, _ in chosen if name in self._replacing]
         if len(replacing) > 1:
             raise InvalidParams(
@@ -75,8 +62,9 @@ class Adapters:
                 field="options.adapters",
                 reason="both replace modules",
             )
+        return chosen
 
-    def use(self, chosen: Chosen) -> None:
+    def use(self, chosen: AdapterChoice) -> None:
         """Have the next passes computed with these, and no others."""
         if chosen == self._in_force:
             return

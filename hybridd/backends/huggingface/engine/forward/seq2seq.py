@@ -10,10 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hybridd.backends.engine.adapters import NO_ADAPTERS, AdapterChoice
+
 from ..compat.classes import EncoderDecoderCache
 from ..compat.library import DynamicCache, torch
 from ..weights.loading import LoadedModel
-from .kv_cache import Chosen, Row
+from .kv_cache import Row
 from .session import Session
 
 
@@ -37,7 +39,9 @@ class Seq2SeqSession(Session):
         self._suffix = loaded.vocabulary.suffix
         self._start = _start_tokens(loaded.model)
 
-    def take(self, prompt: Sequence[int], reserved: int, adapters: Chosen = ()) -> Row | None:
+    def take(
+        self, prompt: Sequence[int], reserved: int, adapters: AdapterChoice = NO_ADAPTERS
+    ) -> Row | None:
         """See `Session`; nothing is kept between two rows."""
         return Seq2SeqRow(0, reserved=reserved, adapters=adapters)
 

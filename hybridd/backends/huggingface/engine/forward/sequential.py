@@ -15,9 +15,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from hybridd.backends.engine.adapters import NO_ADAPTERS, AdapterChoice
+from hybridd.backends.engine.prefix import shared_tokens
+
 from ..compat.library import DynamicCache, torch
 from ..weights.loading import LoadedModel
-from .kv_cache import Chosen, Row, common_prefix
+from .kv_cache import Row
 from .session import PROBE_TOKENS, Session, close, probe_tokens
 
 # What models call their memory, the usual name last.
@@ -75,7 +78,9 @@ class SoloSession(Session):
         self._running: list[SoloRow] = []
         self._kept: list[SoloRow] = []  # the longest unused first
 
-    def take(self, prompt: Sequence[int], reserved: int, adapters: Chosen = ()) -> Row | None:
+    def take(
+        self, prompt: Sequence[int], reserved: int, adapters: AdapterChoice = NO_ADAPTERS
+    ) -> Row | None:
         """See `Session`."""
         room = self._limit - reserved - sum(row.reserved for row in self._running)
         if room < 0 or len(self._running) >= self.parallel:
@@ -136,8 +141,7 @@ class SoloSession(Session):
             return output.logits[0, -1], cache
 
     def _continues(self, row: Row, prompt: Sequence[int]) -> bool:
-        limit = len(prompt) - 1
-        return common_prefix(row.tokens, prompt, limit) == row.length
+        return shared_tokens(row.tokens, prompt) == row.length
 
     def _new_row(self, prompt: Sequence[int]) -> SoloRow:
         return SoloRow(0, cache=self._new_cache())

@@ -13,13 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from hybridd.backends.engine.adapters import NO_ADAPTERS, AdapterChoice
+from hybridd.backends.engine.passes import Aborted
+
 from ..compat.library import torch
 from ..weights.loading import LoadedModel
-from .kv_cache import Chosen, Row
-
-
-class Aborted(Exception):
-    """A forward pass was ended by its `abort`; the rows are as they were before it."""
+from .kv_cache import Row
 
 
 class Session(ABC):
@@ -46,7 +45,9 @@ class Session(ABC):
         self._layers = _layers(self._model)
 
     @abstractmethod
-    def take(self, prompt: Sequence[int], reserved: int, adapters: Chosen = ()) -> Row | None:
+    def take(
+        self, prompt: Sequence[int], reserved: int, adapters: AdapterChoice = NO_ADAPTERS
+    ) -> Row | None:
         """A row for `prompt`; see `kv_cache.KVCache.take`."""
 
     @abstractmethod
@@ -74,7 +75,7 @@ class Session(ABC):
             The logits behind each row's last token, `[rows, vocabulary]`.
 
         Raises:
-            Aborted: `abort`, which is asked before each layer, said so.
+            Aborted: `abort`, which is asked before each layer, said so; the rows are as they were.
         """
 
     @contextmanager

@@ -13,12 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from hybridd.backends.engine.adapters import NO_ADAPTERS, AdapterChoice
+
 from ..compat.library import DynamicCache, torch
 from ..tokens.picture_prompts import PicturePrompt
 from ..weights.loading import LoadedModel
 from . import attention
 from .batched import BatchSession
-from .kv_cache import Chosen, Row
+from .kv_cache import Row
 from .sequential import Memory, SoloRow, SoloSession
 
 
@@ -29,7 +31,9 @@ class VisionBatchSession(BatchSession):
         self._keeper = _keeper(loaded.model)
         super().__init__(loaded, parallel, cells)
 
-    def take(self, prompt: Sequence[int], reserved: int, adapters: Chosen = ()) -> Row | None:
+    def take(
+        self, prompt: Sequence[int], reserved: int, adapters: AdapterChoice = NO_ADAPTERS
+    ) -> Row | None:
         """See `Session`."""
         inputs = prompt.inputs if isinstance(prompt, PicturePrompt) else None
         with torch.inference_mode():
