@@ -77,8 +77,8 @@ class Scheduler:
         self.queues = roster.queues
         self.tickets = roster.tickets
         self.quarantine = roster.quarantine
+        self.promised = self._loading.promised
         self._by_number = roster.by_number
-        self._promised = self._loading.promised
 
     # ---------------------------------------------------------------- the outside
 
