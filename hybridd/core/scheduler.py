@@ -14,7 +14,7 @@ models that do not fit together take turns. Only the first ticket that has to wa
 leave; a later one may start meanwhile where it is not in the first one's way (`placing.Turns`).
 
 A ready model that is wanted with options that it does not satisfy is ended for a load with those,
-behind its running requests, and only if that load has a chance: a refusal costs nobody the model.
+behind its running requests, and only if that load has a chance: a refusal unloads nothing.
 
 `trace 1` to `trace 8` in comments, here and where effects are performed, are the steps of one load
 that docs/architecture.md follows from its request to its answer.
@@ -72,13 +72,13 @@ class Scheduler:
     ) -> None:
         self._roster = roster = Roster(Configure(keepalive, max_loaded, max_queue))
         self._loading = Loading(roster)
-        # To be read by everybody.
+        # For others to read.
         self.instances = roster.instances
         self.queues = roster.queues
         self.tickets = roster.tickets
         self.quarantine = roster.quarantine
+        self.promised = self._loading.promised
         self._by_number = roster.by_number
-        self._promised = self._loading.promised
 
     # ---------------------------------------------------------------- the outside
 

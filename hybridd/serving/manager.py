@@ -233,8 +233,8 @@ class Manager:
         running = self._scheduler.instances
         models = [query] if query in running else list(running)  # its files may be gone
         if query != "*" and query not in running:
-            found = (await self.find(query)).id
-            models = [found] if found in running else []
+            target = (await self.find(query)).id
+            models = [target] if target in running else []
         waiters = {m: (next(self._keys), Waiter(None)) for m in models}
         for model, (key, waiter) in waiters.items():
             self._residency.waiters[key] = waiter
@@ -257,13 +257,13 @@ class Manager:
         """
         running = self._scheduler.instances
         reading = await self._residency.measure() if running or all else None
-        made = [self._loaded(i) for i in running.values()]
+        entries = [self._loaded(i) for i in running.values()]
         if all and reading is not None:
             pids = self._host.template_pids()
-            made += [views.template(n, pids.get(n), m) for n, m in reading.templates.items()]
+            entries += [views.template(n, pids.get(n), m) for n, m in reading.templates.items()]
             held = self._scheduler.quarantine.held(trio.current_time())
-            made += [views.quarantined(model, left) for model, left in held.items()]
-        return made
+            entries += [views.quarantined(model, left) for model, left in held.items()]
+        return entries
 
     def worker_pids(self) -> set[int]:
         """Pids of all workers and templates."""
@@ -295,8 +295,8 @@ class Manager:
     @property
     def loaded_models(self) -> Sequence[str]:
         """Ids of the models that are ready."""
-        found = self._scheduler.instances.values()
-        return [i.model for i in found if i.state is State.READY]
+        instances = self._scheduler.instances.values()
+        return [i.model for i in instances if i.state is State.READY]
 
     # ---------------------------------------------------------------- inside
 
@@ -393,8 +393,8 @@ class Manager:
     def _estimate(self, backend: Backend, facts: Facts, options: Mapping[str, Any]) -> Estimate:
         """What a load needs, with all that is loaded beside the model."""
         models = self._library.snapshot.models
-        made = adapters.with_weights(backend.estimate(facts, options), options, backend, models)
-        return draft_models.with_draft(made, facts, options, backend, models)
+        estimate = adapters.with_weights(backend.estimate(facts, options), options, backend, models)
+        return draft_models.with_draft(estimate, facts, options, backend, models)
 
     def _loaded(self, instance: Instance) -> dict[str, Any]:
         return views.loaded(

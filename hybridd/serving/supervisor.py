@@ -321,7 +321,7 @@ class Supervisor:
             asked = trio.current_time()
             await trio.sleep(PING_EVERY_S)
             now, did = trio.current_time(), worker.work_done()
-            # Where this process was stopped itself nobody listened: the count begins anew.
+            # Where this process was stopped itself it could not listen: the count begins anew.
             paused = now - asked > 2 * PING_EVERY_S
             if paused or (did != done and not worker.stopped()):
                 done, since = did, now

@@ -47,13 +47,19 @@ class Scene:
         self.host = FakeHost()
         self.events: list[Event] = []
         self.progress: list[tuple[str, int, int]] = []
+        self.progress_fails = False
         self.requests: dict[int, InferenceRequest] = {}
         fakes: Any = (FakeBackend(), {"model": "m"}, self.host)
         backend, spec, host = fakes
         self.supervisor = Supervisor(
             3, backend, spec, host, self.requests, self.events.append,
-            lambda *report: self.progress.append(report), lambda: STOP_S,
+            self.take_progress, lambda: STOP_S,
         )  # fmt: skip
+
+    def take_progress(self, *report: Any) -> None:
+        if self.progress_fails:
+            raise RuntimeError("a bug")
+        self.progress.append(report)
 
     def request(self, key: int = 1) -> InferenceRequest:
         made = self.requests[key] = inference(key, "m", prompt="x")
@@ -265,11 +271,7 @@ async def test_a_request_that_cannot_be_encoded_fails_alone() -> None:
 
 async def test_a_bug_on_the_way_costs_the_worker_only() -> None:
     async with supervised() as (scene, worker):
-
-        def progress(stage: str, done: int, total: int) -> None:
-            raise RuntimeError("a bug")
-
-        scene.supervisor._progress = progress
+        scene.progress_fails = True
         worker.say("progress", stage="x", done=1, total=2)
     assert worker.status is not None
     assert scene.died().kind == "internal_error"
