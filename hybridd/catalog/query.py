@@ -83,15 +83,16 @@ class Page(Generic[_R]):
 
     def slices(self) -> Iterator[list[tuple[ModelRecord, _R | None]]]:
         """The page's models with what runs of them, for each `SLICE` models of all."""
-        rest = iter(self._models.values())
+        query, rest = self._query, iter(self._models.values())
         count, last = 0, ""
         while records := list(islice(rest, SLICE)):
             shown: list[tuple[ModelRecord, _R | None]] = []
             for record in filter(self._asked_for, records):
                 running = self._overlay(record.id)
-                if not self._in_memory_as_asked(record, running):
+                status = (running and running.status) or record.status
+                if query.loaded is not None and (status in _IN_MEMORY) is not query.loaded:
                     continue
-                if count == self._query.limit:
+                if count == query.limit:
                     self.next_cursor = encode_cursor(last)
                     yield shown
                     return
@@ -108,12 +109,6 @@ class Page(Generic[_R]):
             and (query.format is None or record.format == query.format)
             and (not self._words or _contains(record, self._words))
         )
-
-    def _in_memory_as_asked(self, record: ModelRecord, running: _R | None) -> bool:
-        if self._query.loaded is None:
-            return True
-        status = (running and running.status) or record.status
-        return (status in _IN_MEMORY) is self._query.loaded
 
 
 def _contains(record: ModelRecord, words: list[str]) -> bool:

@@ -92,7 +92,7 @@ def _unnamed(candidate: Candidate, facts: Facts, tagged: bool) -> Unnamed:
         tag=facts.quantization if tagged else None,
         tagged=tagged,
         fixed=fixed,
-        revision=candidate.revision,
+        commit=candidate.commit,
     )
 
 

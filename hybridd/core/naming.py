@@ -43,7 +43,7 @@ _MAX_GUESSED = 512
 # Three names of 255 bytes, each written as %XX.
 _MAX_QUERY = 4096
 # As git shows commits.
-_REVISION_DIGITS = 7
+_COMMIT_DIGITS = 7
 
 # A folder named only by a quantization (`Q4_K_M`, `UD-Q4_K_XL`, `BF16`) is no repository.
 _TAG_FOLDER = re.compile(r"^(UD-)?(I?Q\d\w*|TQ\d_0|B?F16|F32|MXFP4\w*)$", re.IGNORECASE)
@@ -64,7 +64,7 @@ class Unnamed:
         tag: The quantization by the header, for formats whose ids carry one.
         tagged: Whether ids of this format carry a tag.
         fixed: The id that it has whatever it is called on disk (the packaged models, Ollama's).
-        revision: Which of the revisions that its store keeps it is, where one keeps several.
+        commit: Of which commit it is, where a store keeps several of a repository.
     """
 
     key: str
@@ -75,7 +75,7 @@ class Unnamed:
     tag: str | None = None
     tagged: bool = False
     fixed: str | None = None
-    revision: str | None = None
+    commit: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ def natural_name(model: Unnamed) -> Name:
 
 
 def _layout(model: Unnamed) -> tuple[str, ...]:
-    """Folder names with the hub cache's `models--publisher--name/snapshots/revision` undone."""
+    """Folder names with the hub cache's `models--publisher--name/snapshots/commit` undone."""
     folders = model.folders if model.is_file else (*model.folders, model.stem)
     for at, folder in enumerate(folders[:-2]):
         if folder.startswith("models--") and folders[at + 1] == "snapshots":
@@ -154,11 +154,11 @@ def assign(models: Iterable[Unnamed], previous: Mapping[str, Name]) -> dict[str,
             taken[last.id] = model.store
         else:
             fresh.append((model, name))
-        same = model.store, name.natural, model.revision
+        same = model.store, name.natural, model.commit
         count[same] = count.get(same, 0) + 1
     for model, name in fresh:
-        crowded = count[model.store, name.natural, model.revision] > 1 or (
-            taken.get(name.id) == model.store and model.revision is None
+        crowded = count[model.store, name.natural, model.commit] > 1 or (
+            taken.get(name.id) == model.store and model.commit is None
         )
         id = _free(model, name, crowded, taken)
         taken[id] = model.store
@@ -167,15 +167,15 @@ def assign(models: Iterable[Unnamed], previous: Mapping[str, Name]) -> dict[str,
 
 
 def _free(model: Unnamed, name: Name, crowded: bool, taken: Mapping[str, str]) -> str:
-    """An id that no other model has: with `+stem`, then `@store`, `@revision`, then a number."""
+    """An id that no other model has: with `+stem`, then `@store`, `@commit`, then a number."""
     wanted = name.id
     stem = printable(model.stem)
     if crowded and model.is_file and stem not in (wanted, name.name) and model.fixed is None:
         wanted = f"{wanted}+{stem}" if ":" in wanted else f"{wanted}:+{stem}"
     if wanted in taken and taken[wanted] != model.store:
         wanted = f"{wanted}@{model.store}"
-    if wanted in taken and model.revision is not None:
-        wanted = f"{wanted}@{printable(model.revision)[:_REVISION_DIGITS]}"
+    if wanted in taken and model.commit is not None:
+        wanted = f"{wanted}@{printable(model.commit)[:_COMMIT_DIGITS]}"
     id, number = wanted, 2
     while id in taken:
         id, number = f"{wanted}~{number}", number + 1
