@@ -1,30 +1,45 @@
 # make run    install into .venv, start the daemon, ask both demo models a question
 # make test   install what the tests need and run them all
 # make lint   ruff, mypy, import-linter, and whether the blocking SDK is what its source makes
+# make test-newest  the engines' tests with the newest libraries of the index, in .venv-newest
+# make test-oldest  the same with the lower bounds of pyproject.toml, in .venv-oldest
 # make fuzz   200,000 bent headers into the inspection; some minutes
 # make soak   downloads and malformed files in a live daemon's directory; some minutes
 # make clean  remove .venv and caches
 
 # A GPU build of llama.cpp:        make run LLAMA_CMAKE_ARGS=-DGGML_CUDA=on   (or -DGGML_VULKAN=on,
 #                                  -DGGML_HIP=on)
+# Another torch for test-newest:     make test-newest TORCH="torch==2.13.0"
 # More arguments for torch's pip:  make run TORCH_PIP_ARGS="..."   (see README, "GPU or CPU")
 PYTHON ?=
 LLAMA_CMAKE_ARGS ?=
 TORCH_PIP_ARGS ?=
 PYTEST_ARGS ?=
+TORCH ?=
 VENV ?= .venv
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c requirements.lock
 STAMP := $(VENV)/.hybridd
 
-.PHONY: run test lint bench fuzz soak clean
+# What a user's libraries decide. A library's deprecations end a test with the lock's versions alone:
+# with others they are shown.
+ENGINE_TESTS := tests/backends tests/e2e/test_huggingface.py tests/e2e/test_demo_answers.py \
+	tests/e2e/test_adapters.py tests/e2e/test_draft_model.py tests/e2e/test_embedding.py
+SHOW_DEPRECATIONS := -W default::FutureWarning -W default::DeprecationWarning
+
+.PHONY: run test test-newest test-oldest lint bench fuzz soak clean
 
 run: $(STAMP)-run
 	@BIN=$(BIN) sh etc/make/run.sh
 
 test: $(STAMP)-test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-newest test-oldest: test-%:
+	@PYTHON="$(PYTHON)" VENV=$(VENV)-$* sh etc/make/check.sh
+	VENV=$(VENV)-$* TORCH_PIP_ARGS="$(TORCH_PIP_ARGS)" TORCH="$(TORCH)" sh etc/make/bounds.sh $*
+	$(VENV)-$*/bin/python -m pytest $(SHOW_DEPRECATIONS) $(ENGINE_TESTS) $(PYTEST_ARGS)
 
 lint: $(STAMP)-test
 	$(BIN)/ruff check .
@@ -57,4 +72,4 @@ $(STAMP)-test: $(STAMP)-run
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .run build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-newest $(VENV)-oldest .run build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -7,7 +7,6 @@ layer stay as they are.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
@@ -53,24 +52,6 @@ def check_quantization(wanted: object) -> None:
             f"quantization {wanted} needs the Python package {missing}, which is not installed; "
             "install it with: pip install 'hybridd[quantization]'"
         )
-
-
-def configuration(quantization: str, dtype: Any) -> dict[str, Any]:
-    """The argument that makes transformers quantize while it reads; none for "none"."""
-    if quantization == "none":
-        return {}
-    # At each pass it would say that it computes in float16, which is what it is for.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    import transformers
-
-    untyped: Any = transformers
-    if quantization == "int8":
-        made = untyped.BitsAndBytesConfig(load_in_8bit=True)
-    else:
-        made = untyped.BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
-        )
-    return {"quantization_config": made}
 
 
 def check_stored(config: Any, model: str, device: str) -> str | None:

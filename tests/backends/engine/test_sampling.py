@@ -18,7 +18,7 @@ pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 from hybridd.backends.engine.options import GenerationOptions
 from hybridd.backends.gguf.engine.tokens import sampling as native
 from hybridd.backends.gguf.engine.weights.llama import llama
-from hybridd.backends.huggingface.engine.compat.library import torch
+from hybridd.backends.huggingface.engine.compat.imports import torch
 from hybridd.backends.huggingface.engine.tokens.sampling import (
     NOT_FINITE,
     Sampler,

@@ -50,23 +50,23 @@ def fingerprint(*sources: Path) -> str:
     Raises:
         OSError: They cannot be looked at.
     """
-    found: list[tuple[str, int, int]] = []
+    seen: list[tuple[str, int, int]] = []
     directories: list[str] = []
     for source in sources:
         if source.is_dir():
             directories.append(str(source))
         else:
-            found.append(_seen(str(source), source.stat()))
+            seen.append(_seen(str(source), source.stat()))
     while directories:
         directory = directories.pop()
-        found.append((directory, 0, 0))
+        seen.append((directory, 0, 0))
         with os.scandir(directory) as entries:
             for entry in entries:
                 if not entry.is_dir():
-                    found.append(_seen(entry.path, entry.stat()))
+                    seen.append(_seen(entry.path, entry.stat()))
                 elif entry.name != "__pycache__":
                     directories.append(entry.path)
-    return hashlib.blake2b(repr(sorted(found)).encode()).hexdigest()
+    return hashlib.blake2b(repr(sorted(seen)).encode()).hexdigest()
 
 
 def _seen(path: str, about: os.stat_result) -> tuple[str, int, int]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from hybridd.backends.api import LoadedFacts, LoadSpec, Output, Report
 from hybridd.backends.engine.adapters import AdapterChoice
@@ -23,7 +22,9 @@ from hybridd.backends.engine.output.generation import Generation
 from hybridd.backends.engine.passes import Aborted, give_up_when
 from hybridd.backends.engine.prompts import Prompts
 
-from .compat.library import torch, version
+from .compat.imports import Tensor, torch, version
+from .compat.leaning import Missing
+from .compat.onednn import Products
 from .forward.batched import BatchSession, NotBatchable
 from .forward.kv_cache import Row
 from .forward.peft_adapters import Adapters
@@ -100,14 +101,11 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
         options = LoadOptions.from_wire(spec["load_options"])
         loaded = self._loaded = loading.load(spec, options, report)
         adapters = {one["name"]: Path(one["path"]) for one in spec.get("adapters", ())}
-        # Packed matrices are of no use to kernels of quantized ones, nor to adapters around them.
-        plain = loaded.quantization == "none" and not adapters and options.mmap is not True
-        pack = plain and onednn_weights.packable(loaded.model, loaded.device, loaded.weights_bytes)
-        if pack:
-            onednn_weights.pack(loaded.model, report)
+        packed = options.mmap is not True and _packed(loaded, bool(adapters), report)
         cells = options.kv_cells or loaded.context_length * options.parallel
         self._adapters = Adapters(loaded.model, adapters)
         session = self._session = _open_session(loaded, options.parallel, cells)
+        loaded.notes.extend([*self._adapters.notes, *session.notes])
         self._chunk = options.chunk if session.divisible else loaded.context_length
         context_length = min(loaded.context_length, cells)
         self._embedded = embedded(loaded.model)
@@ -128,10 +126,11 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
                 "batch_size": options.chunk,
                 "threads": loaded.threads,
                 # What was asked for is in force, also where there was nothing to pack.
-                "mmap": not pack if options.mmap is None else options.mmap,
+                "mmap": not packed if options.mmap is None else options.mmap,
             },
             memory={"weights_bytes": loaded.weights_bytes},
             capabilities=prompts.capabilities,
+            notes=loaded.notes,
         )
 
     def close(self) -> None:
@@ -258,8 +257,8 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
             left -= len(tokens)
         return chunks
 
-    def _next(self, ready: Sequence[tuple[int, _Sequence]], logits: Any) -> list[Output]:
-        """The next token of each sequence, from its row of the logits."""
+    def _next(self, ready: Sequence[tuple[int, _Sequence]], logits: Tensor) -> list[Output]:
+        """The next token of each sequence, from its row of the logits, `(rows, vocabulary)`."""
         loaded, _ = self._up()
         if not ready:
             return []
@@ -289,6 +288,29 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
         return self._loaded, self._session
 
 
+def _packed(loaded: loading.LoadedModel, adapted: bool, report: Report) -> bool:
+    """Pack the weights where that is of use and can be, else note why not.
+
+    Args:
+        adapted: There are to be adapters around the layers.
+    """
+    # Packed matrices are of no use to kernels of quantized ones, nor to adapters.
+    if loaded.quantization != "none" or not onednn_weights.worthwhile(
+        loaded.model, loaded.device, loaded.weights_bytes
+    ):
+        return False
+    if adapted:
+        loaded.notes.append("weights are not packed: adapters compute with them as they are")
+        return False
+    try:
+        products = Products(onednn_weights.DTYPE)
+    except Missing as exc:
+        loaded.notes.append(str(exc))
+        return False
+    onednn_weights.pack(loaded.model, products, report)
+    return True
+
+
 def _prompts(loaded: loading.LoadedModel) -> Prompts:
     """Prompts of texts, or with pictures where the model and what is installed allow them."""
     vocabulary = loaded.vocabulary
@@ -301,7 +323,7 @@ def _prompts(loaded: loading.LoadedModel) -> Prompts:
 
 
 def _open_session(loaded: loading.LoadedModel, parallel: int, cells: int) -> Session:
-    """Rows together where the model can, else by turns; the worker's log says why."""
+    """Rows together where the model can, else by turns; its notes say why."""
     if loaded.model.config.is_encoder_decoder:
         return Seq2SeqSession(loaded, parallel)
     together, by_turns = BatchSession, SoloSession
@@ -310,5 +332,4 @@ def _open_session(loaded: loading.LoadedModel, parallel: int, cells: int) -> Ses
     try:
         return together(loaded, parallel, cells)
     except NotBatchable as exc:
-        print(f"requests take turns, since they cannot share forward passes: {exc}", flush=True)
         return by_turns(loaded, parallel, cells, str(exc))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
 
-from hybridd.backends.huggingface.engine.compat.library import torch
+from hybridd.backends.huggingface.engine.compat.imports import torch
 from hybridd.backends.huggingface.engine.forward.attention import RowsPass, Work
 from hybridd.backends.huggingface.engine.forward.kv_cache import KVCache, LayerShape, Row
 

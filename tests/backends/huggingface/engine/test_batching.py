@@ -16,7 +16,7 @@ pytest.importorskip("transformers", reason="transformers is not installed")
 
 import torch  # noqa: TID253 - a test of what runs in workers
 
-from hybridd.backends.huggingface.engine.compat.classes import AutoModelForCausalLM
+from hybridd.backends.huggingface.engine.compat.auto_classes import AutoModelForCausalLM
 from hybridd.backends.huggingface.engine.forward.batched import BatchSession
 from hybridd.backends.huggingface.engine.generator import HuggingFaceEngine
 from tests.make_transformers import make

@@ -21,8 +21,8 @@ pytest.importorskip("transformers", reason="transformers is not installed")
 pytest.importorskip("accelerate", reason="accelerate is not installed")
 
 from hybridd.backends.huggingface import BACKEND
-from hybridd.backends.huggingface.engine.compat.classes import AutoModelForCausalLM
-from hybridd.backends.huggingface.engine.compat.library import AutoConfig, torch
+from hybridd.backends.huggingface.engine.compat.auto_classes import AutoConfig, AutoModelForCausalLM
+from hybridd.backends.huggingface.engine.compat.imports import torch
 from hybridd.backends.huggingface.engine.weights import devices
 from tests.make_transformers import make
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
 
-from hybridd.backends.huggingface.engine.compat.library import torch
+from hybridd.backends.huggingface.engine.compat.imports import torch
 from hybridd.backends.huggingface.engine.forward import kv_cache
 from hybridd.backends.huggingface.engine.forward.kv_cache import (
     KVCache,

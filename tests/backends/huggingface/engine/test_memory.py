@@ -16,7 +16,7 @@ pytest.importorskip("transformers", reason="transformers is not installed")
 # Tensors as a chunk's pass of a small model makes them: more than the C library keeps by itself.
 PASSES = """
 import resource, sys
-from hybridd.backends.huggingface.engine.compat.library import torch
+from hybridd.backends.huggingface.engine.compat.imports import torch
 from hybridd.backends.huggingface.engine.weights.memory import keep_memory
 
 def work():
@@ -50,7 +50,7 @@ def test_memory_is_kept_from_one_pass_to_the_next() -> None:
 # Products of packed weights with many numbers of rows, as prompts have.
 LENGTHS = """
 import sys
-from hybridd.backends.huggingface.engine.compat.library import torch
+from hybridd.backends.huggingface.engine.compat.imports import torch
 from hybridd.backends.huggingface.engine.weights.memory import keep_few_programs
 
 class Model(torch.nn.Module):

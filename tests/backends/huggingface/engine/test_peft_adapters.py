@@ -290,7 +290,7 @@ def test_a_choice_that_fails_halfway_is_in_no_other_request(
 ) -> None:
     engine: Any = opened(adapter(tmp_path / "one", 1))
     plain = said(engine)
-    tuner = engine._engine._adapters._peft.base_model
+    tuner = engine._engine._adapters._tuner._peft.base_model
     set_adapter = tuner.set_adapter
 
     def failing(names: list[str]) -> None:

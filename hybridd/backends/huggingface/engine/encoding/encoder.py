@@ -15,8 +15,9 @@ from hybridd.wire.errors import ModelInvalid, Unsupported
 
 from ...estimate import ENCODER_TOKENS
 from ...sentence import Recipe, activation, read_recipe
-from ..compat.classes import AutoModelForSequenceClassification, reads_backwards_only, text_encoder
-from ..compat.library import torch
+from ..compat.auto_classes import AutoModelForSequenceClassification, text_encoder
+from ..compat.imports import Tensor, torch
+from ..forward.session import probe_tokens
 from ..tokens.vocabulary import check_embedded, embedded
 from ..weights.lengths import learned_length
 from ..weights.load_options import LoadOptions
@@ -26,6 +27,8 @@ from .pooling import after_pooling, pool
 _BATCH_INPUTS = 64
 # Tokenizers without a limit say 10**30.
 _NO_LIMIT = 10**9
+# How far two vectors may be apart, as a share of their length, and be the same but for rounding.
+_SAME = 0.01
 
 
 class HuggingFaceEncoder:
@@ -74,7 +77,7 @@ class HuggingFaceEncoder:
         return self._encoded(_clean(query), _clean(document))
 
     def _encoded(self, *texts: str) -> Input:
-        made = self._tokenizer(
+        encoded = self._tokenizer(
             *texts,
             split_special_tokens=True,
             return_token_type_ids=self._takes_types,
@@ -82,8 +85,8 @@ class HuggingFaceEncoder:
             verbose=False,
         )
         field = "input" if len(texts) == 1 else "documents"
-        check_embedded(made["input_ids"], self._embedded, field)
-        return Input(list(made["input_ids"]), list(made.get("token_type_ids") or ()))
+        check_embedded(encoded["input_ids"], self._embedded, field)
+        return Input(list(encoded["input_ids"]), list(encoded.get("token_type_ids") or ()))
 
     # ------------------------------------------------------------------ numbers
 
@@ -95,8 +98,8 @@ class HuggingFaceEncoder:
         """See `embedding.Encoder`."""
         raise _lacks("reranking")
 
-    def _run(self, batch: Sequence[Input], abort: Callable[[], bool]) -> tuple[Any, Any]:
-        """The model's output for a batch, and its mask.
+    def _run(self, batch: Sequence[Input], abort: Callable[[], bool]) -> tuple[Any, Tensor]:
+        """The model's output for a batch, and its mask, `(inputs, tokens)`.
 
         Raises:
             Aborted: `abort`, which is asked before each layer, said so.
@@ -134,12 +137,22 @@ class _Embedder(HuggingFaceEncoder):
     def __init__(self, opened: Opened, context_length: int | None, recipe: Recipe) -> None:
         self._recipe = recipe
         super().__init__(opened, context_length)
-        self._poolings = recipe.poolings or _default_pooling(opened.config)
+        self._poolings = recipe.poolings or self._default_poolings()
         text = opened.config.get_text_config()
         size = int(getattr(text, "hidden_size", 0) or getattr(text, "d_model", 0))
         steps, self.dimensions = after_pooling(recipe.steps, size * len(self._poolings))
         self._finish = steps
         self._skipped = 0 if recipe.pools_prompt else self._prompt_tokens()
+
+    def _default_poolings(self) -> tuple[str, ...]:
+        """As sentence-transformers does without its files: a decoder's last token has seen all."""
+        first, *others = probe_tokens(self.opened.config.get_text_config())
+        # Whether what a text begins with depends on what follows is seen, not told.
+        batch = [Input([first, other], []) for other in others[:2]]
+        with torch.inference_mode():
+            output, _ = self._run(batch, lambda: False)
+        one, two = output.last_hidden_state[:, 0].float()  # (size,)
+        return ("lasttoken",) if (one - two).norm() <= _SAME * one.norm() else ("mean",)
 
     def _longest(self) -> int:
         return min(super()._longest(), self._recipe.max_length or _NO_LIMIT)
@@ -163,12 +176,12 @@ class _Embedder(HuggingFaceEncoder):
         """See `embedding.Encoder`."""
         with torch.inference_mode():
             output, mask = self._run(batch, abort)
-            hidden = output.last_hidden_state.float()
+            hidden = output.last_hidden_state.float()  # (inputs, tokens, size)
             for row, one in enumerate(batch):
                 # Where the text is empty and nothing ends it, something has to count.
                 mask[row, : min(self._skipped, len(one.tokens) - 1)] = 0
-            made: list[list[float]] = self._finish(pool(hidden, mask, self._poolings)).tolist()
-        return made
+            vectors: list[list[float]] = self._finish(pool(hidden, mask, self._poolings)).tolist()
+        return vectors
 
 
 class _CrossEncoder(HuggingFaceEncoder):
@@ -200,8 +213,8 @@ class _CrossEncoder(HuggingFaceEncoder):
             self._text_config.pad_token_id = self._padding
         with torch.inference_mode():
             logits = self._run(batch, abort)[0].logits[:, 0].float()
-            made: list[float] = self._activate(logits).tolist()
-        return made
+            scores: list[float] = self._activate(logits).tolist()
+        return scores
 
 
 def load_encoder(
@@ -228,11 +241,6 @@ def load_encoder(
     # The pooler that some classes have is not part of any recipe.
     opened = open_model(spec, facts, options, report, text_encoder, ("pooler.",))
     return _Embedder(opened, options.context_length, recipe)
-
-
-def _default_pooling(config: Any) -> tuple[str, ...]:
-    """As sentence-transformers does without its files: a decoder's last token has seen them all."""
-    return ("lasttoken",) if reads_backwards_only(config) else ("mean",)
 
 
 def _unused(batch: Sequence[Input], words: int) -> int:

@@ -11,7 +11,7 @@ from hybridd.backends.engine.prompts import Prompts
 from hybridd.core.model import Facts
 from hybridd.wire.errors import Unsupported
 
-from ..compat.library import torch, version
+from ..compat.imports import torch, version
 from ..tokens.vocabulary import Vocabulary
 from ..weights.load_options import LoadOptions
 from ..weights.loading import in_force
@@ -52,6 +52,7 @@ class EncoderEngine(ServingEngine[ActiveSequence]):
             },
             memory={"weights_bytes": opened.weights_bytes},
             capabilities=list(encoder.capabilities),
+            notes=opened.notes,
         )
 
     def set_threads(self, count: int) -> None:

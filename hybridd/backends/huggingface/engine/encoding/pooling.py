@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+
+from safetensors.torch import load_file
 
 from hybridd.wire.errors import ModelInvalid
 
 from ...sentence import Step
-from ..compat.classes import safetensors_torch
-from ..compat.library import torch
-
-Tensor = Any
+from ..compat.imports import Tensor, torch
 
 
 def pool(hidden: Tensor, mask: Tensor, poolings: Sequence[str]) -> Tensor:
@@ -77,19 +75,19 @@ def after_pooling(steps: Sequence[Step], size: int) -> tuple[Callable[[Tensor], 
     Raises:
         ModelInvalid: The weights of a step do not fit.
     """
-    made: list[Callable[[Tensor], Tensor]] = []
+    layers: list[Callable[[Tensor], Tensor]] = []
     for step in steps:
         if step.kind == "normalize":
-            made.append(lambda vectors: torch.nn.functional.normalize(vectors, dim=1))
+            layers.append(lambda vectors: torch.nn.functional.normalize(vectors, dim=1))
         elif step.kind == "dense":
             layer, size = _dense(step, size)
-            made.append(layer)
+            layers.append(layer)
         else:
-            made.append(_layer_norm(step, size))
+            layers.append(_layer_norm(step, size))
 
     def run(vectors: Tensor) -> Tensor:
-        for one in made:
-            vectors = one(vectors)
+        for layer in layers:
+            vectors = layer(vectors)
         return vectors
 
     return run, size
@@ -103,7 +101,8 @@ def _dense(step: Step, size: int) -> tuple[Callable[[Tensor], Tensor], int]:
     activate = getattr(torch.nn, step.activation)()
 
     def run(vectors: Tensor) -> Tensor:
-        return activate(torch.nn.functional.linear(vectors, matrix, bias))
+        activated: Tensor = activate(torch.nn.functional.linear(vectors, matrix, bias))
+        return activated
 
     return run, int(matrix.shape[0])
 
@@ -134,7 +133,7 @@ def _weights(step: Step) -> dict[str, Tensor]:
 
 def _load(file: Path) -> dict[str, Tensor]:
     try:
-        return dict(safetensors_torch.load_file(file))
+        return dict(load_file(file))
     except Exception as exc:
         # safetensors raises bare exceptions.
         raise ModelInvalid(

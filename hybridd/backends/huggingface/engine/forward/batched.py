@@ -13,7 +13,10 @@ from typing import Any
 from hybridd.backends.engine.adapters import NO_ADAPTERS, AdapterChoice
 from hybridd.backends.engine.passes import Aborted
 
-from ..compat.library import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer, torch
+from ..compat import cache
+from ..compat.attention_hook import AttentionHook
+from ..compat.imports import Tensor, torch
+from ..compat.leaning import Missing
 from ..weights.loading import LoadedModel
 from . import attention
 from .kv_cache import KVCache, LayerShape, Row
@@ -46,13 +49,18 @@ class BatchSession(Session):
         self._config = loaded.model.config.get_text_config(decoder=True)
         self._windows = _windows(loaded.model, self._config)
         super().__init__(loaded)
+        if self._cache_name is None:
+            raise NotBatchable("it takes no cache by a name that is known here")
         self.parallel = parallel
-        self._attention = self._config._attn_implementation
+        self._attention = AttentionHook(loaded.model, loaded.attention)
         try:
             self._cache = KVCache(self._shapes(), parallel, cells)
         except NotBatchable:
             self.close()
             raise
+        except Missing as exc:
+            self.close()
+            raise NotBatchable(str(exc)) from exc
         except Exception as exc:
             # Whatever an unknown model's code makes of our cache and attention.
             self.close()
@@ -60,7 +68,10 @@ class BatchSession(Session):
 
     def close(self) -> None:
         """Give the model back as it was."""
-        self._config._attn_implementation_internal = self._attention
+        try:
+            self._attention.use(None)
+        except Missing:
+            return  # nor was it changed
 
     # ------------------------------------------------------------------ rows
 
@@ -87,12 +98,12 @@ class BatchSession(Session):
 
     def forward(
         self, works: Sequence[tuple[Row, Sequence[int]]], abort: Callable[[], bool] | None = None
-    ) -> Any:
+    ) -> Tensor:
         """See `Session`."""
         with self._computing(abort):
             self._cache.ensure(max(row.length + len(tokens) for row, tokens in works))
             # Rows that generate go first and in the order of their slots: they attend together.
-            order = sorted(range(len(works)), key=lambda i: _place(*works[i]))
+            order = sorted(range(len(works)), key=lambda i: _rank(*works[i]))
             ordered = [attention.Work(*works[i]) for i in order]
             try:
                 logits = self._run(ordered)
@@ -107,27 +118,26 @@ class BatchSession(Session):
             row.tokens += tokens
         return logits
 
-    def _run(self, works: Sequence[attention.Work]) -> Any:
+    def _run(self, works: Sequence[attention.Work]) -> Tensor:
+        """The logits behind each row's last token, `(rows, vocabulary)`, in the rows' order."""
         rows = attention.RowsPass(self._cache, works, self._windows, self._device)
         tokens = [token for work in works for token in work.tokens]
-        ids = torch.tensor([tokens], device=self._device)
+        ids = torch.tensor([tokens], device=self._device)  # (1, T)
         wanted = None
         if len(tokens) != len(works):
             ends = itertools.accumulate(len(work.tokens) for work in works)
-            wanted = torch.tensor([end - 1 for end in ends], device=self._device)
-        keep = {"logits_to_keep": 0 if wanted is None else wanted} if self._keeps_logits else {}
+            wanted = torch.tensor([end - 1 for end in ends], device=self._device)  # (rows,)
+        given: dict[str, Any] = {str(self._cache_name): rows, "use_cache": True}
+        if self._keeps_logits:
+            given["logits_to_keep"] = 0 if wanted is None else wanted
         attention.begin(rows)
         try:
-            output = self._model(
-                input_ids=ids,
-                position_ids=rows.positions[None],
-                past_key_values=rows,
-                use_cache=True,
-                **keep,
-            )
+            output = self._model(input_ids=ids, position_ids=rows.positions[None], **given)
         finally:
             attention.end()
-        logits = output.logits[0]
+        if not rows.attended:
+            raise NotBatchable("its attention cannot be replaced")
+        logits: Tensor = output.logits[0]
         return logits if wanted is None or self._keeps_logits else logits[wanted]
 
     # ------------------------------------------------------------------ trying
@@ -137,48 +147,43 @@ class BatchSession(Session):
 
         Raises:
             NotBatchable: Rows together do not get what each would get alone.
+            Missing: What is needed of transformers is not there.
         """
         trials = Trials(self.loaded)
         if (known := trials.find(len(self._windows))) is not None:
-            self._config._attn_implementation_internal = attention.NAME
+            self._attention.use(attention.NAME)
             return known
         own, shapes = self._probe()
-        self._config._attn_implementation_internal = attention.NAME
+        self._attention.use(attention.NAME)
         for logits, ends in self._try(shapes):
             if not close(logits, own[ends], self.loaded.quantization):
                 raise NotBatchable("its attention is of a kind that is not known here")
         trials.keep(shapes)
         return shapes
 
-    def _probe(self) -> tuple[Any, list[LayerShape]]:
-        """The model's own logits of a few tokens, and what its layers keep of a token."""
-        cache = DynamicCache(config=self._model.config)
+    def _probe(self) -> tuple[Tensor, list[LayerShape]]:
+        """The model's own logits of a few tokens, `(T, vocabulary)`, and what its layers keep."""
+        own_cache = cache.new_cache(self._model.config)
+        given = {str(self._cache_name): own_cache, "use_cache": True}
         with torch.inference_mode():
             ids = torch.tensor([probe_tokens(self._config)], device=self._device)
-            own = self._model(input_ids=ids, past_key_values=cache, use_cache=True).logits[0]
+            logits: Tensor = self._model(input_ids=ids, **given).logits[0]
         shapes = []
-        for layer in cache.layers:
-            if layer.keys is None or layer.keys.dim() != 4:
+        for keys, values in cache.keys_and_values(own_cache):  # (1, H, T, D)
+            if keys.dim() != 4:
                 raise NotBatchable("its cache is not keys and values of every layer")
-            if layer.keys.shape[:3] != layer.values.shape[:3]:
+            if keys.shape[:3] != values.shape[:3]:
                 raise NotBatchable("its keys and values have different numbers of heads")
-            shapes.append(
-                LayerShape(
-                    layer.keys.shape[1],
-                    layer.keys.shape[3],
-                    layer.values.shape[3],
-                    layer.keys.dtype,
-                    layer.keys.device,
-                )
-            )
-        return own, shapes
+            _, heads, _, key_dim = keys.shape
+            shapes.append(LayerShape(heads, key_dim, values.shape[3], keys.dtype, keys.device))
+        return logits, shapes
 
-    def _try(self, shapes: list[LayerShape]) -> list[tuple[Any, list[int]]]:
+    def _try(self, shapes: list[LayerShape]) -> list[tuple[Tensor, list[int]]]:
         """Logits of rows in all the ways of computing them together, and of which tokens."""
         tokens = probe_tokens(self._config)
         self._cache = KVCache(shapes, 3, 3 * PROBE_TOKENS)
         rows = [row for _ in range(3) if (row := self.take(tokens[:1], PROBE_TOKENS))]
-        made = []
+        tried = []
         # Three beginnings; then a chunk behind one, and a token each behind two of them.
         for counts in ((3, 2, 4), (2, 1, 1)):
             works = [
@@ -186,8 +191,8 @@ class BatchSession(Session):
                 for row, count in zip(rows, counts, strict=True)
             ]
             logits = self.forward(works)
-            made.append((logits, [row.length - 1 for row in rows]))
-        return made
+            tried.append((logits, [row.length - 1 for row in rows]))
+        return tried
 
 
 def _windows(model: Any, config: Any) -> list[int | None]:
@@ -198,24 +203,18 @@ def _windows(model: Any, config: Any) -> list[int | None]:
     """
     if len(set(getattr(model, "hf_device_map", {}).values())) > 1:
         raise NotBatchable("its layers lie on several devices")
-    if not getattr(model, "_supports_attention_backend", False):
-        raise NotBatchable("its attention cannot be replaced")
     kinds = getattr(config, "layer_types", None) or ["full_attention"]
     other = sorted(set(kinds) - _KNOWN_LAYERS)
     if other or getattr(config, "attention_chunk_size", None):
         raise NotBatchable(f"it has layers of another kind ({(other or ['chunked'])[0]})")
     if any(name in str(getattr(config, "rope_parameters", "")) for name in _SHARED_ROPE):
         raise NotBatchable("its positions are scaled by the longest row")
-    windows: list[int | None] = []
-    for layer in DynamicCache(config=model.config).layers:
-        if type(layer) is DynamicLayer:
-            windows.append(None)
-        elif type(layer) is DynamicSlidingWindowLayer:
-            windows.append(int(layer.sliding_window))
-        else:
-            raise NotBatchable("its layers keep something else than keys and values")
-    return windows
+    try:
+        return cache.windows(model.config)
+    except Missing as exc:
+        raise NotBatchable(str(exc)) from exc
 
 
-def _place(row: Row, tokens: Sequence[int]) -> tuple[bool, int]:
+def _rank(row: Row, tokens: Sequence[int]) -> tuple[bool, int]:
+    """Sorts rows that generate before chunks of prompts, and each by their slots."""
     return len(tokens) > 1 or row.length == 0, row.slot

@@ -1,4 +1,4 @@
-"""The KV cache of all rows: one pair of tensors per layer, `[slots, heads, cells, dim]`.
+"""The KV cache of all rows: one pair of tensors per layer, `(slots, heads, cells, dim)`.
 
 A row is one sequence and has one slot. Slots and cells grow as they are needed and never beyond
 the load's `kv_cells`: slots times cells is what the memory plan reserved. What a finished row
@@ -12,12 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from hybridd.backends.engine.adapters import NO_ADAPTERS, AdapterChoice
 from hybridd.backends.engine.prefix import keeps_most, shared_tokens, worth_copying
 
-from ..compat.library import torch
+from ..compat.imports import Tensor, torch
 from ..weights.memory import fresh
 
 # Cells come in steps: growing copies everything, so it should be seldom, and little enough
@@ -33,13 +33,13 @@ class LayerShape(NamedTuple):
     heads: int
     key_dim: int
     value_dim: int
-    dtype: Any
-    device: Any
+    dtype: torch.dtype
+    device: torch.device
 
 
 @dataclass(eq=False, slots=True)
 class Row:
-    """One sequence's place in the cache.
+    """One sequence in the cache.
 
     Attributes:
         slot: Index of its slot; changes when the tensors are rebuilt.
@@ -56,7 +56,7 @@ class Row:
     tokens: list[int] = field(default_factory=list)
     reserved: int = 0
     used_at: int = 0
-    inputs: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, Tensor] = field(default_factory=dict)
     adapters: AdapterChoice = NO_ADAPTERS
     shift: int = 0
 
@@ -80,8 +80,8 @@ class KVCache:
         cells: At most so many cells in all slots together.
 
     Attributes:
-        keys: Of each layer; zero where nothing was written, since what a mask hides still gets
-            multiplied.
+        keys: Of each layer, `(slots, heads, cells, dim)`; zero where nothing was written, since
+            what a mask hides still gets multiplied.
         values: The same.
     """
 
@@ -94,8 +94,8 @@ class KVCache:
         self._clock = 0
         self.slots = 0
         self.cells = 0
-        self.keys: list[Any] = []
-        self.values: list[Any] = []
+        self.keys: list[Tensor] = []
+        self.values: list[Tensor] = []
         self._torn = False
         self._rebuild(1, min(_STEP, cells))
 
@@ -111,7 +111,7 @@ class KVCache:
         prompt: Sequence[int],
         reserved: int,
         adapters: AdapterChoice = NO_ADAPTERS,
-        inputs: Mapping[str, Any] | None = None,
+        inputs: Mapping[str, Tensor] | None = None,
     ) -> Row | None:
         """A row for `prompt`, with as much of it as is in the cache already.
 
@@ -208,11 +208,11 @@ class KVCache:
         row.tokens.clear()
         self.give_back(row)
 
-    def fill(self, row: Row, layers: Sequence[tuple[Any, Any]], count: int) -> None:
+    def fill(self, row: Row, layers: Sequence[tuple[Tensor, Tensor]], count: int) -> None:
         """Put what was computed elsewhere for the first `count` tokens of a row into its cells.
 
         Args:
-            layers: Keys and values of each, `[1, heads, tokens, dim]`. Those of a layer that looks
+            layers: Keys and values of each, `(1, heads, tokens, dim)`. Those of a layer that looks
                 back only so far may be of the last tokens alone.
         """
         for layer, (keys, values) in enumerate(layers):
@@ -294,8 +294,8 @@ class KVCache:
         for layer, shape in enumerate(self._shapes):
             keys, values = _layer(slots, cells, shape)
             for i, row in enumerate(rows):
-                for made, old in ((keys, self.keys[layer]), (values, self.values[layer])):
-                    made[i, :, : row.length] = old[row.slot, :, : row.length]
+                for new, old in ((keys, self.keys[layer]), (values, self.values[layer])):
+                    new[i, :, : row.length] = old[row.slot, :, : row.length]
             self.keys[layer : layer + 1] = [keys]
             self.values[layer : layer + 1] = [values]
         for i, row in enumerate(rows):
@@ -304,7 +304,7 @@ class KVCache:
         self._torn = False
 
 
-def _layer(slots: int, cells: int, shape: LayerShape) -> tuple[Any, Any]:
+def _layer(slots: int, cells: int, shape: LayerShape) -> tuple[Tensor, Tensor]:
     """Keys and values of one layer; see `KVCache`."""
     heads, key_dim, value_dim, _, _ = shape
     return (
@@ -313,7 +313,7 @@ def _layer(slots: int, cells: int, shape: LayerShape) -> tuple[Any, Any]:
     )
 
 
-def _zeros(size: tuple[int, ...], shape: LayerShape) -> Any:
+def _zeros(size: tuple[int, ...], shape: LayerShape) -> Tensor:
     """A tensor of zeros; in main memory one that takes no page before it is written to.
 
     Cells come by the hundred and most are never used; on a virtual machine touching 100 MB of them

@@ -14,6 +14,7 @@ from hybridd.backends.engine.adapters import NO_ADAPTERS, AdapterChoice, choose
 from hybridd.wire.errors import InvalidParams, ModelInvalid, Unsupported
 
 from ...adapter import CONFIG, MAX_CONFIG_BYTES, WEIGHTS
+from ..compat.peft_tuner import SCALES, Tuner
 
 # Of peft's `init_lora_weights`: what the adapter begins with is subtracted from the base model.
 _TAKEN_OUT = ("pissa", "olora", "corda", "loftq", "lora_ga")
@@ -33,27 +34,36 @@ class Adapters:
 
     def __init__(self, model: Any, paths: Mapping[str, Path]) -> None:
         self._names = {name: name for name in paths}
-        self._peft: Any = None
-        self._replacing: set[str] = set()
+        self._tuner = Tuner(model)
+        for name, path in paths.items():
+            _check(name, path)
+            try:
+                self._tuner.add(name, path)
+            except Exception as exc:
+                # peft and torch raise what they like at weights that do not fit.
+                raise ModelInvalid(
+                    f"the adapter {name} does not fit the model",
+                    reason="an adapter that does not fit",
+                ) from exc
+        # One of them at a time.
+        self._replacing = self._tuner.replacing() if paths else set()
         self._in_force: AdapterChoice | None = NO_ADAPTERS
-        if paths:
-            self._peft = _load(model, paths)
-            self._peft.base_model.disable_adapter_layers()
-            # Those that bring whole modules, or vectors of tokens, in place of the model's own.
-            known = self._peft.peft_config.items()
-            self._replacing = {
-                name
-                for name, config in known
-                if config.modules_to_save or config.trainable_token_indices
-            }
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know of how adapters are computed."""
+        return [] if not self._names or self._tuner.sets_scales else [SCALES.without]
 
     def choose(self, wanted: Sequence[tuple[str, float]]) -> AdapterChoice:
         """What a request's adapters mean: see `adapters.choose`.
 
         Raises:
+            Unsupported: This peft lets no scales be set.
             InvalidParams: One was not loaded, or two cannot be had together.
         """
         chosen = choose(wanted, self._names)
+        if any(scale != 1 for _, scale in chosen) and not self._tuner.sets_scales:
+            raise Unsupported(SCALES.without, capability="adapter scales", format="huggingface")
         replacing = [name for name, _ in chosen if name in self._replacing]
         if len(replacing) > 1:
             raise InvalidParams(
@@ -69,37 +79,8 @@ class Adapters:
         if chosen == self._in_force:
             return
         self._in_force = None  # neither the one nor the other, should it fail halfway
-        tuner = self._peft.base_model
-        if chosen:
-            tuner.enable_adapter_layers()
-            tuner.set_adapter([name for name, _ in chosen])
-            for layer in tuner.modules():
-                if hasattr(layer, "set_scale"):
-                    for name, scale in chosen:
-                        layer.set_scale(name, scale)
-        else:
-            tuner.disable_adapter_layers()
+        self._tuner.use(chosen)
         self._in_force = chosen
-
-
-def _load(model: Any, adapters: Mapping[str, Path]) -> Any:
-    import peft
-
-    untyped: Any = peft
-    made: Any = None
-    for name, path in adapters.items():
-        _check(name, path)
-        try:
-            if made is None:
-                made = untyped.PeftModel.from_pretrained(model, str(path), adapter_name=name)
-            else:
-                made.load_adapter(str(path), adapter_name=name)
-        except Exception as exc:
-            # peft and torch raise what they like at weights that do not fit.
-            raise ModelInvalid(
-                f"the adapter {name} does not fit the model", reason="an adapter that does not fit"
-            ) from exc
-    return made.eval()
 
 
 def _check(name: str, path: Path) -> None:

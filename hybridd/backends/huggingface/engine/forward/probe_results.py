@@ -10,24 +10,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from .. import cache_files
-from ..compat.library import torch, version
+from ..compat.imports import torch, version
+from ..compat.sources import sources
 from ..weights.loading import LoadedModel
 from .kv_cache import LayerShape
 
 _FILE = "huggingface-trials.json"
 _MOST_MODELS = 100
-# Of transformers: what its models' modules leave to functions.
-_FUNCTIONS = (
-    "cache_utils",
-    "integrations.sdpa_attention",
-    "masking_utils",
-    "modeling_rope_utils",
-)
 
 
 class Trials:
@@ -63,8 +56,8 @@ class Trials:
         """The model was tried with success."""
         if self._key is None or any(shape.device != self._device for shape in shapes):
             return
-        found = cache_files.read(_FILE)
-        known = found if isinstance(found, dict) else {}
+        stored = cache_files.read(_FILE)
+        known = stored if isinstance(stored, dict) else {}
         known[self._key] = {
             "shapes": [[*s[:3], str(s.dtype).removeprefix("torch.")] for s in shapes]
         }
@@ -83,7 +76,7 @@ def _sizes(values: list[Any]) -> tuple[int, int, int]:
     return heads, key_dim, value_dim
 
 
-def _dtype(name: str) -> Any:
+def _dtype(name: str) -> torch.dtype:
     """torch's dtype of that name.
 
     Raises:
@@ -105,7 +98,7 @@ def _key(loaded: LoadedModel) -> str | None:
         parts = [
             loaded.model.config.to_json_string(use_diff=False),
             sorted(f"{kind.__module__}.{kind.__qualname__}" for kind in kinds),
-            cache_files.fingerprint(Path(__file__).parents[1], *_sources(kinds)),
+            cache_files.fingerprint(Path(__file__).parents[1], *sources(kinds)),
             [loaded.identity, version(), torch.__version__, loaded.device, str(loaded.dtype)],
             sum("forward" in vars(module) for module in modules),  # those that were packed
         ]
@@ -113,16 +106,3 @@ def _key(loaded: LoadedModel) -> str | None:
     except Exception:
         # The configuration may be of a model's own code, which raises what it likes.
         return None
-
-
-def _sources(kinds: set[type]) -> list[Path]:
-    """The files with the code of classes, and of what they are made of and call.
-
-    Raises:
-        LookupError, AttributeError: A class is from no file.
-    """
-    files = {str(sys.modules[kind.__module__].__file__) for kind in kinds}
-    names = {base.__module__ for kind in kinds for base in kind.__mro__}
-    names.update(f"transformers.{name}" for name in _FUNCTIONS)
-    more = (getattr(sys.modules.get(name), "__file__", None) for name in names)
-    return [Path(file) for file in sorted(files.union(filter(None, more)))]

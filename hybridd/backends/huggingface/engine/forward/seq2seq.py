@@ -12,8 +12,8 @@ from typing import Any
 
 from hybridd.backends.engine.adapters import NO_ADAPTERS, AdapterChoice
 
-from ..compat.classes import EncoderDecoderCache
-from ..compat.library import DynamicCache, torch
+from ..compat import cache
+from ..compat.imports import Tensor, torch
 from ..weights.loading import LoadedModel
 from .kv_cache import Row
 from .session import Session
@@ -31,7 +31,7 @@ class Seq2SeqSession(Session):
     """See the module."""
 
     divisible = False
-    reason = "it is an encoder-decoder"
+    reason = "the model is an encoder-decoder"
 
     def __init__(self, loaded: LoadedModel, parallel: int) -> None:
         super().__init__(loaded)
@@ -50,44 +50,46 @@ class Seq2SeqSession(Session):
 
     def forward(
         self, works: Sequence[tuple[Row, Sequence[int]]], abort: Callable[[], bool] | None = None
-    ) -> Any:
+    ) -> Tensor:
         """See `Session`; a row's first tokens are its whole prompt."""
-        made = []
+        logits = []
         for row, tokens in works:
             assert isinstance(row, Seq2SeqRow)
             with self._computing(abort):
                 if row.cache is None:
-                    made.append(self._begin(row, tokens))
+                    logits.append(self._begin(row, tokens))
                 else:
-                    made.append(self._go(row.encoded, row.cache, tokens))
+                    logits.append(self._go(row.encoded, row.cache, tokens))
             row.tokens += tokens
-        return torch.stack(made)
+        return torch.stack(logits)
 
-    def _begin(self, row: Seq2SeqRow, tokens: Sequence[int]) -> Any:
-        ids = torch.tensor([[*tokens, *self._suffix]], device=self._device)
+    def _begin(self, row: Seq2SeqRow, tokens: Sequence[int]) -> Tensor:
+        ids = torch.tensor([[*tokens, *self._suffix]], device=self._device)  # (1, T)
         encoder = self._model.get_encoder()
         encoded = encoder(input_ids=ids, attention_mask=torch.ones_like(ids))
-        cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        logits = self._go(encoded, cache, self._start)
+        states = cache.new_pair()
+        logits = self._go(encoded, states, self._start)
         # Kept only once it is whole: an aborted pass leaves the row as it was.
-        row.encoded, row.cache = encoded, cache
+        row.encoded, row.cache = encoded, states
         return logits
 
-    def _go(self, encoded: Any, cache: Any, tokens: Sequence[int]) -> Any:
+    def _go(self, encoded: Any, states: Any, tokens: Sequence[int]) -> Tensor:
+        """The logits behind the decoder's last token, `(vocabulary,)`."""
         output = self._model(
             encoder_outputs=encoded,
             attention_mask=torch.ones(encoded.last_hidden_state.shape[:2], device=self._device),
             decoder_input_ids=torch.tensor([list(tokens)], device=self._device),
-            past_key_values=cache,
             use_cache=True,
+            **{str(self._cache_name): states},
         )
-        return output.logits[0, -1]
+        logits: Tensor = output.logits[0, -1]
+        return logits
 
 
 def _start_tokens(model: Any) -> list[int]:
     """What the decoder begins with: its start token, and one that it is made to say first."""
-    found = [_said(model, name) for name in ("decoder_start_token_id", "forced_bos_token_id")]
-    return [token for token in found if token is not None] or [_said(model, "bos_token_id") or 0]
+    starts = [_said(model, name) for name in ("decoder_start_token_id", "forced_bos_token_id")]
+    return [token for token in starts if token is not None] or [_said(model, "bos_token_id") or 0]
 
 
 def _said(model: Any, name: str) -> int | None:

@@ -18,13 +18,18 @@ from typing import Any
 from hybridd.backends.engine.adapters import NO_ADAPTERS, AdapterChoice
 from hybridd.backends.engine.prefix import shared_tokens
 
-from ..compat.library import DynamicCache, torch
+from ..compat import cache
+from ..compat.cache import ARGUMENT
+from ..compat.imports import Tensor, torch
 from ..weights.loading import LoadedModel
 from .kv_cache import Row
 from .session import PROBE_TOKENS, Session, close, probe_tokens
 
-# What models call their memory, the usual name last.
-_CACHE_NAMES = ("cache_params", "state", "past_key_values")
+_NO_MEMORY = "each token takes a pass over the whole text: the model keeps nothing of a request"
+_INDIVISIBLE = (
+    "a prompt is computed in one pass and anew in each turn: the model goes on with single tokens "
+    "alone"
+)
 
 
 class Memory(Enum):
@@ -69,14 +74,19 @@ class SoloSession(Session):
         # What the next pass gets beside its tokens.
         self._extra: Mapping[str, Any] = {}
         accepted = inspect.signature(self._model.forward).parameters
-        named = (name for name in _CACHE_NAMES if name in accepted)
-        self._cache_name = next(named, _CACHE_NAMES[-1])
         # Some models count from zero in each pass that says nothing else; some cannot be told.
         tellable = self.counts and "position_ids" in accepted
         self._memory, self._told, self.divisible = self._found(tellable)
         self._limit = cells
         self._running: list[SoloRow] = []
         self._kept: list[SoloRow] = []  # the longest unused first
+
+    @property
+    def notes(self) -> list[str]:
+        """See `Session`."""
+        if self._memory is Memory.NONE:
+            return [*super().notes, ARGUMENT.without if self._cache_name is None else _NO_MEMORY]
+        return super().notes if self.divisible else [*super().notes, _INDIVISIBLE]
 
     def take(
         self, prompt: Sequence[int], reserved: int, adapters: AdapterChoice = NO_ADAPTERS
@@ -108,7 +118,7 @@ class SoloSession(Session):
 
     def forward(
         self, works: Sequence[tuple[Row, Sequence[int]]], abort: Callable[[], bool] | None = None
-    ) -> Any:
+    ) -> Tensor:
         """See `Session`; it takes one row."""
         ((row, tokens),) = works
         assert isinstance(row, SoloRow)
@@ -122,14 +132,19 @@ class SoloSession(Session):
         return logits[None]
 
     def _run(
-        self, cache: Any, tokens: Sequence[int], past: int, abort: Callable[[], bool] | None
-    ) -> tuple[Any, Any]:
-        """The last token's logits, and the cache for what follows, behind `past` tokens."""
+        self, kept: Any, tokens: Sequence[int], past: int, abort: Callable[[], bool] | None
+    ) -> tuple[Tensor, Any]:
+        """The last token's logits, `(vocabulary,)`, and the cache for what follows.
+
+        Args:
+            kept: The cache of what lies before.
+            past: How many tokens that are.
+        """
         given: dict[str, Any] = {"logits_to_keep": 1} if self._keeps_logits else {}
         if self._memory is Memory.NONE:
             given["use_cache"] = False
         else:
-            given |= {self._cache_name: cache, "use_cache": True}
+            given |= {str(self._cache_name): kept, "use_cache": True}
         if self._told:
             positions = torch.arange(past, past + len(tokens), device=self._device)
             given["position_ids"] = positions[None]
@@ -137,8 +152,8 @@ class SoloSession(Session):
             ids = torch.tensor([list(tokens)], device=self._device)
             output = self._model(input_ids=ids, **given, **self._extra)
             if self._memory is Memory.OWN:
-                cache = getattr(output, self._cache_name)
-            return output.logits[0, -1], cache
+                kept = cache.returned(output)
+            return output.logits[0, -1], kept
 
     def _continues(self, row: Row, prompt: Sequence[int]) -> bool:
         return shared_tokens(row.tokens, prompt) == row.length
@@ -148,7 +163,7 @@ class SoloSession(Session):
 
     def _new_cache(self) -> Any:
         given = self._memory is Memory.GIVEN
-        return DynamicCache(config=self._model.config) if given else None
+        return cache.new_cache(self._model.config) if given else None
 
     # ------------------------------------------------------------------ trying
 
@@ -163,6 +178,8 @@ class SoloSession(Session):
         # By itself: some count from two on, and are wrong when they are told to begin at zero.
         self._memory, self._told = Memory.NONE, False
         alone = self._probe()
+        if self._cache_name is None:
+            return Memory.NONE, False, False
         for self._told in (True, False) if tellable else (False,):
             for self._memory in (Memory.GIVEN, Memory.OWN):
                 whole = self._probe() if alone is None else alone
@@ -172,23 +189,23 @@ class SoloSession(Session):
         # Where its code fails at any probe, that says nothing of whole prompts.
         return (Memory.GIVEN if alone is None else Memory.NONE), False, False
 
-    def _probe(self, at: int = 0) -> Any | None:
+    def _probe(self, at: int = 0) -> Tensor | None:
         """Logits behind a few tokens in one pass, or in two of which the second begins `at`.
 
         Between the two another row has a pass: what a model keeps in itself is no row's memory.
 
         Returns:
-            None where the model's own code, as of others, fails at it.
+            `(vocabulary,)`; None where the model's own code, as of others, fails at it.
         """
         tokens = probe_tokens(self._model.config.get_text_config(decoder=True))
         try:
-            cache = self._new_cache()
+            kept = self._new_cache()
             if at:
-                _, cache = self._run(cache, tokens[:at], 0, None)
+                _, kept = self._run(kept, tokens[:at], 0, None)
                 self._run(self._new_cache(), tokens[-2:], 0, None)
-            return self._run(cache, tokens[at:], at, None)[0]
+            return self._run(kept, tokens[at:], at, None)[0]
         except Exception:
             return None
 
-    def _is(self, logits: Any | None, expected: Any) -> bool:
+    def _is(self, logits: Tensor | None, expected: Tensor) -> bool:
         return logits is not None and close(logits, expected, self.loaded.quantization)

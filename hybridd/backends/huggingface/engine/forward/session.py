@@ -16,7 +16,8 @@ from typing import Any
 from hybridd.backends.engine.adapters import NO_ADAPTERS, AdapterChoice
 from hybridd.backends.engine.passes import Aborted
 
-from ..compat.library import torch
+from ..compat import cache
+from ..compat.imports import Tensor, torch
 from ..weights.loading import LoadedModel
 from .kv_cache import Row
 
@@ -42,7 +43,13 @@ class Session(ABC):
         self._model: Any = loaded.model
         self._device = loaded.device
         self._keeps_logits = "logits_to_keep" in inspect.signature(self._model.forward).parameters
+        self._cache_name = cache.argument(self._model)
         self._layers = _layers(self._model)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know of how the model is computed."""
+        return [] if self.reason is None else [f"requests take turns: {self.reason}"]
 
     @abstractmethod
     def take(
@@ -66,13 +73,13 @@ class Session(ABC):
     @abstractmethod
     def forward(
         self, works: Sequence[tuple[Row, Sequence[int]]], abort: Callable[[], bool] | None = None
-    ) -> Any:
+    ) -> Tensor:
         """Run tokens through the model, each list behind those that its row has.
 
         All rows have the same adapters, and those are in force.
 
         Returns:
-            The logits behind each row's last token, `[rows, vocabulary]`.
+            The logits behind each row's last token, `(rows, vocabulary)`.
 
         Raises:
             Aborted: `abort`, which is asked before each layer, said so; the rows are as they were.
@@ -109,8 +116,8 @@ def probe_tokens(config: Any) -> list[int]:
     return [(config.vocab_size // 3 + i) % config.vocab_size for i in range(PROBE_TOKENS)]
 
 
-def close(logits: Any, expected: Any, quantization: str) -> bool:
-    """Whether logits are the expected ones but for rounding.
+def close(logits: Tensor, expected: Tensor, quantization: str) -> bool:
+    """Whether logits, `(…, vocabulary)`, are the expected ones but for rounding.
 
     Args:
         quantization: Of the weights, `none` for those that are numbers of the logits' type.

@@ -15,7 +15,9 @@ from typing import Any
 
 from hybridd.backends.engine.adapters import NO_ADAPTERS, AdapterChoice
 
-from ..compat.library import DynamicCache, torch
+from ..compat import cache
+from ..compat.imports import Tensor, torch
+from ..compat.picture_positions import PicturePositions
 from ..tokens.picture_prompts import PicturePrompt
 from ..weights.loading import LoadedModel
 from . import attention
@@ -28,7 +30,7 @@ class VisionBatchSession(BatchSession):
     """Rows together, but for prompts with pictures."""
 
     def __init__(self, loaded: LoadedModel, parallel: int, cells: int) -> None:
-        self._keeper = _keeper(loaded.model)
+        self._positions = PicturePositions(loaded.model)
         super().__init__(loaded, parallel, cells)
 
     def take(
@@ -41,44 +43,42 @@ class VisionBatchSession(BatchSession):
 
     def forward(
         self, works: Sequence[tuple[Row, Sequence[int]]], abort: Callable[[], bool] | None = None
-    ) -> Any:
+    ) -> Tensor:
         """See `Session`; a prompt with pictures comes whole and alone."""
         row, tokens = works[0]
         if not row.inputs or row.tokens:
             return super().forward(works, abort)
         assert len(works) == 1
-        cache = DynamicCache(config=self._model.config)
+        own_cache = cache.new_cache(self._model.config)
+        given: dict[str, Any] = {str(self._cache_name): own_cache, "use_cache": True}
+        if self._keeps_logits:
+            given["logits_to_keep"] = 1
         self._moved()  # an aborted pass may have left it
         with self._computing(abort), self._own_attention():
             self._cache.ensure(len(tokens))
             output = self._model(
                 input_ids=torch.tensor([list(tokens)], device=self._device),
-                past_key_values=cache,
-                use_cache=True,
-                **({"logits_to_keep": 1} if self._keeps_logits else {}),
+                **given,
                 **_placed(row.inputs, self.loaded),
             )
             row.shift = self._moved()
-            self._cache.fill(
-                row, [(layer.keys, layer.values) for layer in cache.layers], len(tokens)
-            )
+            self._cache.fill(row, cache.keys_and_values(own_cache), len(tokens))
         row.tokens += tokens
-        return output.logits[:, -1]
+        logits: Tensor = output.logits[:, -1]  # (1, vocabulary)
+        return logits
 
     def _moved(self) -> int:
         """How far the last prompt's pictures moved the positions; forgets it."""
-        if self._keeper is None:
-            return 0
-        moved, self._keeper.rope_deltas = self._keeper.rope_deltas, None
+        moved, self._positions.deltas = self._positions.deltas, None
         return 0 if moved is None else int(moved)
 
     @contextmanager
     def _own_attention(self) -> Iterator[None]:
-        self._config._attn_implementation_internal = self._attention
+        self._attention.use(None)
         try:
             yield
         finally:
-            self._config._attn_implementation_internal = attention.NAME
+            self._attention.use(attention.NAME)
 
 
 @dataclass(eq=False, slots=True)
@@ -89,7 +89,7 @@ class VisionRow(SoloRow):
         deltas: How far this row's positions are from its tokens', where a model keeps that.
     """
 
-    deltas: Any = None
+    deltas: Tensor | None = None
 
 
 class VisionSession(SoloSession):
@@ -102,7 +102,7 @@ class VisionSession(SoloSession):
     counts = False  # pictures have others, which the model knows
 
     def __init__(self, loaded: LoadedModel, parallel: int, cells: int, reason: str) -> None:
-        self._keeper = _keeper(loaded.model)
+        self._positions = PicturePositions(loaded.model)
         super().__init__(loaded, parallel, cells, reason)
 
     def give_back(self, row: Row) -> None:
@@ -113,7 +113,7 @@ class VisionSession(SoloSession):
 
     def forward(
         self, works: Sequence[tuple[Row, Sequence[int]]], abort: Callable[[], bool] | None = None
-    ) -> Any:
+    ) -> Tensor:
         """See `Session`; the first tokens of a row with pictures are its whole prompt."""
         ((row, tokens),) = works
         assert isinstance(row, VisionRow)
@@ -122,14 +122,12 @@ class VisionSession(SoloSession):
             assert self.loaded.pictures is not None
             inputs = self.loaded.pictures.place(row.inputs, [*row.tokens, *tokens])
             self._extra = _placed(inputs, self.loaded)
-        if self._keeper is not None:
-            self._keeper.rope_deltas = row.deltas
+        self._positions.deltas = row.deltas
         try:
             return super().forward(works, abort)
         finally:
             self._extra = {}
-            if self._keeper is not None:
-                row.deltas = self._keeper.rope_deltas
+            row.deltas = self._positions.deltas
 
     def _new_row(self, prompt: Sequence[int]) -> SoloRow:
         inputs = prompt.inputs if isinstance(prompt, PicturePrompt) else {}
@@ -139,19 +137,11 @@ class VisionSession(SoloSession):
         return not isinstance(prompt, PicturePrompt) and super()._continues(row, prompt)
 
 
-def _keeper(model: Any) -> Any:
-    """What remembers how far a prompt's pictures moved the positions of what follows, if anything.
-
-    In Qwen2-VL and its like a picture takes fewer positions than it has tokens.
-    """
-    return next((module for module in model.modules() if hasattr(module, "rope_deltas")), None)
-
-
-def _placed(inputs: Mapping[str, Any], loaded: LoadedModel) -> Mapping[str, Any]:
+def _placed(inputs: Mapping[str, Tensor], loaded: LoadedModel) -> Mapping[str, Tensor]:
     """A prompt's inputs where the model takes them, numbers in its own dtype."""
-    made = dict(inputs)
+    placed = dict(inputs)
     for name, value in inputs.items():
-        if isinstance(value, torch.Tensor):
+        if isinstance(value, torch.Tensor):  # some processors add lists of sizes
             dtype = loaded.dtype if value.is_floating_point() else value.dtype
-            made[name] = value.to(loaded.device, dtype)
-    return made
+            placed[name] = value.to(loaded.device, dtype)
+    return placed

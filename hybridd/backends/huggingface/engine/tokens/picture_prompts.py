@@ -7,7 +7,6 @@ string in what people write is text. The placeholder becomes what the processor 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from hybridd.backends.api import WorkRequest
 from hybridd.backends.engine.chat_template import Segment
@@ -15,6 +14,7 @@ from hybridd.backends.engine.messages import normalize
 from hybridd.backends.engine.prompts import Prompts
 from hybridd.wire.errors import HybriddError, Unsupported
 
+from ..compat.imports import Tensor
 from .pictures import PictureReader, PictureVocabulary
 from .vocabulary import Vocabulary
 
@@ -24,7 +24,7 @@ _PROBE = "hybridd-probe"
 class PicturePrompt(list[int]):
     """Tokens, and the inputs that the model takes for those that stand for pictures."""
 
-    def __init__(self, tokens: Sequence[int], inputs: Mapping[str, Any]) -> None:
+    def __init__(self, tokens: Sequence[int], inputs: Mapping[str, Tensor]) -> None:
         super().__init__(tokens)
         self.inputs = inputs
 
@@ -101,15 +101,15 @@ class PicturePrompts(Prompts):
     def _placed(self, segments: Sequence[Segment], texts: Sequence[str]) -> list[Segment]:
         """Each placeholder of the template's own becomes what stands for its picture."""
         waiting = iter(texts)
-        made = []
+        placed = []
         for segment in segments:
             if segment.special:
                 first, *rest = segment.text.split(self._reader.token)
                 whole = first + "".join(next(waiting) + text for text in rest)
-                made.append(Segment(whole, True))
+                placed.append(Segment(whole, True))
             else:
-                made.append(segment)
-        return made
+                placed.append(segment)
+        return placed
 
     def _loses(self, text: str) -> bool:
         if self.chat_problem is not None:

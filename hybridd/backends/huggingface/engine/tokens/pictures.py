@@ -1,7 +1,7 @@
 """Pictures for models with vision: opened within bounds, then prepared by the model's processor.
 
-The processor is transformers' own. It makes the numbers that the model's vision part takes, and
-says with which text each picture's placeholder is to be replaced; it never sees what people wrote.
+The processor is transformers' own (`compat.processors`). It makes the numbers that the model's
+vision part takes, and says with which text each picture's placeholder is to be replaced.
 """
 
 from __future__ import annotations
@@ -16,20 +16,29 @@ from typing import Any
 from hybridd.backends.data_urls import bad, decode
 from hybridd.wire.errors import InvalidParams, Unsupported
 
-from ..compat.library import auto_processor, torch
+from ..compat import processors
+from ..compat.imports import Tensor, torch
+from ..compat.leaning import Missing
+from ..compat.picture_positions import PicturePositions
+from ..compat.processors import PictureProcessor
 from .vocabulary import Vocabulary
 
 # Of all pictures of a request together; decoded they take three or four bytes each. A camera's
 # picture has 12 to 24 millions.
 MAX_PIXELS = 32_000_000
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
-# What the processor says of its own text, which is not the prompt.
-_OF_TEXT = frozenset({"input_ids", "attention_mask"})
+# Of the picture that a processor is tried with as it is loaded; wide enough for any.
+_TRIED_SIZE = (320, 240)
+_MOST_REASON = 200  # characters
 _EXTRA = "install it with: pip install 'hybridd[vision]'"
 
 
-def load_processor(path: Path, trust_remote_code: bool) -> Any:
-    """transformers' processor of the model in the directory `path`.
+def load_processor(model: Any, path: Path, trust_remote_code: bool) -> PictureProcessor:
+    """transformers' processor of a model.
+
+    Args:
+        model: transformers' one.
+        path: Its directory.
 
     Raises:
         Unsupported: There is none that can be used; says why.
@@ -37,9 +46,11 @@ def load_processor(path: Path, trust_remote_code: bool) -> Any:
     if find_spec("PIL") is None:
         raise _unsupported(f"pictures need the Python package pillow; {_EXTRA}")
     try:
-        made = auto_processor().from_pretrained(
-            str(path), local_files_only=True, trust_remote_code=trust_remote_code
-        )
+        PicturePositions(model)  # may be missing
+        processor = PictureProcessor(processors.load(path, trust_remote_code))
+        processor.check(_blank())
+    except Missing as exc:
+        raise _unsupported(str(exc)) from exc
     except ImportError as exc:
         if find_spec("torchvision") is None:
             missing = "torchvision, in the version that fits the installed torch"
@@ -48,26 +59,33 @@ def load_processor(path: Path, trust_remote_code: bool) -> Any:
         raise _unsupported(f"this model's processor of pictures needs {missing}") from exc
     except Exception as exc:
         # transformers raises what it likes at files that are no processor.
-        print(f"the processor cannot be loaded: {exc}", flush=True)
-        raise _unsupported("the processor of pictures in this model's files is unusable") from exc
-    usable = hasattr(made, "image_processor") and hasattr(made, "tokenizer")
-    if not usable or not isinstance(getattr(made, "image_token", None), str):
-        raise _unsupported("this model's processor of pictures is of a kind that is not known here")
-    return made
+        raise _unsupported(
+            "the processor of pictures in this model's files is unusable "
+            f"({type(exc).__name__}: {str(exc)[:_MOST_REASON]})"
+        ) from exc
+    return processor
+
+
+def _blank() -> Any:
+    from PIL import Image
+
+    return Image.new("RGB", _TRIED_SIZE)
 
 
 class PictureVocabulary(Vocabulary):
     """A vocabulary in which no text makes a picture's placeholder.
 
     Args:
-        processor: transformers' one, with its tokenizer.
+        processor: Of the model, with its tokenizer.
     """
 
-    def __init__(self, processor: Any, vocab_size: int, placeholders: set[int]) -> None:
+    def __init__(
+        self, processor: PictureProcessor, vocab_size: int, placeholders: set[int]
+    ) -> None:
         super().__init__(processor.tokenizer, vocab_size)
         self._processor = processor
         self._placeholders = placeholders
-        names = {*(self.name(token) for token in placeholders), processor.image_token}
+        names = {*(self.name(token) for token in placeholders), processor.token}
         self._names = {name for name in names if name}
         cuts = (f"(?<={re.escape(n[:1])})(?={re.escape(n[1:])})" for n in self._names)
         self._cut = re.compile("|".join(cuts))
@@ -90,7 +108,7 @@ class PictureVocabulary(Vocabulary):
 
     def chat_template(self) -> str | None:
         """The processor's own, which knows of pictures, else the tokenizer's."""
-        template = getattr(self._processor, "chat_template", None)
+        template = self._processor.chat_template
         if isinstance(template, dict):
             template = template.get("default")
         return template if isinstance(template, str) else super().chat_template()
@@ -107,16 +125,12 @@ class PictureReader:
         placeholders: Ids that stand for pictures in a prompt.
     """
 
-    def __init__(self, processor: Any) -> None:
+    def __init__(self, processor: PictureProcessor) -> None:
         self._processor = processor
-        tokenizer = processor.tokenizer
-        self.token: str = processor.image_token
-        own = tokenizer.convert_tokens_to_ids(self.token)
-        # Of some models the template's token becomes others, which alone count as a picture's.
-        self._seen = {i for i in processor.image_token_ids if isinstance(i, int)}
-        self.placeholders = {own, *self._seen}
+        self.token = processor.token
+        self.placeholders = {processor.token_id, *processor.seen_ids}
 
-    def read(self, urls: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    def read(self, urls: Sequence[str]) -> tuple[dict[str, Tensor], list[str]]:
         """The model's inputs for these pictures, and the text that stands for each.
 
         Raises:
@@ -124,43 +138,20 @@ class PictureReader:
         """
         pictures = _opened(urls)
         try:
-            made, texts = self._prepared(pictures)
+            return self._processor.prepare(pictures)
         except Exception as exc:
             # Of a picture that is one pixel wide, say: the processor's own words are for
             # programmers.
             raise bad("messages", "have a picture that this model cannot take") from exc
-        inputs = {k: v for k, v in made.items() if k not in _OF_TEXT}
-        return inputs, texts
 
-    def _prepared(self, pictures: Sequence[Any]) -> tuple[Mapping[str, Any], list[str]]:
-        processor = self._processor
-        replace = processor.get_text_with_replacements
-        texts: list[str] = []
-
-        def listening(*arguments: Any, **named: Any) -> Any:
-            text, found = replace(*arguments, **named)
-            texts.extend(one["replacement"] for sample in found for one in sample)
-            return text, found
-
-        processor.get_text_with_replacements = listening
-        try:
-            made = processor(
-                images=list(pictures), text=[self.token * len(pictures)], return_tensors="pt"
-            )
-        finally:
-            del processor.get_text_with_replacements
-        if len(texts) != len(pictures):
-            raise ValueError("the processor did not place every picture")
-        return made, texts
-
-    def place(self, inputs: Mapping[str, Any], tokens: Sequence[int]) -> dict[str, Any]:
+    def place(self, inputs: Mapping[str, Tensor], tokens: Sequence[int]) -> dict[str, Tensor]:
         """The inputs with those that go by the tokens of the whole prompt."""
-        made = dict(inputs)
-        for name in made:
+        whole = dict(inputs)
+        for name in whole:
             if name.endswith("token_type_ids"):
-                kinds = [int(token in self._seen) for token in tokens]
-                made[name] = torch.tensor([kinds])
-        return made
+                kinds = [int(token in self._processor.seen_ids) for token in tokens]
+                whole[name] = torch.tensor([kinds])
+        return whole
 
 
 def _opened(urls: Sequence[str]) -> list[Any]:

@@ -17,7 +17,7 @@ from typing import Any
 from hybridd.backends.engine.options import GenerationOptions
 from hybridd.backends.engine.output.logprobs import Pieces, entry
 
-from ..compat.library import torch
+from ..compat.imports import Tensor, torch
 
 # How far back penalties look, as in llama.cpp; the prompt's end counts.
 PENALTY_WINDOW = 64
@@ -71,11 +71,15 @@ class Sampler:
         """How many of the likeliest tokens it looks at; 0 is all."""
         return self._options.top_k
 
-    def penalized(self, logits: Any) -> Any:
-        """The logits of one position with the penalties; what came in is left alone."""
+    def penalized(self, logits: Tensor) -> Tensor:
+        """The logits of one position with the penalties; what came in is left alone.
+
+        Args:
+            logits: `(vocabulary,)`.
+        """
         return apply_penalties(logits, self._window, self._options)
 
-    def draw(self, values: Any, ids: Any) -> int:
+    def draw(self, values: Tensor, ids: Tensor) -> int:
         """Draw from the likeliest adjusted logits, in descending order; see `choose`."""
         values, ids = filtered(values, ids, self._options)
         probabilities = torch.softmax(values.double() / self._options.temperature, dim=-1)
@@ -90,11 +94,11 @@ class Sampler:
         """That token was chosen; penalties count it from now on."""
         self._window.append(token)
 
-    def sample(self, logits: Any) -> int:
+    def sample(self, logits: Tensor) -> int:
         """Choose from the logits of one position, a vector over the vocabulary; see `choose`."""
         return choose([self], logits[None])[0]
 
-    def logprobs(self, logits: Any, token: int) -> dict[str, Any] | None:
+    def logprobs(self, logits: Tensor, token: int) -> dict[str, Any] | None:
         """The chosen token's log probability and the likeliest ones; None if nobody asked.
 
         They are the model's own, before any option.
@@ -108,23 +112,23 @@ class Sampler:
         return entry(self._vocabulary, token, float(values[token]), top)
 
 
-def choose(samplers: Sequence[Sampler], logits: Any) -> list[int]:
-    """Each sampler's token from its row of the logits, `[rows, vocabulary]`.
+def choose(samplers: Sequence[Sampler], logits: Tensor) -> list[int]:
+    """Each sampler's token from its row of the logits, `(rows, vocabulary)`.
 
     `NOT_FINITE` where a row holds no numbers that a token could be chosen by.
     """
-    made = _at_once(samplers, logits)
-    left = [i for i in range(len(samplers)) if i not in made]
+    chosen = _at_once(samplers, logits)
+    left = [i for i in range(len(samplers)) if i not in chosen]
     if left:
         tokens = _adjusting([samplers[i] for i in left], _rows(logits, left))
-        made.update(zip(left, tokens, strict=True))
-    for i, token in made.items():
+        chosen.update(zip(left, tokens, strict=True))
+    for i, token in chosen.items():
         if token != NOT_FINITE:
             samplers[i].take(token)
-    return [made[i] for i in range(len(samplers))]
+    return [chosen[i] for i in range(len(samplers))]
 
 
-def _at_once(samplers: Sequence[Sampler], logits: Any) -> dict[int, int]:
+def _at_once(samplers: Sequence[Sampler], logits: Tensor) -> dict[int, int]:
     """The tokens of those whose likeliest one is not among what they make less likely."""
     barring = [i for i, sampler in enumerate(samplers) if sampler.only_bars]
     if not barring:
@@ -133,21 +137,21 @@ def _at_once(samplers: Sequence[Sampler], logits: Any) -> dict[int, int]:
     return {i: token for i, token in tokens if token not in samplers[i].bias}
 
 
-def _finite(logits: Any) -> list[int]:
+def _finite(logits: Tensor) -> list[int]:
     """`likeliest`, `NOT_FINITE` where that is no number."""
     tokens = likeliest(logits)
     chosen = logits[range(len(tokens)), tokens].isfinite().tolist()
     return [token if fine else NOT_FINITE for token, fine in zip(tokens, chosen, strict=True)]
 
 
-def _adjusting(samplers: Sequence[Sampler], logits: Any) -> list[int]:
+def _adjusting(samplers: Sequence[Sampler], logits: Tensor) -> list[int]:
     """Each one's token from its row with its biases and penalties."""
     adjusted = _adjusted(samplers, logits)
-    made = [0] * len(samplers)
+    tokens = [0] * len(samplers)
     greedy = [i for i, sampler in enumerate(samplers) if sampler.greedy]
     if greedy:
         for i, token in zip(greedy, _finite(_rows(adjusted, greedy)), strict=True):
-            made[i] = token
+            tokens[i] = token
     by_count: dict[int, list[int]] = {}
     for i, sampler in enumerate(samplers):
         if not sampler.greedy:
@@ -156,45 +160,45 @@ def _adjusting(samplers: Sequence[Sampler], logits: Any) -> list[int]:
     for count, members in by_count.items():
         values, ids = top(_rows(adjusted, members), count)
         for i, value, id_ in zip(members, values.float(), ids, strict=True):
-            made[i] = samplers[i].draw(value, id_)
-    return made
+            tokens[i] = samplers[i].draw(value, id_)
+    return tokens
 
 
-def _adjusted(samplers: Sequence[Sampler], logits: Any) -> Any:
+def _adjusted(samplers: Sequence[Sampler], logits: Tensor) -> Tensor:
     """The logits with each row's biases and penalties; what came in is left alone."""
     if all(sampler.plain for sampler in samplers):
         return logits
-    made = apply_biases(logits, [sampler.bias for sampler in samplers])
+    adjusted = apply_biases(logits, [sampler.bias for sampler in samplers])
     for i, sampler in enumerate(samplers):
-        if (changed := sampler.penalized(row := made[i])) is not row:
-            made[i] = changed
-    return made
+        if (changed := sampler.penalized(row := adjusted[i])) is not row:
+            adjusted[i] = changed
+    return adjusted
 
 
-def _rows(logits: Any, chosen: Sequence[int]) -> Any:
+def _rows(logits: Tensor, chosen: Sequence[int]) -> Tensor:
     return logits if len(chosen) == len(logits) else logits[list(chosen)]
 
 
-def likeliest(logits: Any) -> list[int]:
+def likeliest(logits: Tensor) -> list[int]:
     """The id of each row's largest logit; of equal ones the smallest id."""
     size = logits.shape[-1] // _BLOCK * _BLOCK
     if logits.shape[-1] != size or size < _LARGE:
         return [int(token) for token in logits.argmax(dim=-1).tolist()]
     # torch looks for an index at a fraction of the speed at which it looks for a maximum.
-    blocks = logits.unflatten(-1, (-1, _BLOCK))
+    blocks = logits.view(len(logits), -1, _BLOCK)  # (rows, blocks, in a block)
     best = blocks.amax(dim=-1).argmax(dim=-1)
     inside = blocks[torch.arange(len(best), device=best.device), best].argmax(dim=-1)
     return [int(token) for token in (best * _BLOCK + inside).tolist()]
 
 
-def top(logits: Any, count: int) -> tuple[Any, Any]:
+def top(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` largest logits of each row and their ids, in descending order."""
     size = logits.shape[-1] // _BLOCK * _BLOCK
     if logits.shape[-1] != size or size < max(_LARGE, 4 * count * _BLOCK):
         best = torch.topk(logits, count)
         return best.values, best.indices
     # The largest ones are in the blocks with the largest maxima; only those are sorted.
-    blocks = logits.unflatten(-1, (-1, _BLOCK))
+    blocks = logits.view(len(logits), -1, _BLOCK)  # (rows, blocks, in a block)
     chosen = torch.topk(blocks.amax(dim=-1), count).indices
     ids = chosen[:, :, None] * _BLOCK + torch.arange(_BLOCK, device=logits.device)
     ids = ids.flatten(1)
@@ -207,8 +211,8 @@ def _without_penalties(options: GenerationOptions) -> bool:
     return penalties == (1.0, 0.0, 0.0)
 
 
-def apply_biases(logits: Any, biases: Sequence[Mapping[int, float]]) -> Any:
-    """Logits, `[rows, vocabulary]`, with the biases of each row's tokens added, in 32 bits.
+def apply_biases(logits: Tensor, biases: Sequence[Mapping[int, float]]) -> Tensor:
+    """Logits, `(rows, vocabulary)`, with the biases of each row's tokens added, in 32 bits.
 
     Tokens beyond the vocabulary have none.
     """
@@ -219,14 +223,14 @@ def apply_biases(logits: Any, biases: Sequence[Mapping[int, float]]) -> Any:
         for token, value in bias.items()
         if 0 <= token < size
     ]
-    made = logits.to(torch.float32, copy=True)
+    biased = logits.to(torch.float32, copy=True)
     if added:
         rows, tokens, values = zip(*added, strict=True)
-        made[list(rows), list(tokens)] += torch.tensor(values, device=logits.device)
-    return made
+        biased[list(rows), list(tokens)] += torch.tensor(values, device=logits.device)
+    return biased
 
 
-def apply_penalties(logits: Any, window: Sequence[int], options: GenerationOptions) -> Any:
+def apply_penalties(logits: Tensor, window: Sequence[int], options: GenerationOptions) -> Tensor:
     """The logits with the penalties on every token of the window.
 
     Repeating makes a logit less likely whatever its sign: a negative one is multiplied. Frequency
@@ -246,14 +250,14 @@ def apply_penalties(logits: Any, window: Sequence[int], options: GenerationOptio
     return logits
 
 
-def candidates(logits: Any, options: GenerationOptions) -> tuple[Any, Any]:
+def candidates(logits: Tensor, options: GenerationOptions) -> tuple[Tensor, Tensor]:
     """The logits and ids of one position that all filters leave, the likeliest first."""
     size = logits.shape[-1]
     values, ids = top(logits[None], options.top_k if 0 < options.top_k < size else size)
     return filtered(values[0], ids[0], options)
 
 
-def filtered(values: Any, ids: Any, options: GenerationOptions) -> tuple[Any, Any]:
+def filtered(values: Tensor, ids: Tensor, options: GenerationOptions) -> tuple[Tensor, Tensor]:
     """What the filters behind top-k leave of logits in descending order; at least one."""
     if options.typical_p < 1:
         kept = typical(values, options.typical_p)
@@ -267,7 +271,7 @@ def filtered(values: Any, ids: Any, options: GenerationOptions) -> tuple[Any, An
     return values, ids
 
 
-def typical(values: Any, p: float) -> Any:
+def typical(values: Tensor, p: float) -> Tensor:
     """Indices of the tokens whose surprise is nearest to the expected one, up to `p` together.
 
     Locally typical sampling, Meister et al. 2022; the indices ascend.
@@ -281,18 +285,18 @@ def typical(values: Any, p: float) -> Any:
     return torch.sort(order[:count]).values
 
 
-def top_p(values: Any, p: float) -> int:
+def top_p(values: Tensor, p: float) -> int:
     """How many of the likeliest tokens it takes to have `p` together."""
     sums = torch.cumsum(torch.softmax(values.double(), dim=-1), dim=-1)
     return _until(sums >= p)
 
 
-def min_p(values: Any, p: float) -> int:
+def min_p(values: Tensor, p: float) -> int:
     """How many tokens are at least `p` times as likely as the likeliest one."""
     return max(1, int((values >= values[0] + math.log(p)).sum()))
 
 
-def _until(reached: Any) -> int:
+def _until(reached: Tensor) -> int:
     """How many elements to keep so that the first true one is the last kept."""
-    found = torch.nonzero(reached)
-    return int(found[0]) + 1 if len(found) else int(reached.shape[-1])
+    indices = torch.nonzero(reached)
+    return int(indices[0]) + 1 if len(indices) else int(reached.shape[-1])

@@ -16,7 +16,8 @@ from typing import Any
 
 from hybridd.wire.errors import InvalidParams, LoadFailed, ModelInvalid
 
-from ..compat.library import AutoTokenizer, torch
+from ..compat import auto_classes
+from ..compat.imports import torch
 
 _NAMES = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token")
 # Tokens that end a turn in some model family, whatever its configuration says; llama.cpp takes
@@ -51,9 +52,7 @@ def load_tokenizer(path: Path, model: str, trust_remote_code: bool = False) -> A
         LoadFailed: It needs a package that is not installed.
     """
     try:
-        return AutoTokenizer.from_pretrained(
-            str(path), local_files_only=True, trust_remote_code=trust_remote_code
-        )
+        return auto_classes.load_tokenizer(path, trust_remote_code)
     except ImportError as exc:
         raise LoadFailed(
             f"the tokenizer of {model} needs a Python package that is not installed",
@@ -170,10 +169,10 @@ class Vocabulary:
     @cached_property
     def known_end_tokens(self) -> set[int]:
         """Special tokens that end a turn, going by the tokenizer alone."""
-        found = {i for i in self._special if self.name(i) in _END_STRINGS}
+        ends = {i for i in self._special if self.name(i) in _END_STRINGS}
         if self._tokenizer.eos_token_id is not None:
-            found.add(int(self._tokenizer.eos_token_id))
-        return found
+            ends.add(int(self._tokenizer.eos_token_id))
+        return ends
 
     def special_strings(self) -> Iterable[str]:
         """See `prompts.Tokenizer`."""
@@ -185,8 +184,8 @@ class Vocabulary:
 
     def token_names(self) -> Mapping[str, str]:
         """See `prompts.Tokenizer`."""
-        found = {name: getattr(self._tokenizer, name, None) for name in _NAMES}
-        return {name: str(token) for name, token in found.items() if token is not None}
+        names = {name: getattr(self._tokenizer, name, None) for name in _NAMES}
+        return {name: str(token) for name, token in names.items() if token is not None}
 
     def chat_template(self) -> str | None:
         """The template's source; of several the default one."""
@@ -247,6 +246,6 @@ _BYTE_NAME = re.compile("<0x([0-9A-Fa-f]{2})>")
 
 
 def _from_sentencepiece(name: str) -> bytes:
-    if found := _BYTE_NAME.fullmatch(name):
-        return bytes.fromhex(found[1])
+    if byte := _BYTE_NAME.fullmatch(name):
+        return bytes.fromhex(byte[1])
     return name.replace("\u2581", " ").encode()

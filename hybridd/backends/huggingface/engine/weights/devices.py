@@ -23,13 +23,13 @@ def max_memory(placement: Mapping[str, int], estimate: Estimate) -> dict[int | s
     CUDA_DEVICE_ORDER=PCI_BUS_ID. Main memory is not limited where it is planned for, since the GPUs
     take at least what the plan counted on; otherwise nothing may go there.
     """
-    made: dict[int | str, int] = {
+    limits: dict[int | str, int] = {
         int(device.partition(":")[2]): max(0, size)
         for device, size in budgets(estimate, placement).items()
     }
     # accelerate keeps the room of a part free here too.
-    made[CPU] = 3 * estimate.weights_bytes if CPU in placement else 0
-    return made
+    limits[CPU] = 3 * estimate.weights_bytes if CPU in placement else 0
+    return limits
 
 
 def check(placement: Mapping[str, int], estimate: Estimate, model: str, cuda_devices: int) -> None:

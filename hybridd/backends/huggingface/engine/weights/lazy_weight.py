@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..compat.library import torch
+from ..compat.imports import Tensor, torch
 
 # What can be told without the numbers. To torch's stubs properties are what they give.
 _Tensor: Any = torch.Tensor
@@ -36,22 +36,22 @@ class StandIn(torch.nn.Parameter):
         unpack: Makes the weight anew.
     """
 
-    def __new__(cls, module: Any, unpack: Callable[[], Any]) -> StandIn:
-        """Make what is to take the place of `module.weight`."""
+    def __new__(cls, module: Any, unpack: Callable[[], Tensor]) -> StandIn:
+        """Make what is to stand for `module.weight`."""
         plain = torch.empty(0, dtype=module.weight.dtype)
-        made: StandIn = super().__new__(cls, plain, requires_grad=False)
-        made._plain = plain
-        made._unpack = unpack
+        stand_in: StandIn = super().__new__(cls, plain, requires_grad=False)
+        stand_in._plain = plain
+        stand_in._unpack = unpack
         # The layer has this one: a strong reference would keep both until the next collection.
-        made._module = weakref.ref(module)
-        return made
+        stand_in._module = weakref.ref(module)
+        return stand_in
 
-    def __init__(self, module: Any, unpack: Callable[[], Any]) -> None:
-        self._plain: Any
-        self._unpack: Callable[[], Any] | None
+    def __init__(self, module: Any, unpack: Callable[[], Tensor]) -> None:
+        self._plain: Tensor
+        self._unpack: Callable[[], Tensor] | None
         self._module: weakref.ref[Any]
 
-    def weight(self) -> Any:
+    def weight(self) -> Tensor:
         """The layer's weight, which it computes by from now on."""
         module = self._module()
         assert module is not None, "the layer is gone"
@@ -59,7 +59,8 @@ class StandIn(torch.nn.Parameter):
             del module.forward
             module.weight = torch.nn.Parameter(self._unpack(), requires_grad=False)
             self._unpack = None
-        return module.weight
+        weight: Tensor = module.weight
+        return weight
 
     @classmethod
     def __torch_function__(

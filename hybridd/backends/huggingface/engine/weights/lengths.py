@@ -7,7 +7,7 @@ from typing import Any
 
 from hybridd.wire.errors import InvalidParams
 
-from ..compat.library import torch
+from ..compat.imports import torch
 from .load_options import LoadOptions
 
 # Tables of learned positions in texts, as transformers' families name them.
@@ -22,7 +22,7 @@ def learned_length(model: Any, trained: int | None) -> int | None:
     Args:
         trained: As `trained_length` says it: tables that are smaller are of other things.
     """
-    found = []
+    learned = []
     for name, table in model.named_modules():
         if isinstance(table, torch.nn.Embedding) and _POSITIONS.search(name):
             # Some families' first positions are those of padding.
@@ -30,8 +30,8 @@ def learned_length(model: Any, trained: int | None) -> int | None:
             if spare is None:
                 spare = 0 if table.padding_idx is None else table.padding_idx + 1
             if table.num_embeddings >= (trained or 1):
-                found.append(int(table.num_embeddings - spare))
-    return min(found, default=None)
+                learned.append(int(table.num_embeddings - spare))
+    return min(learned, default=None)
 
 
 def context_length(options: LoadOptions, model: Any, trained: int | None) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from ...option_checks import check_load_options, gpu_number, no_device
-from ..compat.library import torch
+from ..compat.imports import torch
 
 # When nobody settled it: as in the gguf engine.
 _AUTO_CONTEXT = 4096
@@ -70,18 +70,19 @@ class LoadOptions:
         """The context length in force for a model that was made for `trained` tokens."""
         return self.context_length or (min(trained, _AUTO_CONTEXT) if trained else _AUTO_CONTEXT)
 
-    def dtype_for(self, stored: Any) -> Any:
-        """torch's dtype in force for a checkpoint of dtype `stored`.
+    def dtype_for(self, stored: Any) -> torch.dtype:
+        """The dtype in force for a checkpoint of dtype `stored`.
 
         Processors have no arithmetic for float16, so on them such a checkpoint is widened.
         """
         if self.dtype is not None:
-            return getattr(torch, self.dtype)  # of `option_checks.DTYPES`
-        if not isinstance(stored, torch.dtype) or not stored.is_floating_point:
-            stored = torch.float32
-        if self.device == "cpu" and stored not in (torch.float32, torch.bfloat16):
+            asked: torch.dtype = getattr(torch, self.dtype)  # of `option_checks.DTYPES`
+            return asked
+        known = isinstance(stored, torch.dtype) and stored.is_floating_point
+        dtype: torch.dtype = stored if known else torch.float32
+        if self.device == "cpu" and dtype not in (torch.float32, torch.bfloat16):
             return torch.float32
-        return stored
+        return dtype
 
 
 def _device(wanted: object) -> str:

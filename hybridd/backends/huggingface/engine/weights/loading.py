@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,13 @@ from hybridd.wire.errors import HybriddError, LoadFailed, ModelInvalid, Unsuppor
 from ...estimate import estimate
 from ...inspect import inspect as inspect_files
 from ...inspect import is_permitted
-from ...quantization import check_stored, configuration, quantized_already
+from ...quantization import check_stored, quantized_already
 from ...safetensors import DTYPE_BITS, read_tensors
-from ..compat.classes import concrete, generator
-from ..compat.library import AutoConfig, following, torch
+from ..compat import auto_classes, imports
+from ..compat.auto_classes import AutoConfig, attention_names, concrete, generator
+from ..compat.imports import torch
+from ..compat.load_progress import following
+from ..compat.quantizing import configuration
 from ..tokens.pictures import PictureReader, PictureVocabulary, load_processor
 from ..tokens.vocabulary import Vocabulary, load_tokenizer
 from .devices import check as check_devices
@@ -43,8 +46,9 @@ class LoadedModel:
 
     Attributes:
         model: transformers' one, in evaluation mode on its device.
+        attention: transformers' name of the attention that it computes with.
         device: torch's name of the device that takes the input.
-        dtype: torch's, of what is computed and of the weights that are not quantized.
+        dtype: Of what is computed and of the weights that are not quantized.
         quantization: none, int8, int4, or how the files were quantized already.
         vocabulary: The model's.
         context_length: Tokens of one sequence.
@@ -54,11 +58,13 @@ class LoadedModel:
         pictures: Reads them, where the model and what is installed allow it.
         pictures_problem: Why a model that is made for pictures does not read them here.
         identity: Names this state of its files.
+        notes: What a user should know of how it was loaded; see `LoadedFacts`.
     """
 
     model: Any
+    attention: str
     device: str
-    dtype: Any
+    dtype: torch.dtype
     quantization: str
     vocabulary: Vocabulary
     context_length: int
@@ -68,6 +74,7 @@ class LoadedModel:
     pictures: PictureReader | None = None
     pictures_problem: Unsupported | None = None
     identity: str = ""
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,21 +84,25 @@ class Opened:
     Attributes:
         model: transformers' one, in evaluation mode on its device.
         config: transformers' configuration.
+        attention: transformers' name of the attention that it computes with.
         device: torch's name of the device that takes the input.
-        dtype: torch's, of what is computed and of the weights that are not quantized.
+        dtype: Of what is computed and of the weights that are not quantized.
         quantization: none, int8, int4, or how the files were quantized already.
         threads: Used for what the processor computes.
         weights_bytes: Bytes of all weights in memory, shared ones once.
+        notes: What a user should know of how it was loaded.
     """
 
     model: Any
     tokenizer: Any
     config: Any
+    attention: str
     device: str
-    dtype: Any
+    dtype: torch.dtype
     quantization: str
     threads: int
     weights_bytes: int
+    notes: list[str]
 
 
 def examine(spec: LoadSpec) -> Facts:
@@ -133,15 +144,16 @@ def load(
     pictures, problem = None, None
     if "vision" in facts.capabilities:
         try:
-            processor = load_processor(Path(spec["path"]), _trusts(spec))
+            processor = load_processor(opened.model, Path(spec["path"]), _trusts(spec))
         except Unsupported as exc:
-            print(f"pictures cannot be read: {exc.message}", flush=True)
+            opened.notes.append(exc.message)
             problem = exc
         else:
             pictures = PictureReader(processor)
             vocabulary = PictureVocabulary(processor, words, pictures.placeholders)
     return LoadedModel(
         model=opened.model,
+        attention=opened.attention,
         device=opened.device,
         dtype=opened.dtype,
         quantization=opened.quantization,
@@ -153,6 +165,7 @@ def load(
         pictures=pictures,
         pictures_problem=problem,
         identity=spec["identity"],
+        notes=opened.notes,
     )
 
 
@@ -183,14 +196,23 @@ def open_model(
     local = {**_LOCAL, "trust_remote_code": _trusts(spec)}
     tokenizer = load_tokenizer(path, spec["model"], local["trust_remote_code"])
     stored: str | None = None
+    notes = [*imports.missed(), *auto_classes.missed()]
     try:
         config = AutoConfig.from_pretrained(str(path), **local)
         stored = check_stored(config, spec["model"], options.device)
         if stored is not None and options.quantization != "none":
             raise quantized_already(spec["model"], stored)
-        dtype = options.dtype_for(_stored_dtype(config, facts))
+        wanted = _stored_dtype(config, facts)
+        dtype = options.dtype_for(wanted)
+        if isinstance(wanted, torch.dtype) and dtype != wanted and options.dtype is None:
+            notes.append(
+                f"{_name(wanted)} weights are computed as {_name(dtype)}: processors have no "
+                f"arithmetic for {_name(wanted)}"
+            )
         auto_class = kind if hasattr(kind, "from_pretrained") else kind(config)
-        model = _load_weights(spec, config, facts, options, dtype, report, auto_class, spare, local)
+        model, attention = _load_weights(
+            spec, config, facts, options, dtype, report, auto_class, spare, local, notes
+        )
     except (HybriddError, LoadCancelled, MemoryError):
         raise
     except Exception as exc:
@@ -207,11 +229,13 @@ def open_model(
         model=model,
         tokenizer=tokenizer,
         config=config,
+        attention=attention,
         device=options.device,
         dtype=dtype,
         quantization=stored or options.quantization,
         threads=threads,
         weights_bytes=weights_bytes,
+        notes=notes,
     )
 
 
@@ -220,12 +244,14 @@ def _load_weights(
     config: Any,
     facts: Facts,
     options: LoadOptions,
-    dtype: Any,
+    dtype: torch.dtype,
     report: Report,
     auto_class: Any,
     spare: tuple[str, ...],
     local: Mapping[str, Any],
-) -> Any:
+    notes: list[str],
+) -> tuple[Any, str]:
+    """The model on its device, and the name of its attention."""
     device = options.device
     total = facts.weights_bytes
     sizes = _tensor_bytes(facts)
@@ -254,12 +280,13 @@ def _load_weights(
         **configuration(options.quantization, dtype),
         **where_to,
     }
-    with following(loaded):
+    with following(loaded) as missed:
+        notes += missed
         # Weights that are in memory already are not looked for anywhere.
         where: str | None = spec["path"]
         if "state_dict" in arguments:
-            where, auto_class = None, concrete(auto_class, config)
-        model, info = _from_pretrained(auto_class, where, arguments)
+            where, auto_class = None, concrete(auto_class, config, local["trust_remote_code"])
+        model, info, attention = _from_pretrained(auto_class, where, arguments)
     if missing_keys := [name for name in info["missing_keys"] if not name.startswith(spare)]:
         # transformers would go on with random numbers in their place.
         missing = min(missing_keys)
@@ -271,7 +298,7 @@ def _load_weights(
     if device != "cpu" and not placed:
         model = model.to(device)
     report("weights", total, total)
-    return model
+    return model, attention
 
 
 def _weights_in(spec: LoadSpec, facts: Facts) -> dict[str, Any]:
@@ -303,7 +330,7 @@ def in_force(opened: Opened) -> dict[str, Any]:
     """The load options that every engine of this format reports."""
     return {
         "device": opened.device,
-        "dtype": str(opened.dtype).removeprefix("torch."),
+        "dtype": _name(opened.dtype),
         "quantization": opened.quantization,
         "threads": opened.threads,
     }
@@ -315,18 +342,27 @@ _LOCAL = {"local_files_only": True, "trust_remote_code": False}
 
 def _from_pretrained(
     auto_class: Any, path: str | None, arguments: Mapping[str, Any]
-) -> tuple[Any, Any]:
-    """transformers' own loading, with its fastest attention that the architecture has.
+) -> tuple[Any, Any, str]:
+    """transformers' own loading: the model, what it says of it, and the name of its attention.
 
-    Named outright: a configuration may name other attention code, from elsewhere.
+    That is the fastest that the architecture has. Named outright: a configuration may name other
+    attention code, from elsewhere.
     """
-    try:
-        made = auto_class.from_pretrained(path, attn_implementation="sdpa", **arguments)
-    except ValueError as exc:
-        if "attention" not in str(exc):
-            raise
-        made = auto_class.from_pretrained(path, attn_implementation="eager", **arguments)
-    return made[0], made[1]
+    *others, last = attention_names(arguments["config"])
+    for name in others:
+        try:
+            model, info = auto_class.from_pretrained(path, attn_implementation=name, **arguments)
+        except ValueError as exc:
+            if "attention" not in str(exc):
+                raise
+        else:
+            return model, info, name
+    model, info = auto_class.from_pretrained(path, attn_implementation=last, **arguments)
+    return model, info, last
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _stored_dtype(config: Any, facts: Facts) -> Any:
@@ -347,17 +383,17 @@ def _tensor_bytes(facts: Facts) -> dict[str, int]:
 
 def trained_length(config: Any) -> int | None:
     """Tokens of a text that the model was made for, as its configuration says it."""
-    found = (getattr(config, name, None) for name in _CONTEXT_NAMES)
-    return next((n for n in found if isinstance(n, int) and n > 0), None)
+    lengths = (getattr(config, name, None) for name in _CONTEXT_NAMES)
+    return next((n for n in lengths if isinstance(n, int) and n > 0), None)
 
 
 def _end_tokens(model: Any, vocabulary: Vocabulary) -> frozenset[int]:
-    found = set(vocabulary.known_end_tokens)
+    ends = set(vocabulary.known_end_tokens)
     inner = model.config.get_text_config(decoder=True)
     for config in (model.generation_config, model.config, inner):
         ids = getattr(config, "eos_token_id", None)
-        found.update(ids if isinstance(ids, list | tuple) else [] if ids is None else [ids])
-    return frozenset(int(token) for token in found)
+        ends.update(ids if isinstance(ids, list | tuple) else [] if ids is None else [ids])
+    return frozenset(int(token) for token in ends)
 
 
 def _failure(exc: Exception, spec: LoadSpec) -> HybriddError:

@@ -8,7 +8,7 @@ import mmap
 import os
 from typing import Any
 
-from ..compat.library import torch
+from ..compat.imports import Tensor, torch
 
 # Of malloc.h.
 _M_TRIM_THRESHOLD = -1
@@ -21,8 +21,8 @@ _PROGRAMS = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 _KEPT_PROGRAMS = "32"
 
 
-def fresh(count: int, dtype: Any) -> Any:
-    """That many zeros, of which a page takes memory once it is written to.
+def fresh(count: int, dtype: torch.dtype) -> Tensor:
+    """That many zeros, `(count,)`, of which a page takes memory once it is written to.
 
     All of it is the system's again when the tensor is gone; what comes from the C library may stay
     with the thread that had it.
@@ -40,16 +40,16 @@ def fresh(count: int, dtype: Any) -> Any:
     return torch.frombuffer(pages, dtype=dtype)
 
 
-def mapped_alone(tensor: Any) -> Any | None:
+def mapped_alone(tensor: Tensor) -> Tensor | None:
     """The same numbers out of the same file, in a mapping that holds nothing else.
 
     Returns:
         None when they are not in a mapped file, were changed since, or that file is gone.
     """
-    found = _place(tensor.data_ptr())
-    if found is None or not tensor.is_contiguous():
+    source = _mapped_file(tensor.data_ptr())
+    if source is None or not tensor.is_contiguous():
         return None
-    path, inode, offset = found
+    path, inode, offset = source
     begin = offset // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -108,17 +108,17 @@ def keep_few_programs(model: Any) -> None:
         os.environ.setdefault(name, _KEPT_PROGRAMS)
 
 
-def _place(address: int) -> tuple[str, int, int] | None:
+def _mapped_file(address: int) -> tuple[str, int, int] | None:
     """The mapped file at an address: its path and inode, and the address's offset in it.
 
     None also where pages of the mapping are copies that were written to.
     """
-    found = None
+    file = None
     with open("/proc/self/smaps") as maps:
         for line in maps:
             name, *rest = line.split(maxsplit=5)
-            if name == "Anonymous:" and found is not None:
-                return found if rest[0] == "0" else None
+            if name == "Anonymous:" and file is not None:
+                return file if rest[0] == "0" else None
             if name.endswith(":"):
                 continue
             start, end = (int(part, 16) for part in name.split("-"))
@@ -126,5 +126,5 @@ def _place(address: int) -> tuple[str, int, int] | None:
                 _, offset, _, inode, *path = rest
                 if not path or not path[0].startswith("/"):
                     return None
-                found = path[0].rstrip("\n"), int(inode), int(offset, 16) + address - start
+                file = path[0].rstrip("\n"), int(inode), int(offset, 16) + address - start
     return None
