@@ -40,6 +40,8 @@ FORCED_GRACE_S = 1.0
 # Lines of the engine's log that `load_failed` carries.
 DETAIL_LINES = 15
 LOG_LINES = 200
+# What a worker's delta has for most tokens.
+_PLAIN_ITEM = frozenset({"id", "text", "tokens"})
 # A worker's word is not trusted: more notes than engines have reasons for, and longer ones.
 _MOST_NOTES = 32
 _NOTE_CHARS = 400
@@ -337,16 +339,17 @@ def _delta(item: dict[str, Any]) -> Delta:
     Raises:
         TypeError: Its fields are of types that would fail later, at the client that gets them.
     """
-    text, tokens, reasoning = item.get("text", ""), item.get("tokens", 0), item.get("reasoning")
-    calls, logprobs = item.get("tool_calls"), item.get("logprobs")
+    text, tokens = item.get("text", ""), item.get("tokens", 0)
     if type(text) is not str or type(tokens) is not int:
         raise TypeError("a delta has a text and a number of tokens")
-    if reasoning or calls or logprobs:
-        objects = [*(calls or ()), *(logprobs or ())]
-        if not isinstance(reasoning, str | None) or not all(isinstance(o, dict) for o in objects):
-            raise TypeError("reasoning is text, tool_calls and logprobs are lists of objects")
-        if not all(map(_is_fragment, calls or ())):
-            raise TypeError("a tool call has a number, and a function with arguments as text")
+    if item.keys() <= _PLAIN_ITEM:
+        return Delta(text, tokens)
+    reasoning, calls, logprobs = (item.get(n) for n in ("reasoning", "tool_calls", "logprobs"))
+    objects = [*(calls or ()), *(logprobs or ())]
+    if not isinstance(reasoning, str | None) or not all(isinstance(o, dict) for o in objects):
+        raise TypeError("reasoning is text, tool_calls and logprobs are lists of objects")
+    if not all(map(_is_fragment, calls or ())):
+        raise TypeError("a tool call has a number, and a function with arguments as text")
     return Delta(text, tokens, reasoning, calls, logprobs)
 
 
