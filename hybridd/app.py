@@ -22,8 +22,9 @@ from hybridd.backends import switches
 from hybridd.backends.api import Backend
 from hybridd.backends.registry import Format, fingerprint, installed_formats
 from hybridd.catalog import stores
-from hybridd.catalog.database import DATABASE, FactsDatabase
+from hybridd.catalog.database import DATABASE, Database
 from hybridd.catalog.library import Library
+from hybridd.catalog.settings import CatalogSettings
 from hybridd.daemon.configuration import BadConfiguration, Configuration
 from hybridd.daemon.events import EventHub
 from hybridd.daemon.jobs import Jobs
@@ -134,21 +135,14 @@ class App:
             configuration["workers.kept_vocabularies"],
         )
         self.library = Library(
-            self._enabled_backends(),
-            model_dirs=configuration.model_dirs(),
-            demo=configuration["catalog.demo"],
-            external=stores.external(configuration.__getitem__, environment),
-            settle_s=configuration["catalog.settle_seconds"],
-            reconcile_s=configuration["catalog.reconcile_minutes"] * 60,
-            publish=self._publish_catalog,
+            self._catalog_settings(),
+            self._publish_catalog,
             departed=lambda record: self.manager.departed(record),
-            facts=FactsDatabase(
-                Path(paths.cache_dir(environment), DATABASE), fingerprint(backends)
-            ),
+            facts=Database(Path(paths.cache_dir(environment), DATABASE), fingerprint(backends)),
         )
         self.residency = Residency(
             configuration,
-            self.library,
+            lambda: self.library.snapshot,
             backends,
             self.host,
             lambda workers: MemoryMeter(
@@ -279,9 +273,20 @@ class App:
     def _enabled_backends(self) -> dict[str, Backend]:
         return switches.enabled(self._formats, self.configuration.__getitem__)
 
+    def _catalog_settings(self) -> CatalogSettings:
+        configuration = self.configuration
+        return CatalogSettings(
+            self._enabled_backends(),
+            configuration.model_dirs(),
+            demo=configuration["catalog.demo"],
+            settle_s=configuration["catalog.settle_seconds"],
+            reconcile_s=configuration["catalog.reconcile_minutes"] * 60,
+            external=stores.external(configuration.__getitem__, self._environment),
+        )
+
     def _publish_catalog(self, topic: str, type: str, **data: Any) -> None:
         self.events.publish(topic, type, **data)
-        # What else changed of a model (an alias, a place where it is seen too) is not in memory.
+        # What else changed of a model (an alias, another location) is not in memory.
         if type == "removed" or "files" in data.get("changed", ()):
             self.manager.files_changed(data["id"])
         self.warm_templates.look()
@@ -291,11 +296,4 @@ class App:
         if "log.level" in changed:
             journal.set_level(c["log.level"])
         if any(key.startswith(("catalog.", "formats.")) for key in changed):
-            self.library.reconfigure(
-                backends=self._enabled_backends(),
-                model_dirs=c.model_dirs(),
-                demo=c["catalog.demo"],
-                external=stores.external(c.__getitem__, self._environment),
-                settle_s=c["catalog.settle_seconds"],
-                reconcile_s=c["catalog.reconcile_minutes"] * 60,
-            )
+            self.library.reconfigure(self._catalog_settings())

@@ -12,7 +12,8 @@ from typing import Any
 from hybridd.backends.onnx import BACKEND as ONNX
 from hybridd.backends.registry import load_backends
 from hybridd.catalog.candidate import Candidate, Root
-from hybridd.catalog.inspections import Inspections, make_records
+from hybridd.catalog.inspections import Inspected, Inspections
+from hybridd.catalog.records import Stages, make_records
 from hybridd.catalog.walk import Listing, Source, Walk, scan
 from hybridd.core.model import ModelRecord
 from hybridd.core.naming import Name
@@ -37,10 +38,10 @@ def catalog(
     """Look once, without waiting for files to rest."""
     listing = scan(sources, BACKENDS)
     inspections = Inspections()
-    found = []
-    while len(found) < len(listing.candidates):
-        found += inspections.inspect(listing.candidates[len(found) :], BACKENDS)
-    records, assigned = make_records(found, [], BACKENDS, {}, names or {}, {})
+    inspected: list[Inspected] = []
+    while len(inspected) < len(listing.candidates):
+        inspected += inspections.inspect(listing.candidates[len(inspected) :], BACKENDS)
+    records, assigned = make_records(Stages(inspected), BACKENDS, {}, names or {}, {})
     return {record.id: record for record in records}, listing, assigned
 
 

@@ -41,7 +41,7 @@ class Parallel(NamedTuple):
     """How many requests at a time an engine serves.
 
     Attributes:
-        auto: When nobody says how many and there is room; the planner takes fewer where there
+        auto: When no number is asked for and there is room; the planner takes fewer where there
             is none.
         most: What is asked for beyond it gets this.
     """
@@ -294,7 +294,7 @@ class Engine(Protocol):
         """Compute with at most `count` threads from the next step on; called between steps.
 
         The daemon shares the cores among the models that are at work. It calls this only where
-        nobody asked for a number, and never with more than the `threads` that `load` said are in
+        no number was asked for, and never with more than the `threads` that `load` said are in
         force. An engine that cannot change them ignores it.
         """
         return

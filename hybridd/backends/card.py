@@ -33,8 +33,8 @@ def size_label(parameters: int) -> str | None:
 def words(value: Any) -> list[str]:
     """A text, or the texts of a list, bounded."""
     listed = value if isinstance(value, list | tuple) else [value]
-    found = [valid_text(text.strip()) for text in listed[:MAX_LISTED] if isinstance(text, str)]
-    return [text for text in found if 0 < len(text) <= _MAX_WORD]
+    texts = [valid_text(text.strip()) for text in listed[:MAX_LISTED] if isinstance(text, str)]
+    return [text for text in texts if 0 < len(text) <= _MAX_WORD]
 
 
 def filled(**entries: Any) -> dict[str, Any]:
@@ -44,5 +44,5 @@ def filled(**entries: Any) -> dict[str, Any]:
 
 def of(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """The card in a model's metadata, empty where there is none."""
-    found = metadata.get(CARD)
-    return dict(found) if isinstance(found, Mapping) else {}
+    card = metadata.get(CARD)
+    return dict(card) if isinstance(card, Mapping) else {}

@@ -20,10 +20,10 @@ def version_of(distribution: str) -> str | None:
 def files_of(package: str, folder: str) -> tuple[str, ...]:
     """Names of the files in one folder of an installed top-level package; empty without it."""
     spec = util.find_spec(package)
-    found: list[str] = []
+    names: list[str] = []
     for place in (spec.submodule_search_locations or ()) if spec is not None else ():
         try:
-            found += os.listdir(os.path.join(place, folder))
+            names += os.listdir(os.path.join(place, folder))
         except OSError:
             continue
-    return tuple(sorted(found))
+    return tuple(sorted(names))

@@ -1,7 +1,7 @@
 """Which formats there are: the entry points of the group `hybridd.backends`.
 
-The built-in ones register the same way as anybody's. A backend that cannot be imported or lacks
-a part of the contract is left out with its reason; the daemon serves the others. Whether a format's
+The built-in ones register the same way as a third party's. A backend that cannot be imported or
+lacks a part of the contract is left out with its reason; the daemon serves the others. Whether an
 engine is installed is read from the packages' metadata, since the daemon never imports one.
 """
 
@@ -72,14 +72,14 @@ class FormatInfo:
 
     def to_wire(self) -> dict[str, Any]:
         """The object as docs/protocol.md has it; what is not known is left out."""
-        made = {
+        fields = {
             "name": self.name,
             "available": self.available,
             "engine": self.engine,
             "version": self.version,
             "reason": self.reason,
         }
-        return {key: value for key, value in made.items() if value is not None}
+        return {key: value for key, value in fields.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,9 @@ def installed_formats() -> dict[str, Format]:
         try:
             backend = point.load()
             problem = _problem(point.name, backend)
-        except Exception as error:  # anybody's code: whatever it raises must not end the daemon
+        except (
+            Exception
+        ) as error:  # a third party's code: whatever it raises must not end the daemon
             problem = f"{type(error).__name__}: {error}"
         if problem is None:
             formats[point.name] = Format(availability(backend, version), backend)
@@ -159,16 +161,16 @@ def fingerprint(backends: Mapping[str, Backend]) -> str:
 
     Source files' sizes and times stand for what they do.
     """
-    made = hashlib.blake2b(__version__.encode(), digest_size=16)
+    digest = hashlib.blake2b(__version__.encode(), digest_size=16)
     sources = set(Path(__file__).parents[1].rglob("*.py"))
     for name, backend in sorted(backends.items()):
-        made.update(f"{name}\n".encode())
+        digest.update(f"{name}\n".encode())
         module = sys.modules.get(type(backend).__module__)
         sources.update(map(Path, filter(None, [getattr(module, "__file__", None)])))
     for path in sorted(sources):
         status = path.stat()
-        made.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
-    return made.hexdigest()
+        digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
 
 
 def _problem(name: str, backend: Any) -> str | None:

@@ -78,7 +78,7 @@ class Candidate:
         digest: What the store records of the content of the model's own files.
         given: The id that the store itself gives it.
         aliases: Other names that the stores give it.
-        revision: Which of the revisions that its store keeps it is, where one keeps several.
+        commit: Of which commit it is, where a store keeps several of a repository.
         variant: What tells apart models that share their own files within one store.
         plain: Whether it is nothing else than its own files with what they need to run.
         reason: Why it is no model, where the store's own records already say so.
@@ -100,7 +100,7 @@ class Candidate:
     digest: str | None = None
     given: str | None = None
     aliases: tuple[str, ...] = ()
-    revision: str | None = None
+    commit: str | None = None
     variant: tuple[str, ...] = ()
     plain: bool = True
     reason: str | None = None

@@ -1,9 +1,8 @@
 """What inspections found and how models were called, in SQLite, across restarts.
 
 Facts are good for the very files (device, inode, size, time of change) that they were read from, by
-the very readers that this daemon has. The database is a cache: one that is broken, of a later
-version or not writable is put aside and made anew, and where that fails too the daemon does
-without. Nothing here raises for the state of the disk. Used from one thread at a time.
+the very readers that this daemon has. The database is a cache, see `database_file`: nothing here
+raises for the state of the disk. Used from one thread at a time.
 """
 
 from __future__ import annotations
@@ -20,23 +19,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from hybridd.catalog.candidate import Candidate
 from hybridd.core.model import Facts
 from hybridd.core.naming import Name
 
+from .candidate import Candidate
+from .database_file import DatabaseFile, transaction
 from .facts_codec import decode, encode, loads
 
 _log = logging.getLogger(__name__)
-_T = TypeVar("_T")
 
 DATABASE = "catalog.sqlite3"  # in the cache directory
 SCHEMA = 1
 _APPLICATION = 0x68796272  # "hybr": no other program's database is taken for ours
 # What was not seen for so long is forgotten; a disk that is away for a week comes back known.
 KEPT_DAYS = 30
-_BUSY_S = 1.0  # another daemon of this user may be writing; its transactions are short
 _DAY_S = 86_400
 
 _TABLES = """
@@ -46,13 +44,9 @@ CREATE TABLE facts (key BLOB PRIMARY KEY, state BLOB NOT NULL, facts BLOB NOT NU
 CREATE TABLE templates (digest BLOB PRIMARY KEY, text BLOB NOT NULL);
 CREATE TABLE names (key BLOB PRIMARY KEY, name BLOB NOT NULL, seen INTEGER NOT NULL);
 """
-# Another daemon is writing: this once it goes without.
-_PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED")
-# The disk's trouble, which another file would have too.
-_HOPELESS = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_NOMEM")
 
 
-class FactsDatabase:
+class Database:
     """A `FactsStore` on disk.
 
     Args:
@@ -67,7 +61,7 @@ class FactsDatabase:
         readers: str,
         today: Callable[[], int] = lambda: int(time.time() // _DAY_S),
     ) -> None:
-        self._path = path
+        self._file = DatabaseFile(path, _APPLICATION, SCHEMA, self._prepare, self._forget)
         self._readers = readers
         self._today = today
         self._pending: list[tuple[Any, ...]] = []
@@ -75,29 +69,21 @@ class FactsDatabase:
         self._templates: dict[bytes, str] = {}
         self._names: dict[str, Name] = {}
         self._swept: int | None = None
-        self._seen: int | None = None  # the oldest day of what was asked for
-        self._connection: sqlite3.Connection | None = None
-        self._remade = False
+        self._oldest: int | None = None  # the oldest day of what was asked for
 
     @property
     def usable(self) -> bool:
         """Whether anything is remembered on disk."""
-        return self._connection is not None
+        return self._file.usable
 
     def open(self) -> None:
         """Open or make the database; afterwards it is `usable`, or the log says why not."""
-        try:
-            self._connection = self._opened()
-        except (sqlite3.Error, OSError, _Unusable) as error:
-            self._failed(error)
+        self._file.open()
 
     def close(self) -> None:
         """Write what waits and close; nothing is remembered afterwards."""
         self.flush()
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with suppress(sqlite3.Error):
-                connection.close()
+        self._file.close()
 
     # ------------------------------------------------------------ facts
 
@@ -112,7 +98,7 @@ class FactsDatabase:
         self._expected = {}
         by_key = {os.fsencode(candidate.key): candidate for candidate in candidates}
         marks = ",".join("?" * len(by_key))
-        rows: list[Any] | None = self._try(
+        rows: list[Any] | None = self._file.attempt(
             lambda connection: connection.execute(
                 "SELECT key, state, facts, metadata, template, checksum, seen FROM facts "
                 f"WHERE key IN ({marks})",
@@ -120,7 +106,7 @@ class FactsDatabase:
             ).fetchall()
         )
         days = [row[6] if isinstance(row[6], int) else 0 for row in rows or ()]
-        self._seen = min(days if self._seen is None else [*days, self._seen], default=None)
+        self._oldest = min(days if self._oldest is None else [*days, self._oldest], default=None)
         good = [
             (by_key[key], facts, metadata, template)
             for key, state, facts, metadata, template, checksum, _ in rows or ()
@@ -136,7 +122,7 @@ class FactsDatabase:
 
     def put(self, candidate: Candidate, facts: Facts) -> None:
         """See `FactsStore`; written with the next `flush`."""
-        if self._connection is None:
+        if not self._file.usable:
             return
         try:
             encoded, metadata = encode(facts, candidate.files)
@@ -160,7 +146,7 @@ class FactsDatabase:
         texts = {row[4]: self._templates[row[4]] for row in rows if row[4] is not None}
 
         def write(connection: sqlite3.Connection) -> None:
-            with _Transaction(connection):
+            with transaction(connection):
                 connection.executemany(
                     "INSERT OR IGNORE INTO templates VALUES (?, ?)",
                     ((d, t.encode("utf-8", "surrogatepass")) for d, t in texts.items()),
@@ -169,21 +155,21 @@ class FactsDatabase:
                     "INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?, ?, ?, ?)", rows
                 )
 
-        self._try(write)
+        self._file.attempt(write)
 
     def keep_only(self, paths: Iterable[str]) -> None:
         """Once a day: note what is still there, and forget what was away for long."""
         today = self._today()
-        if self._connection is None or self._swept == today:
+        if not self._file.usable or self._swept == today:
             return
         self._swept = today
-        if self._seen == today:
+        if self._oldest == today:
             return  # another start has done it today
         keys = [(today, os.fsencode(path)) for path in paths]
         old = (today - KEPT_DAYS,)
 
         def sweep(connection: sqlite3.Connection) -> None:
-            with _Transaction(connection):
+            with transaction(connection):
                 for table in ("facts", "names"):
                     connection.executemany(f"UPDATE {table} SET seen = ? WHERE key = ?", keys)
                     connection.execute(f"DELETE FROM {table} WHERE seen < ?", old)
@@ -192,43 +178,45 @@ class FactsDatabase:
                     "(SELECT template FROM facts WHERE template IS NOT NULL)"
                 )
 
-        self._try(sweep)
+        self._file.attempt(sweep)
 
     # ------------------------------------------------------------ names
 
     def names(self) -> dict[str, Name]:
         """How models were called, by key."""
-        rows = self._try(lambda c: c.execute("SELECT key, name FROM names").fetchall()) or []
-        found = {}
+        rows = (
+            self._file.attempt(lambda c: c.execute("SELECT key, name FROM names").fetchall()) or []
+        )
+        names = {}
         for key, said in zip(
             (key for key, _ in rows), loads([raw for _, raw in rows]), strict=True
         ):
             with suppress(TypeError):
-                found[os.fsdecode(key)] = Name(*said)
-        self._names = dict(found)
-        return found
+                names[os.fsdecode(key)] = Name(*said)
+        self._names = dict(names)
+        return names
 
     def keep_names(self, names: Mapping[str, Name]) -> None:
         """Remember these beside the others."""
         today = self._today()
         new = [(key, name) for key, name in names.items() if self._names.get(key) != name]
-        if not new or self._connection is None:
+        if not new or not self._file.usable:
             return
         self._names.update(new)
         rows = [(os.fsencode(key), _name(name), today) for key, name in new]
 
         def write(connection: sqlite3.Connection) -> None:
-            with _Transaction(connection):
+            with transaction(connection):
                 connection.executemany("INSERT OR REPLACE INTO names VALUES (?, ?, ?)", rows)
 
-        self._try(write)
+        self._file.attempt(write)
 
     # ------------------------------------------------------------ inside
 
     def _template(self, digest: bytes) -> str | None:
         known = self._templates.get(digest)
         if known is None:
-            row = self._try(
+            row = self._file.attempt(
                 lambda c: c.execute(
                     "SELECT text FROM templates WHERE digest = ?", (digest,)
                 ).fetchone()
@@ -239,98 +227,21 @@ class FactsDatabase:
             self._templates[digest] = known
         return known
 
-    def _opened(self) -> sqlite3.Connection:
-        os.makedirs(self._path.parent, mode=0o700, exist_ok=True)
-        connection = sqlite3.connect(
-            self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
-        )
-        try:
-            # Readable beside a writer, and whole after a crash of either.
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
-            with _Transaction(connection):
-                self._check(connection)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _check(self, connection: sqlite3.Connection) -> None:
-        """Have our tables and no other readers' facts.
-
-        Raises:
-            _Unusable: It is another program's, or of a later version.
-        """
-        application = connection.execute("PRAGMA application_id").fetchone()[0]
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if (application, version) == (0, 0):
+    def _prepare(self, connection: sqlite3.Connection, new: bool) -> None:
+        """Have our tables and no other readers' facts."""
+        if new:
             for statement in _TABLES.split(";"):
                 connection.execute(statement)
             connection.execute("INSERT INTO about VALUES (?)", (self._readers,))
-            connection.execute(f"PRAGMA application_id = {_APPLICATION}")
-            connection.execute(f"PRAGMA user_version = {SCHEMA}")
-        elif (application, version) != (_APPLICATION, SCHEMA):
-            raise _Unusable(f"it has schema {version} of application {application:#x}")
         elif connection.execute("SELECT readers FROM about").fetchone() != (self._readers,):
             connection.execute("DELETE FROM facts")
             connection.execute("DELETE FROM templates")
         # Also when it says so already: where this fails nothing can be written.
         connection.execute("UPDATE about SET readers = ?", (self._readers,))
 
-    def _try(self, act: Callable[[sqlite3.Connection], _T]) -> _T | None:
-        """Do something with the database, or without when it fails."""
-        connection = self._connection
-        if connection is None:
-            return None
-        try:
-            return act(connection)
-        except sqlite3.Error as error:
-            if not _is(error, _PASSING):
-                self._connection = None
-                with suppress(sqlite3.Error):
-                    connection.close()
-                self._failed(error)
-            return None
-
-    def _failed(self, error: Exception) -> None:
-        """Put the file aside and make another, once; or do without."""
-        if self._remade or _is(error, (*_PASSING, *_HOPELESS)):
-            _log.warning("inspections are not remembered: %s: %s", self._path, error)
-            return
-        self._remade = True
+    def _forget(self) -> None:
+        """Another file is made, which holds nothing yet."""
         self._swept, self._names = None, {}
-        _log.warning("%s cannot be used and is put aside: %s", self._path, error)
-        with suppress(OSError):
-            os.replace(self._path, f"{self._path}.broken")
-        for suffix in ("-wal", "-shm"):
-            with suppress(OSError):
-                os.unlink(f"{self._path}{suffix}")
-        self.open()
-
-
-class _Unusable(Exception):
-    """The file is a database, but not ours to use."""
-
-
-class _Transaction:
-    """All of a block's changes or none."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-
-    def __enter__(self) -> None:
-        self._connection.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
-        if failed is None:
-            self._connection.execute("COMMIT")
-        else:
-            with suppress(sqlite3.Error):
-                self._connection.execute("ROLLBACK")
-
-
-def _is(error: Exception, kinds: tuple[str, ...]) -> bool:
-    return getattr(error, "sqlite_errorname", "").startswith(kinds)
 
 
 def _digest(raw: bytes) -> bytes:

@@ -22,9 +22,10 @@ from hybridd.backends.bounded import (
     sampling_default,
     valid_text,
 )
-from hybridd.catalog.candidate import Candidate
 from hybridd.core.model import printable
 from hybridd.wire.errors import ModelInvalid
+
+from .candidate import Candidate
 
 # Ollama's templates and system prompts have a few KiB; parameters a few lines.
 MAX_TEXT_BYTES = 256 * 1024
@@ -75,8 +76,8 @@ def _params(facts: Facts, path: Path, _backend: Backend) -> Facts:
         said = read_json(path, MAX_TEXT_BYTES)
     except ModelInvalid:
         return facts
-    found = {name: sampling_default(name, said[name]) for name in _SAMPLING if name in said}
-    defaults: dict[str, Any] = {k: v for k, v in found.items() if v is not None}
+    checked = {name: sampling_default(name, said[name]) for name in _SAMPLING if name in said}
+    defaults: dict[str, Any] = {k: v for k, v in checked.items() if v is not None}
     stops = said.get("stop")
     stops = [stops] if isinstance(stops, str) else stops
     if isinstance(stops, list):
@@ -100,10 +101,10 @@ def _text(role: str) -> Callable[[Facts, Path, Backend], Facts]:
 
 def _noted(facts: Facts, **more: Mapping[str, Any]) -> Facts:
     """Facts with more on their card; a part that is there already gets the new keys."""
-    made = card.of(facts.metadata)
+    noted = card.of(facts.metadata)
     for key, value in more.items():
-        made[key] = {**made.get(key, {}), **value}
-    return replace(facts, metadata={**facts.metadata, card.CARD: made})
+        noted[key] = {**noted.get(key, {}), **value}
+    return replace(facts, metadata={**facts.metadata, card.CARD: noted})
 
 
 _ADD: Mapping[str, Callable[[Facts, Path, Backend], Facts]] = {

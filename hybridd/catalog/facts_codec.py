@@ -12,14 +12,14 @@ from typing import Any
 from hybridd.core.model import Facts
 from hybridd.core.packed import Packed
 
-# How a field of `Facts` is read back from JSON, which knows neither tuples nor paths: by its place.
+# How a field of `Facts` is read back from JSON, which knows neither tuples nor paths: by position.
 _NAMES = [f.name for f in fields(Facts)]
 _FIELDS = len(_NAMES)
 _METADATA, _TEMPLATE = _NAMES.index("metadata"), _NAMES.index("chat_template")
-_PLACES = tuple(at for at in range(_FIELDS) if at not in (_METADATA, _TEMPLATE))
-_PATHS = tuple(at for at in _PLACES if "Path" in str(fields(Facts)[at].type))
+_POSITIONS = tuple(at for at in range(_FIELDS) if at not in (_METADATA, _TEMPLATE))
+_PATHS = tuple(at for at in _POSITIONS if "Path" in str(fields(Facts)[at].type))
 _TUPLES = tuple(
-    at for at in _PLACES if str(fields(Facts)[at].type).startswith("tuple") and at not in _PATHS
+    at for at in _POSITIONS if str(fields(Facts)[at].type).startswith("tuple") and at not in _PATHS
 )
 # So many rows' JSON is read at once.
 _AT_A_TIME = 256
@@ -31,15 +31,15 @@ def loads(texts: Sequence[bytes]) -> list[Any]:
     Many at a time, which takes a third of the time; not all at once, which would keep the
     interpreter from the loop.
     """
-    found: list[Any] = []
+    values: list[Any] = []
     for at in range(0, len(texts), _AT_A_TIME):
         some = texts[at : at + _AT_A_TIME]
         try:
-            values = json.loads(b"[%b]" % b",".join(some))
+            together = json.loads(b"[%b]" % b",".join(some))
         except ValueError:
-            values = []
-        found += values if len(values) == len(some) else map(_load, some)
-    return found
+            together = []
+        values += together if len(together) == len(some) else map(_load, some)
+    return values
 
 
 def _load(text: bytes) -> Any:
@@ -60,7 +60,7 @@ def encode(facts: Facts, files: tuple[Path, ...]) -> tuple[bytes, bytes]:
         TypeError, ValueError: JSON cannot say them.
     """
     values: list[Any] = []
-    for at in _PLACES:
+    for at in _POSITIONS:
         value = getattr(facts, _NAMES[at])
         if at in _PATHS and value is not None:
             # How many of the candidate's own they are, or their names.
@@ -79,16 +79,16 @@ def decode(
     Raises:
         TypeError, ValueError: It is not what `encode` makes.
     """
-    made: list[Any] = [None] * _FIELDS
-    made[_METADATA], made[_TEMPLATE] = Packed(metadata), template
-    for at, value in zip(_PLACES, values, strict=True):
-        made[at] = value
+    arguments: list[Any] = [None] * _FIELDS
+    arguments[_METADATA], arguments[_TEMPLATE] = Packed(metadata), template
+    for at, value in zip(_POSITIONS, values, strict=True):
+        arguments[at] = value
     for at in _TUPLES:
-        if made[at] is not None:
-            made[at] = tuple(made[at])
+        if arguments[at] is not None:
+            arguments[at] = tuple(arguments[at])
     for at in _PATHS:
-        if isinstance(made[at], int):
-            made[at] = files[: made[at]]
-        elif made[at] is not None:
-            made[at] = tuple(map(Path, made[at]))
-    return Facts(*made)
+        if isinstance(arguments[at], int):
+            arguments[at] = files[: arguments[at]]
+        elif arguments[at] is not None:
+            arguments[at] = tuple(map(Path, arguments[at]))
+    return Facts(*arguments)

@@ -1,14 +1,13 @@
-"""The library owns the catalog: it looks at the disk, and everybody reads its snapshot.
+"""The library owns the catalog: it looks at the disk, and all others read its snapshot.
 
-One task looks, inspects and publishes; nobody else changes the catalog. It looks when a hint
-comes from the watcher, when somebody asks, when a file that was being written is due, and every
+One task looks, inspects and publishes; nothing else changes the catalog. It looks when a hint
+comes from the watcher, when a client asks, when a file that was being written is due, and every
 few minutes regardless, because hints get lost. Walking and reading happen in one thread beside
 the loop. It knows no transport: changes are told through `publish`.
 """
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -19,22 +18,26 @@ from typing import Any, Protocol, TypeVar
 import trio
 
 from hybridd.backends.api import Backend
-from hybridd.core.catalog import Change, Snapshot
+from hybridd.core.catalog import Snapshot
 from hybridd.core.model import ModelRecord
 from hybridd.host import collector
 from hybridd.wire.errors import ModelNotFound
 
 from . import stores
 from .candidate import Candidate
-from .inspections import FactsStore, Inspected
-from .look import Place, Survey, unchanged
+from .current import Current, Publish
+from .facts_store import FactsStore
+from .inspections import Inspected
+from .look import Look, unchanged
+from .records import Stages
 from .resolving import resolve
-from .scan_waiters import Caller, Callers, Progress
-from .schedule import Pacing
+from .roots import RootStatus
+from .scan_waiters import Progress, ScanWaiter, ScanWaiters
+from .schedule import Schedule
+from .settings import CatalogSettings
 from .walk import Listing, Source, scan
 from .watch import Hint, Watcher
 
-_log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 # A pure-Python thread holds the interpreter up to this long; the default of 5 ms is what
@@ -48,10 +51,6 @@ _GROWTH = 1.5
 _PARTIAL_S = 1.0
 # How long the end waits for the thread, which notices it between two directories or models.
 _CLOSE_S = 3.0
-# While telling of thousands of changes, other tasks get their turn after this many.
-_EVENTS_AT_A_TIME = 256
-
-Publish = Callable[..., None]
 
 
 class _InThread(Protocol):
@@ -70,16 +69,10 @@ class Library:
     """Finds the models of this machine and keeps the list true.
 
     Args:
-        backends: The formats to look for, by name.
-        model_dirs: Where to look; need not exist yet.
-        demo: Whether to list the packaged demo models.
-        external: The stores of other programs.
-        settle_s: How long a file has to rest before it is inspected.
-        reconcile_s: How often to look without any hint.
+        settings: What to look for, where and how often.
+        publish: Told of each change, see `Current`; must not block.
         departed: Told the last record of a model that is not listed any more, before `publish`.
-        publish: Told `("models", "added" | "changed" | "removed", id=…, revision=…, …)`, after
-            the snapshot was replaced; must not block.
-        look: Walks the disk; tests bring their own.
+        scan: Walks the disk; tests bring their own.
         watcher: Makes what hints at changes from a callback; tests bring their own.
         in_thread: Runs a function beside the loop; tests run it at once.
         wall: Unix seconds.
@@ -88,50 +81,43 @@ class Library:
 
     def __init__(
         self,
-        backends: Mapping[str, Backend],
-        *,
-        model_dirs: Sequence[Path],
-        demo: bool,
-        settle_s: float,
-        reconcile_s: float,
+        settings: CatalogSettings,
         publish: Publish,
-        external: Sequence[Source] = (),
+        *,
         departed: Callable[[ModelRecord], None] = lambda _: None,
-        look: Callable[..., Listing] = scan,
+        scan: Callable[..., Listing] = scan,
         watcher: Callable[[Hint], _Watching] = Watcher,
         in_thread: _InThread | None = None,
         wall: Callable[[], float] = time.time,
         facts: FactsStore | None = None,
     ) -> None:
-        self._backends = dict(backends)
-        self._model_dirs = tuple(model_dirs)
-        self._demo = demo
-        self._external = tuple(external)
-        self._survey = Survey(settle_s, look, facts, wall)
-        self._publish = publish
-        self._departed = departed
+        self._settings = settings
+        self._look = Look(settings.settle_s, scan, facts, wall)
+        self._current = Current(publish, departed)
         self._watcher = watcher(self.hint)
         self._limiter = trio.CapacityLimiter(1)
         self._in_thread: _InThread = in_thread or self._beside
-        self._snapshot = Snapshot()
         self._aliases: dict[str, tuple[str, ...]] = {}
-        self._callers = Callers()
-        self._pacing = Pacing(
-            reconcile_s,
+        self._waiters = ScanWaiters()
+        self._schedule = Schedule(
+            settings.reconcile_s,
             lambda: self._watcher.polling,
-            lambda: self._callers.urgent,
-            lambda: self._in_thread(self._survey.roots_changed),
+            lambda: self._waiters.urgent,
+            lambda: self._in_thread(self._look.roots_changed),
         )
-        self._completed = trio.Event()
-        self._looked = trio.Event()  # replaced after every look
         self._linked: list[Path] = []  # directories behind symlinks
-        self._waiting = 0
+        self._written = 0  # how many candidates are being written
         self._stopped = False
 
     @property
     def snapshot(self) -> Snapshot:
         """The catalog as it is now; never changes in the reader's hands."""
-        return self._snapshot
+        return self._current.snapshot
+
+    @property
+    def settings(self) -> CatalogSettings:
+        """What the next look goes by."""
+        return self._settings
 
     @property
     def watching(self) -> str:
@@ -144,9 +130,9 @@ class Library:
         return self._watcher.remedy
 
     @property
-    def places(self) -> list[Place]:
+    def roots(self) -> list[RootStatus]:
         """Where the last look went, in the order of precedence."""
-        return self._survey.places
+        return self._look.roots
 
     def hint(self, touched: frozenset[str] | None = None) -> None:
         """Something may have changed: look soon, and once more a little later.
@@ -154,47 +140,33 @@ class Library:
         Args:
             touched: Paths of what changed; None for anywhere.
         """
-        self._pacing.hint(touched)
+        self._schedule.hint(touched)
 
-    def reconfigure(
-        self,
-        *,
-        backends: Mapping[str, Backend] | None = None,
-        model_dirs: Sequence[Path] | None = None,
-        demo: bool | None = None,
-        external: Sequence[Source] | None = None,
-        settle_s: float | None = None,
-        reconcile_s: float | None = None,
-    ) -> None:
-        """Take changed settings; the next look, at once, goes by them. None: as before."""
-        if backends is not None:
-            self._backends = dict(backends)
-        if model_dirs is not None:
-            self._model_dirs = tuple(model_dirs)
-        if demo is not None:
-            self._demo = demo
-        if external is not None:
-            self._external = tuple(external)
-        if settle_s is not None:
-            self._survey.settling.settle_s = settle_s
-        if reconcile_s is not None:
-            self._pacing.reconcile_s = reconcile_s
-        self._pacing.wake()
+    def reconfigure(self, settings: CatalogSettings) -> None:
+        """Take changed settings; the next look, at once, goes by them."""
+        self._settings = settings
+        self._look.settling.settle_s = settings.settle_s
+        self._schedule.reconcile_s = settings.reconcile_s
+        self._schedule.wake()
 
     def set_aliases(self, aliases: Mapping[str, Sequence[str]]) -> None:
         """Other names for models, by id; replaces all. Takes effect with the next look."""
         self._aliases = {key: tuple(names) for key, names in aliases.items()}
-        self._pacing.wake()
+        self._schedule.wake()
 
     async def wait_complete(self) -> None:
         """Return once every store was looked at since the start."""
-        await self._completed.wait()
+        await self._current.wait_complete()
+
+    async def wait_look(self) -> None:
+        """Return once a look has ended, or has shown a part of what it finds."""
+        await self._current.wait_look()
 
     async def rescan(self, progress: Progress | None = None) -> dict[str, Any]:
         """Look now, and answer when a complete look begun after the call is in the catalog.
 
         Files that are being written get one settle time to come to rest, so that a copy that
-        has just ended is in the answer. Callers at the same time share a look.
+        has just ended is in the answer. Clients that ask at the same time share a look.
 
         Args:
             progress: Told `(stage, done, total)`.
@@ -204,15 +176,15 @@ class Library:
             catalog at the time of the call.
         """
         started = trio.current_time()
-        caller = Caller(self._snapshot.models, progress)
-        self._callers.add(caller)
-        self._pacing.wake()
+        waiter = ScanWaiter(self.snapshot.models, progress)
+        self._waiters.add(waiter)
+        self._schedule.wake()
         try:
-            await caller.done.wait()
+            await waiter.done.wait()
         finally:
-            self._callers.remove(caller)
+            self._waiters.remove(waiter)
         taken_s = trio.current_time() - started
-        return {**caller.result(self._snapshot.models), "seconds_s": round(taken_s, 3)}
+        return {**waiter.result(self.snapshot.models), "seconds_s": round(taken_s, 3)}
 
     async def find(
         self,
@@ -228,21 +200,20 @@ class Library:
         Raises:
             ModelNotFound, ModelAmbiguous: As `core.naming.resolve`.
         """
-        deadline = trio.current_time() + self._survey.settling.settle_s + 1.0
+        deadline = trio.current_time() + self._look.settling.settle_s + 1.0
         while True:
-            models = self._snapshot.models
-            if not self._snapshot.complete and query not in models:
+            models = self.snapshot.models
+            if not self.snapshot.complete and query not in models:
                 # A part of a name may mean one model now and several in a moment.
-                await self._looked.wait()
+                await self.wait_look()
                 continue
             try:
                 return models[await resolve(query, models, loaded_ids, fits)]
             except ModelNotFound:
-                looked = self._looked
-                if not self._waiting or trio.current_time() >= deadline:
+                if not self._written or trio.current_time() >= deadline:
                     raise
                 with trio.move_on_at(deadline):
-                    await looked.wait()
+                    await self.wait_look()
 
     async def fresh(self, record: ModelRecord) -> ModelRecord:
         """The model as its files are now: a load must not go by what a lost hint left standing.
@@ -265,64 +236,61 @@ class Library:
                 task_status.started()
                 while True:
                     await self._look_once()
-                    await self._pacing.rest()
+                    await self._schedule.rest()
         finally:
             self._stopped = True
             sys.setswitchinterval(interval)
             with trio.CancelScope(shield=True), trio.move_on_after(_CLOSE_S):
-                await self._in_thread(self._survey.close)  # after what still runs in the thread
+                await self._in_thread(self._look.close)  # after what still runs in the thread
 
     # ------------------------------------------------------------ one look
 
     async def _look_once(self) -> None:
-        # A caller wants to be sure, and hints may be lost.
-        everywhere = self._callers.begin() or not self._snapshot.complete
-        touched = self._pacing.begin(everywhere=everywhere)
-        backends = self._backends
-        sources = stores.sources(self._model_dirs, demo=self._demo, external=self._external)
+        # A client wants to be sure, and hints may be lost.
+        everywhere = self._waiters.begin() or not self.snapshot.complete
+        touched = self._schedule.begin(everywhere=everywhere)
+        backends, sources = self._settings.backends, self._settings.sources()
         try:
             # Watched before it is walked, or what comes between the two is seen by neither.
             await self._watch(sources, self._linked)
-            if not self._snapshot.complete and not self._snapshot.models:
+            if not self.snapshot.complete and not self.snapshot.models:
                 await self._look_first(sources, backends)
             listing = await self._in_thread(
-                partial(self._survey.walk, sources, backends, lambda: self._stopped, touched)
+                partial(self._look.walk, sources, backends, lambda: self._stopped, touched)
             )
             if listing.linked != self._linked:
                 self._linked = listing.linked
                 await self._watch(sources, self._linked)
                 self.hint()
             sorted_at = trio.current_time()
-            settled, waiting, due = await self._in_thread(
-                partial(self._survey.sort, listing.candidates, sorted_at)
+            settled, waiting, due_s = await self._in_thread(
+                partial(self._look.sort, listing.candidates, sorted_at)
             )
             inspected = await self._inspect(settled, waiting, backends)
-            await self._advance(inspected, waiting, backends, listing)
-            await self._in_thread(partial(self._survey.remember, listing))
+            await self._advance(Stages(inspected, waiting), backends, listing)
+            await self._in_thread(partial(self._look.remember, listing))
         except BaseException:
-            self._callers.fail()
+            self._waiters.fail()
             raise
-        self._waiting = len(waiting)
-        self._pacing.end(None if due is None else due + _CLOCK_SLACK_S)
-        patience_s = self._survey.settling.settle_s + _CLOCK_SLACK_S
-        self._callers.finish(sorted_at, patience_s, waiting=bool(waiting))
-        self._looked.set()
-        self._looked = trio.Event()
+        self._written = len(waiting)
+        self._schedule.end(None if due_s is None else due_s + _CLOCK_SLACK_S)
+        patience_s = self._look.settling.settle_s + _CLOCK_SLACK_S
+        self._waiters.finish(sorted_at, patience_s, written=bool(waiting))
+        self._current.looked()
 
     async def _look_first(self, sources: Sequence[Source], backends: Mapping[str, Backend]) -> None:
-        """List the packaged models at once: somebody's store may take minutes to walk."""
+        """List the packaged models at once: a large store may take minutes to walk."""
         ours = [source for source in sources if source.root.store == stores.DEMO_STORE]
         if ours:
             candidates = await self._in_thread(
-                partial(self._survey.walk_first, ours, backends, lambda: self._stopped)
+                partial(self._look.walk_first, ours, backends, lambda: self._stopped)
             )
-            done = await self._in_thread(partial(self._survey.inspect, candidates, backends))
-            await self._advance(done, (), backends, None)
+            inspected = await self._in_thread(partial(self._look.inspect, candidates, backends))
+            await self._advance(Stages(inspected), backends, None)
 
     async def _watch(self, sources: Sequence[Source], linked: Sequence[Path]) -> None:
-        await self._in_thread(
-            partial(self._watcher.update, [root.path for root, _ in sources], linked)
-        )
+        roots = [root.path for root, _ in sources]
+        await self._in_thread(partial(self._watcher.update, roots, linked))
 
     async def _inspect(
         self,
@@ -339,62 +307,28 @@ class Library:
         shown, next_s = 0, trio.current_time() + _PARTIAL_S
         while len(done) < len(settled):
             rest = settled[len(done) :]
-            done += await self._in_thread(partial(self._survey.inspect, rest, backends))
-            self._callers.progress(len(done), len(settled))
+            done += await self._in_thread(partial(self._look.inspect, rest, backends))
+            self._waiters.progress(len(done), len(settled))
             if (
-                not self._snapshot.complete
+                not self.snapshot.complete
                 and shown * _GROWTH <= len(done) < len(settled)
                 and trio.current_time() >= next_s
             ):
                 shown, next_s = len(done), trio.current_time() + _PARTIAL_S
-                await self._advance(done, waiting, backends, None, settled[shown:])
+                await self._advance(Stages(done, waiting, settled[shown:]), backends, None)
         return done
 
     async def _advance(
-        self,
-        inspected: Sequence[Inspected],
-        waiting: Sequence[Candidate],
-        backends: Mapping[str, Backend],
-        listing: Listing | None,
-        to_come: Sequence[Candidate] = (),
+        self, stages: Stages, backends: Mapping[str, Backend], listing: Listing | None
     ) -> None:
         """Replace the snapshot and tell of the changes; `listing` is None for a partial one."""
-        before = self._snapshot
         # Ten thousand models take a tenth of a second, which is not the loop's to spend.
-        self._snapshot, changes = await self._in_thread(
+        snapshot, changes = await self._in_thread(
             partial(
-                self._survey.advance,
-                before,
-                inspected,
-                waiting,
-                backends,
-                dict(self._aliases),
-                listing,
-                to_come,
+                self._look.advance, self.snapshot, stages, backends, dict(self._aliases), listing
             )
         )
-        for problem in self._snapshot.problems:
-            if problem not in before.problems:
-                _log.warning("cannot look at %s", problem)
-        await self._tell(changes, before, self._snapshot)
-        if self._snapshot.complete:
-            self._completed.set()
-        elif listing is None:
-            self._looked.set()
-            self._looked = trio.Event()
-
-    async def _tell(self, changes: Sequence[Change], before: Snapshot, snapshot: Snapshot) -> None:
-        for number, change in enumerate(changes, 1):
-            more: dict[str, Any] = {}
-            if (record := snapshot.models.get(change.id)) is not None:
-                more["status"] = record.status
-            elif (last := before.models.get(change.id)) is not None:
-                self._departed(last)
-            if change.fields:
-                more["changed"] = list(change.fields)
-            self._publish("models", change.type, id=change.id, revision=snapshot.revision, **more)
-            if number % _EVENTS_AT_A_TIME == 0:
-                await trio.lowlevel.checkpoint()
+        await self._current.replace(snapshot, changes)
 
     async def _beside(self, function: Callable[[], _T], /) -> _T:
         """Run in the one thread; when cancelled, leave it to notice that it was stopped."""

@@ -9,67 +9,66 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from operator import is_
-from typing import Any, NamedTuple
+from typing import Any
 
 from hybridd.backends.api import Backend
 from hybridd.core.catalog import Change, Snapshot, advance
-from hybridd.core.model import ModelRecord, printable
+from hybridd.core.model import ModelRecord
 from hybridd.core.naming import Name
 from hybridd.host import collector
 
 from .candidate import Candidate, identity_of
-from .inspections import FactsStore, Inspected, Inspections, make_records
+from .facts_store import FactsStore
+from .inspections import Inspected, Inspections
+from .records import Stages, make_records
+from .roots import Roots, RootStatus
 from .seen import Seen
 from .settling import Settling
 from .walk import Listing, Source, scan
 
-# What a snapshot's models were made of; the very same objects make the same models.
+# What a snapshot's models are made of; the very same objects make the same models.
 _Basis = tuple[list[Inspected | Candidate], dict[str, tuple[str, ...]]]
 
 # So many new models are worth a thought about the garbage collector.
 _MANY = 500
 
 
-class Place(NamedTuple):
-    """One root, as `system.info` tells of it."""
-
-    store: str
-    path: str
-    exists: bool
-
-
-class Survey:
+class Look:
     """The steps of a look, in their order, and what lasts between looks.
 
     Args:
         settle_s: How long a file has to rest before it is inspected.
-        look: Walks the disk.
+        scan: Walks the disk.
         facts: Where inspections and names are remembered.
         wall: Unix seconds.
+
+    Attributes:
+        settling: Tells which files are being written.
+        roots: Where the last look went, in the order of precedence.
     """
 
     def __init__(
         self,
         settle_s: float,
-        look: Callable[..., Listing] = scan,
+        scan: Callable[..., Listing] = scan,
         facts: FactsStore | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.settling = Settling(settle_s)
-        self._look = look
+        self.roots: list[RootStatus] = []
+        self._scan = scan
         self._inspections = Inspections(facts)
         self._wall = wall
         self._names: dict[str, Name] = {}
         self._by_key: dict[str, ModelRecord] = {}
         self._seen = Seen(self._inspections.unchanged)
-        self._sources: list[Source] = []
-        self._looked_at: tuple[object, ...] | None = None
-        self._waiting: list[str] = []  # where files are being written, which makes no events
+        self._roots: Roots | None = None
+        self._looked_for: tuple[object, ...] | None = None
+        self._written: list[str] = []  # files that are being written, which makes no events
         self._basis: _Basis = ([], {})
-        self.places: list[Place] = []
         self._begun = False
         self._grown = 0  # how many models are new since the collector was told
 
@@ -81,9 +80,9 @@ class Survey:
     def walk_first(
         self, sources: Sequence[Source], backends: Mapping[str, Backend], stop: Callable[[], bool]
     ) -> list[Candidate]:
-        """What is in these few places, before everything is walked."""
+        """What is in these few directories, before everything is walked."""
         self._begin()
-        return self._look(sources, backends, stop, Seen()).candidates
+        return self._scan(sources, backends, stop, Seen()).candidates
 
     def _begin(self) -> None:
         if not self._begun:
@@ -106,20 +105,15 @@ class Survey:
             touched: Look only where these paths are; None looks everywhere.
         """
         self._begin()
-        self._sources = list(sources)
-        directories = _directories(sources)
-        self.places = [
-            Place(root.store, printable(os.fspath(root.path)), directory is not None)
-            for (root, _), directory in zip(sources, directories, strict=True)
-        ]
-        looked_at = (directories, self._sources, list(backends))
-        if touched is None or looked_at != self._looked_at:
+        roots = Roots([root for root, _ in sources])
+        looked_for = (roots.inodes, list(sources), list(backends))
+        if touched is None or looked_for != self._looked_for:
             self._seen.clear()
         else:
-            self._seen.forget([*_spelled(sources, touched), *self._waiting])
-        self._looked_at = looked_at
-        listing = self._look(sources, backends, stop, self._seen)
-        # Again, for those that were found at several places.
+            self._seen.forget([*roots.spelled(touched), *self._written])
+        self._roots, self._looked_for, self.roots = roots, looked_for, roots.status()
+        listing = self._scan(sources, backends, stop, self._seen)
+        # Again, for those that were seen several times and merged.
         kept = [self._inspections.unchanged(candidate) for candidate in listing.candidates]
         if sum(a is b for a, b in zip(kept, listing.candidates, strict=True)) >= _MANY:
             collector.keep()
@@ -128,16 +122,16 @@ class Survey:
 
     def roots_changed(self) -> bool:
         """Whether a root is another directory than it was at the last look."""
-        return self._looked_at is not None and _directories(self._sources) != self._looked_at[0]
+        return self._roots is not None and self._roots.changed()
 
     def sort(
         self, candidates: Sequence[Candidate], now: float
     ) -> tuple[list[Candidate], list[Candidate], float | None]:
-        """Who is settled, who has to wait, and how long; see `Settling.sort`."""
-        settled, waiting, due = self.settling.sort(candidates, self._wall(), now)
+        """Which are settled, which have to wait, and how long; see `Settling.sort`."""
+        settled, waiting, due_s = self.settling.sort(candidates, self._wall(), now)
         written = [*waiting, *(candidate for candidate in settled if candidate.open)]
-        self._waiting = [os.fspath(path) for candidate in written for path in candidate.files]
-        return settled, waiting, due
+        self._written = [os.fspath(path) for candidate in written for path in candidate.files]
+        return settled, waiting, due_s
 
     def inspect(
         self, candidates: Sequence[Candidate], backends: Mapping[str, Backend]
@@ -148,18 +142,18 @@ class Survey:
     def advance(
         self,
         before: Snapshot,
-        inspected: Sequence[Inspected],
-        waiting: Sequence[Candidate],
+        stages: Stages,
         backends: Mapping[str, Backend],
         aliases: Mapping[str, tuple[str, ...]],
         listing: Listing | None,
-        to_come: Sequence[Candidate] = (),
     ) -> tuple[Snapshot, list[Change]]:
         """The next snapshot and what is different in it.
 
         Args:
             before: The snapshot that it follows.
-            inspected, waiting, to_come: What became of the candidates so far.
+            stages: What became of the candidates so far.
+            backends: By format.
+            aliases: By id.
             listing: What the walk found; None while some are still to come.
         """
         about: dict[str, Any] = {
@@ -167,14 +161,12 @@ class Survey:
             "scanned_at": before.scanned_at if listing is None else self._wall(),
             "problems": before.problems if listing is None else tuple(listing.problems),
         }
-        held: list[Inspected | Candidate] = [c for c in waiting if c.key in self._by_key]
-        basis = [*inspected, *held], dict(aliases)
+        held: list[Inspected | Candidate] = [c for c in stages.waiting if c.key in self._by_key]
+        basis = [*stages.inspected, *held], dict(aliases)
         if before.complete and _same(basis, self._basis):
             return replace(before, **about), []
         self._basis = basis
-        records, names = make_records(
-            inspected, waiting, backends, self._by_key, self._names, aliases, to_come
-        )
+        records, names = make_records(stages, backends, self._by_key, self._names, aliases)
         after, changes = advance(before, records, **about)
         # What was not walked yet keeps its name for when it is.
         self._names = names if listing is not None else {**self._names, **names}
@@ -208,26 +200,3 @@ def unchanged(record: ModelRecord) -> bool:
         )
     except OSError:
         return False
-
-
-def _directories(sources: Sequence[Source]) -> list[tuple[int, int] | None]:
-    """Which directories the roots are at this moment."""
-    found: list[tuple[int, int] | None] = []
-    for root, _ in sources:
-        try:
-            status = os.stat(root.path)
-        except OSError:
-            found.append(None)
-        else:
-            found.append((status.st_dev, status.st_ino))
-    return found
-
-
-def _spelled(sources: Sequence[Source], touched: Iterable[str]) -> Iterator[str]:
-    """Real paths as a walk of the roots spells them, which may themselves be symlinks."""
-    places = [(os.path.realpath(root.path), os.fspath(root.path)) for root, _ in sources]
-    for path in touched:
-        yield path
-        for real, spelled in places:
-            if real != spelled and (path + os.sep).startswith(real + os.sep):
-                yield spelled + path[len(real) :]

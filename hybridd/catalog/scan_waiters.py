@@ -1,4 +1,4 @@
-"""Those who wait for a look that begins after they asked."""
+"""The clients that wait for a look which begins after they asked."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from hybridd.core.model import ModelRecord
 Progress = Callable[[str, int, int], None]
 
 
-class Caller:
-    """One of them.
+class ScanWaiter:
+    """One client that waits.
 
     Args:
         before: The models that are listed at the time of the call.
@@ -29,67 +29,67 @@ class Caller:
     def result(self, after: Mapping[str, ModelRecord]) -> dict[str, int]:
         """What changed since the call, by docs/protocol.md's names."""
         changes = compare(self.before, after)
-        made = {
+        counts = {
             kind: sum(change.type == kind for change in changes)
             for kind in (ADDED, CHANGED, REMOVED)
         }
-        return {**made, "total": sum(record.available for record in after.values())}
+        return {**counts, "total": sum(record.available for record in after.values())}
 
 
-class Callers:
-    """All of them; a look answers those who were there when it began."""
+class ScanWaiters:
+    """All of them; a look answers those that were there when it began."""
 
     def __init__(self) -> None:
-        self._waiting: list[Caller] = []
-        self._looking: list[Caller] = []
+        self._waiting: list[ScanWaiter] = []
+        self._looking: list[ScanWaiter] = []
 
     @property
     def urgent(self) -> bool:
-        """Whether somebody waits for whom no look was begun yet."""
-        return any(caller.deadline is None for caller in self._waiting)
+        """Whether a client waits for which no look was begun yet."""
+        return any(waiter.deadline is None for waiter in self._waiting)
 
-    def add(self, caller: Caller) -> None:
-        """Somebody asks."""
-        self._waiting.append(caller)
+    def add(self, waiter: ScanWaiter) -> None:
+        """A client asks."""
+        self._waiting.append(waiter)
 
-    def remove(self, caller: Caller) -> None:
-        """Somebody was answered or does not wait any more."""
-        for callers in (self._waiting, self._looking):
-            if caller in callers:
-                callers.remove(caller)
+    def remove(self, waiter: ScanWaiter) -> None:
+        """A client was answered or does not wait any more."""
+        for waiters in (self._waiting, self._looking):
+            if waiter in waiters:
+                waiters.remove(waiter)
 
     def begin(self) -> bool:
-        """A look begins: whoever comes from now on has to wait for the next one.
+        """A look begins: a client that asks from now on has to wait for the next one.
 
         Returns:
-            Whether anybody waits for this one.
+            Whether a client waits for this one.
         """
         self._looking, self._waiting = self._waiting, []
         return bool(self._looking)
 
     def progress(self, done: int, total: int) -> None:
         """The look that was begun has inspected so many."""
-        for caller in self._looking:
-            if caller.progress is not None:
-                caller.progress("inspect", done, total)
+        for waiter in self._looking:
+            if waiter.progress is not None:
+                waiter.progress("inspect", done, total)
 
     def fail(self) -> None:
         """The look did not come to an end."""
         self._looking, self._waiting = [], self._looking + self._waiting
 
-    def finish(self, sorted_at: float, patience_s: float, *, waiting: bool) -> None:
-        """The look is in the catalog; while files are being written, callers wait for a while.
+    def finish(self, sorted_at: float, patience_s: float, *, written: bool) -> None:
+        """The look is in the catalog; while files are being written, clients wait for a while.
 
         Args:
             sorted_at: When the look told files at rest from others. Not when it ended: one that
                 took long has not seen what came to rest meanwhile.
-            patience_s: How long after that of their first look callers wait.
-            waiting: Whether some were not at rest.
+            patience_s: How long after that of their first look clients wait.
+            written: Whether some files were not at rest.
         """
-        for caller in self._looking:
-            if caller.deadline is None:
-                caller.deadline = sorted_at + patience_s
-            if not waiting or sorted_at >= caller.deadline:
-                caller.done.set()
-        self._waiting = [c for c in self._looking if not c.done.is_set()] + self._waiting
+        for waiter in self._looking:
+            if waiter.deadline is None:
+                waiter.deadline = sorted_at + patience_s
+            if not written or sorted_at >= waiter.deadline:
+                waiter.done.set()
+        self._waiting = [w for w in self._looking if not w.done.is_set()] + self._waiting
         self._looking = []

@@ -26,13 +26,13 @@ _POLLS_APART = 20.0
 ROOTS_S = 10.0
 
 
-class Pacing:
+class Schedule:
     """Collects the reasons for the next look.
 
     Args:
         reconcile_s: How often to look at everything without any hint.
         polling: Whether hints cannot be relied on.
-        urgent: Whether somebody waits for a look.
+        urgent: Whether a client waits for a look.
         roots_changed: Whether a root is another directory than it was.
     """
 
@@ -84,7 +84,7 @@ class Pacing:
             self._everywhere_s = now - self._began
 
     async def rest(self) -> None:
-        """Wait for a reason to look again, and a while in any case unless somebody asks."""
+        """Wait for a reason to look again, and a while in any case unless a client asks."""
         now = trio.current_time()
         earliest = now + min(MAX_REST_S, (now - self._began) * _REST_PER_LOOK)
         period = self.reconcile_s

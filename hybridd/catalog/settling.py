@@ -1,4 +1,4 @@
-"""Who among the candidates is complete, and who is still being written."""
+"""Which candidates are complete, and which are still being written."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ from collections.abc import Callable, Container, Iterable
 from dataclasses import replace
 from math import inf
 
-from hybridd.catalog.candidate import Candidate
-from hybridd.catalog.writers import Writers
 from hybridd.core.model import FileIdentity
 
-# Of files that have not changed for longer nobody asks whether they are open for writing.
+from .candidate import Candidate
+from .writers import Writers
+
+# Files that have not changed for longer are not asked for being open.
 RECENT_S = 3600.0
 # How often one that is open is asked again: the event of its closing usually comes first.
 OPEN_S = 5.0
 
 
 class Settling:
-    """Tells complete files from those that somebody is still writing.
+    """Tells complete files from those that are still being written.
 
     A candidate is settled when its newest file is older than the settle time, or was seen
     unchanged for that long (clocks of network file systems and archives can be in the future).
-    Of one that changed not long ago it is asked whether somebody has it open for writing: once, if
-    nobody has, and else again and again until it is closed.
+    Of one that changed not long ago it is asked whether a program has it open for writing: once, if
+    none has, and else again and again until it is closed.
 
     Args:
         settle_s: The settle time.

@@ -5,7 +5,7 @@ bursts, follows no symlinks and does not notice a root that was replaced. So eve
 debounced; the scan is the truth. `update` is told after each scan what to watch.
 
 `Watcher.run` owns watchdog's threads and ends them. Where inotify has no room for all
-directories, `polling` says so and whoever scans has to look more often.
+directories, `polling` says so and the library has to look more often.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ _EVENTS: list[type[FileSystemEvent]] = [
     DirMovedEvent,
 ]
 # A download makes thousands of "modified" and ends with "closed": of those of one file so many
-# seconds go by between two that are taken. The first counts: a file that is cut short by somebody
-# who keeps it open makes one event, and none ever after.
+# seconds go by between two that are taken. The first counts: a file that is cut short by a
+# program that keeps it open makes one event, and none ever after.
 MODIFIED_S = 1.0
 # More touched paths than this are no help in looking at less.
 MAX_TOUCHED = 256
@@ -92,7 +92,7 @@ class Watcher:
     `update` may be called from any thread; everything else belongs to trio's.
 
     Attributes:
-        polling: Whether not everything is watched, so that somebody has to look often.
+        polling: Whether not everything is watched, so that the library has to look often.
         remedy: The sysctl that would make room; None where that would not help.
     """
 
@@ -275,18 +275,18 @@ def _targets(roots: Iterable[Path], linked: Iterable[Path]) -> Iterable[_Target]
         path = os.path.abspath(root)
         parent, name = os.path.split(path)
         # inotify follows no symlink, also not one that is the root itself.
-        if _add := _target(os.path.realpath(path), None):
-            yield _add
+        if target := _target(os.path.realpath(path), None):
+            yield target
         # The parent tells when a root comes, goes or is replaced. Where that is missing too,
         # the nearest ancestor that exists tells of the next folder on the way.
         # A symlink on the way is not followed either.
-        while (found := _target(os.path.realpath(parent), name)) is None and parent != "/":
+        while (target := _target(os.path.realpath(parent), name)) is None and parent != "/":
             parent, name = os.path.split(parent)
-        if found is not None:
-            yield found
+        if target is not None:
+            yield target
     for path in map(os.path.realpath, linked):
-        if found := _target(path, None):
-            yield found
+        if target := _target(path, None):
+            yield target
 
 
 def _target(path: str, only: str | None) -> _Target | None:

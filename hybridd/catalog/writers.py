@@ -1,9 +1,9 @@
-"""Whether somebody has a file open for writing, as far as the kernel tells.
+"""Whether a program has a file open for writing, as far as the kernel tells.
 
-A lease for reading (`fcntl(2)`, `F_SETLEASE`) is granted only while nobody has the file open for
-writing, or mapped so. It is asked for and given back at once. Only a file's owner may ask, and not
-every file system can tell: NFS and SMB answer for their server. There the open files of this user's
-own processes are looked through; what other users and other machines write is not seen.
+A lease for reading (`fcntl(2)`, `F_SETLEASE`) is granted only while no program has the file open
+for writing, or mapped so. It is asked for and given back at once. Only a file's owner may ask, and
+not every file system can tell: NFS and SMB answer for their server. There the open files of this
+user's own processes are looked through; what other users and other machines write is not seen.
 
 Blocks, and is used from a thread.
 """
@@ -18,14 +18,14 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-# EAGAIN of these says that the server gave no delegation (or oplock), not that somebody writes.
+# EAGAIN of these says that the server gave no delegation (or oplock), not that a program writes.
 _REMOTE = ("nfs", "cifs", "smb")
 # Write permission of a link in /proc/PID/fd: the descriptor is open for writing.
 _WRITABLE = stat.S_IWUSR
 
 
 class Writers:
-    """Answers for one moment: made for each look at the disk, and not kept."""
+    """Answers for one moment: one for each look at the disk, not kept."""
 
     def __init__(self) -> None:
         self._ours: frozenset[str] | None = None
@@ -33,7 +33,7 @@ class Writers:
     def has(self, path: str | os.PathLike[str]) -> bool:
         """Whether a regular file is open for writing; False where there is none."""
         try:
-            # Neither waits for a FIFO's other end nor for the holder of somebody else's lease.
+            # Neither waits for a FIFO's other end nor for the holder of another lease.
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             return False  # gone, or not to be read: inspecting it will say so
@@ -56,9 +56,9 @@ class Writers:
 def leased(descriptor: int) -> Iterator[None]:
     """Hold a lease for reading.
 
-    Whoever opens the file for writing meanwhile waits until it is given back, and the kernel tells
-    us by a signal. That would be SIGIO, which ends a process; SIGURG does nothing where nobody
-    handles it.
+    A program that opens the file for writing meanwhile waits until it is given back, and the kernel
+    tells us by a signal. That would be SIGIO, which ends a process; SIGURG does nothing unless it
+    is handled.
 
     Raises:
         OSError: EAGAIN while the file is open for writing; others where there are no leases.
@@ -68,7 +68,7 @@ def leased(descriptor: int) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):  # the kernel takes it back from whoever holds it for too long
+        with suppress(OSError):  # the kernel takes it back where it is held too long
             fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
 
 
@@ -78,10 +78,10 @@ def _remote(descriptor: int) -> bool:
         with open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as lines:
             mount = next(line.split()[1] for line in lines if line.startswith("mnt_id:"))
         with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as lines:
-            found = next(line for line in lines if line.split(" ", 1)[0] == mount)
+            mounted = next(line for line in lines if line.split(" ", 1)[0] == mount)
     except (OSError, StopIteration):
-        return True  # who cannot tell does not keep a model from being listed
-    return found.partition(" - ")[2].startswith(_REMOTE)
+        return True  # what cannot be told does not keep a model from being listed
+    return mounted.partition(" - ")[2].startswith(_REMOTE)
 
 
 def _open_for_writing() -> Iterator[str]:

@@ -1,7 +1,6 @@
 """The catalog as a value: an immutable snapshot, and what changed from one to the next.
 
-Pure: no I/O and no clock. Who owns the current snapshot and tells the world of changes is
-`catalog/library`.
+Pure: no I/O and no clock. The current snapshot is `catalog/library`'s.
 """
 
 from __future__ import annotations
@@ -67,9 +66,9 @@ def compare(old: Mapping[str, ModelRecord], new: Mapping[str, ModelRecord]) -> l
 
 def differences(before: ModelRecord, after: ModelRecord) -> tuple[str, ...]:
     """The names of the fields that differ."""
-    found = [name for name in _RECORD if getattr(before, name) != getattr(after, name)]
-    found += [n for n in _FACTS if getattr(before.facts, n) != getattr(after.facts, n)]
-    renamed = ["files" if name == "identity" else name for name in found]
+    differ = [name for name in _RECORD if getattr(before, name) != getattr(after, name)]
+    differ += [n for n in _FACTS if getattr(before.facts, n) != getattr(after.facts, n)]
+    renamed = ["files" if name == "identity" else name for name in differ]
     return tuple(dict.fromkeys(renamed))
 
 
@@ -86,11 +85,11 @@ def advance(
     Records that are equal to the current ones are kept as they are, so that equal snapshots
     share them and later comparisons are cheap.
     """
-    found = {}
+    by_id: dict[str, ModelRecord] = {}
     for record in sorted(records, key=lambda record: record.id):
         before = current.models.get(record.id)
-        found[record.id] = before if before is not None and before == record else record
-    changes = compare(current.models, found)
-    models = MappingProxyType(found) if changes else current.models
+        by_id[record.id] = before if before is not None and before == record else record
+    changes = compare(current.models, by_id)
+    models = MappingProxyType(by_id) if changes else current.models
     revision = current.revision + 1 if changes else current.revision
     return Snapshot(models, revision, complete, scanned_at, problems), changes

@@ -40,7 +40,7 @@ class Device:
 
     def to_wire(self) -> dict[str, Any]:
         """The device as `system.info` shows it."""
-        made = {
+        fields = {
             "id": self.id,
             "kind": self.kind,
             "name": self.name,
@@ -51,7 +51,7 @@ class Device:
             "hybridd_bytes": self.hybridd_bytes,
             "templates_bytes": self.templates_bytes,
         }
-        return {k: v for k, v in made.items() if v is not None}
+        return {k: v for k, v in fields.items() if v is not None}
 
 
 @dataclass(frozen=True, slots=True)

@@ -206,10 +206,10 @@ class Text(Field):
         return self.check(text)
 
     def schema(self) -> dict[str, Any]:
-        made: dict[str, Any] = {"type": "string"}
+        schema: dict[str, Any] = {"type": "string"}
         if self.min_length:
-            made["minLength"] = self.min_length
-        return made
+            schema["minLength"] = self.min_length
+        return schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,15 +273,17 @@ class ListOf(Field):
     def check(self, value: Any) -> list[Any]:
         if not isinstance(value, list) or not self.min_length <= len(value) <= self.max_length:
             raise FieldError(self.takes, value)
-        made = []
+        checked = []
         for index, element in enumerate(value):
             try:
-                made.append(self.item.check(element))
+                checked.append(self.item.check(element))
             except FieldError as exc:
                 raise exc.inside(str(index)) from None
-        if self.distinct is not None and len({one[self.distinct] for one in made}) < len(made):
+        if self.distinct is not None and len({one[self.distinct] for one in checked}) < len(
+            checked
+        ):
             raise FieldError(self.takes, value)
-        return made
+        return checked
 
     def parse(self, text: str) -> list[Any]:
         if text.lstrip().startswith("["):
@@ -310,24 +312,24 @@ class Struct(Field):
     def check(self, value: Any) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise FieldError(self.takes, value)
-        made: dict[str, Any] = {}
+        checked: dict[str, Any] = {}
         for name, element in value.items():
             known = self.fields.get(name)
             if known is None:
                 if not self.open:
                     problem = f"is {unknown_name(name, self.fields)}"
                     raise FieldError(self.takes, path=name, problem=problem)
-                made[name] = element
+                checked[name] = element
                 continue
             try:
-                made[name] = known.check(element)
+                checked[name] = known.check(element)
             except FieldError as exc:
                 raise exc.inside(name) from None
         for name in self.required:
-            if name not in made:
+            if name not in checked:
                 takes = self.fields[name].takes
                 raise FieldError(takes, path=name, problem=f"is missing; it takes {takes}")
-        return made
+        return checked
 
     def schema(self) -> dict[str, Any]:
         return {
@@ -355,15 +357,15 @@ class MapOf(Field):
     def check(self, value: Any) -> dict[str, Any]:
         if not isinstance(value, dict) or len(value) > self.max_length:
             raise FieldError(self.takes, value)
-        made = {}
+        checked = {}
         for name, element in value.items():
             if self.whole and not (name.isascii() and name.isdigit() and len(name) <= 10):
                 raise FieldError("token ids (whole numbers) as names", name[:80], path=name[:80])
             try:
-                made[name] = self.value.check(element)
+                checked[name] = self.value.check(element)
             except FieldError as exc:
                 raise exc.inside(name) from None
-        return made
+        return checked
 
     def schema(self) -> dict[str, Any]:
         return {"type": "object", "additionalProperties": self.value.schema()}
@@ -373,7 +375,7 @@ def unknown_name(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
     """What to say of a name that does not exist, with the nearest one that does."""
     import difflib  # only on the way of an error: it costs more than the rest of this module
 
-    # Nobody means a known name by a text far longer than any; comparing it would take seconds.
+    # A text far longer than any known name is not meant for one; comparing it would take seconds.
     near = [] if len(name) > 256 else difflib.get_close_matches(name, list(known), cutoff=0.6)
     if near:
         return f"no such name; did you mean {near[0]!r}?"

@@ -46,10 +46,10 @@ def store_name(given: str, header: str | None) -> str:
 @functools.lru_cache(maxsize=4096)
 def normal(name: str) -> str:
     """A model's name in small letters, without the words that say how it is stored."""
-    made = _SPACES.sub("-", name.strip().casefold())
-    while (shorter := _BUILD.sub("", made)) != made and shorter:
-        made = shorter
-    return made
+    short = _SPACES.sub("-", name.strip().casefold())
+    while (shorter := _BUILD.sub("", short)) != short and shorter:
+        short = shorter
+    return short
 
 
 def base_name(own: str, stated: str | None) -> str:
@@ -63,10 +63,10 @@ def base_name(own: str, stated: str | None) -> str:
         own: The model's id or name.
         stated: `publisher/name` or `name` of the base model, as the files say.
     """
-    mine = family(own)
+    name = family(own)
     if stated is None or not stated.strip():
-        return mine
-    theirs = family(stated)
-    words, others = mine.split("-"), theirs.split("-")
+        return name
+    base = family(stated)
+    words, others = name.split("-"), base.split("-")
     count = min(len(words), len(others))
-    return mine if words[:count] == others[:count] else theirs or mine
+    return name if words[:count] == others[:count] else base or name

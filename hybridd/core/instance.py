@@ -8,7 +8,7 @@ from typing import Any
 
 from hybridd.core.lifecycle import State
 from hybridd.core.plan import Plan
-from hybridd.core.work import Item
+from hybridd.core.scheduling import Item
 from hybridd.wire.errors import HybriddError
 
 
@@ -28,9 +28,9 @@ class Instance:
 
     Attributes:
         wanted: The options it was asked for, which it satisfies.
-        keepalive_by: The seq of the item that named its keepalive; 0 when nobody did.
+        keepalive_by: The seq of the item that named its keepalive; 0 when none did.
         yield_to: The seq of a ticket that needs its memory: later requests are not handed out.
-        unloads: Keys of those who wait for its end.
+        unloads: Keys of the calls that wait for its end.
         refusal: Why its load failed, once it said so.
         stale: Its files, or its draft model's, were replaced or went away since.
         threads_told: The last number of threads that it was told; None leaves it to its engine.
@@ -68,7 +68,7 @@ class Instance:
 
     @property
     def threads_given(self) -> bool:
-        """Whether its threads were asked for by number, and are therefore nobody else's matter."""
+        """Whether its threads were asked for by number, and are therefore not shared out."""
         return isinstance(self.wanted.get("threads"), int)
 
     @property
@@ -79,7 +79,7 @@ class Instance:
 
     @property
     def leaving(self) -> bool:
-        """On its way out, whoever may want it."""
+        """On its way out, wanted or not."""
         return self.state in (State.DRAINING, State.STOPPING)
 
     @property

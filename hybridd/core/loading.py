@@ -1,11 +1,11 @@
-"""The loads: tickets, their jobs, and who gets room when.
+"""The loads: tickets, their jobs, and which gets room when.
 
 The scheduler's half for models that are not there, or not as they are wanted. A model whose queue
 is not empty and that has no instance has a `Ticket`: a load that waits for room. Loads are placed
 only on a fresh reading of memory, so a ticket first asks for one (`Sample`) and is decided when it
 comes (`Sampled`); it is looked at again whenever the set of instances, or which of them are idle,
 has changed. A load whose options the running instance does not satisfy gets the number of the
-ticket that will follow (a promise), so that its job exists from the moment somebody waits for it.
+ticket that will follow (a promise), so that its job exists from the moment a call waits for it.
 
 Pure as the scheduler is, which owns it and calls it. How room is found is `placing`'s knowledge.
 """
@@ -22,7 +22,7 @@ from hybridd.core.instance import Instance, Ticket
 from hybridd.core.options import satisfies
 from hybridd.core.placing import Decision, Turns, decide, why_not
 from hybridd.core.roster import Roster, load_cancelled, not_loaded, shutting_down
-from hybridd.core.work import Item, Joined, LoadState, Sample, Start
+from hybridd.core.scheduling import Item, Joined, LoadState, Sample, Start
 from hybridd.wire import errors
 
 
@@ -53,11 +53,12 @@ class Loading:
 
     def plan_for(self, need: plan.Need, wanted: Mapping[str, Any], snapshot: Snapshot) -> plan.Plan:
         """What a load would do now; changes nothing."""
-        made = self._decide(need, wanted, snapshot, self._roster.idle_models(inf)).plan
-        return plan.with_host_cache(need, made, self._free(snapshot, made))
+        planned = self._decide(need, wanted, snapshot, self._roster.idle_models(inf)).plan
+        return plan.with_host_cache(need, planned, self._free(snapshot, planned))
 
     def memory_came_back(self) -> None:
         """A worker is gone: what is being read may have its memory twice, or not at all."""
+        # trace 4: a reading under way is not believed; `end_round` asks for another
         self._sample_is_old = self._sampling
 
     def sampled(self, snapshot: Snapshot) -> None:
@@ -129,7 +130,7 @@ class Loading:
                 roster.stop(instance)
 
     def drop_without_waiters(self, model: str) -> None:
-        """Stop a load that nobody waits for any more."""
+        """Stop a load that no item waits for any more."""
         roster = self._roster
         if roster.queues.get(model):
             return
@@ -163,6 +164,7 @@ class Loading:
         number = self.promised.pop(model, None)
         if number is None:
             number = self._new_job(model)
+        # trace 1: it waits for a reading of memory that is newer than itself
         roster.tickets[model] = Ticket(number, model, queue[0].seq, queue[0].load_options)
 
     def _new_job(self, model: str) -> int:
@@ -191,7 +193,7 @@ class Loading:
                 self._roster.do(Joined(item.key, number))
 
     def _is_larger(self, wanted: Mapping[str, Any], ticket: Ticket) -> bool:
-        """Whether a load with these options would do for everybody whom the ticket would do for."""
+        """Whether a load with these options would do for all that the ticket would do for."""
         settled = plan.settle(self._needs[ticket.model], ticket.options)
         if satisfies(settled, wanted) or not satisfies(wanted, ticket.options):
             return False
@@ -205,7 +207,7 @@ class Loading:
         return self.promised[model]
 
     def _keep_promises(self) -> None:
-        """End the jobs of promised tickets that nobody waits for any more."""
+        """End the jobs of promised tickets that no item waits for any more."""
         for model, number in list(self.promised.items()):
             if any(item.ticket == number for item in self._roster.queues.get(model, ())):
                 continue
@@ -233,11 +235,12 @@ class Loading:
                 self._refuse(ticket, decision)
             elif turns.may_start(decision):
                 spare = turns.spare(CPU, self._free(snapshot, decision.plan))
-                made = plan.with_host_cache(self._needs[ticket.model], decision.plan, spare)
-                turns.take(CPU, made.host_cache_bytes)
-                self._start(ticket, made)
+                planned = plan.with_host_cache(self._needs[ticket.model], decision.plan, spare)
+                turns.take(CPU, planned.host_cache_bytes)
+                self._start(ticket, planned)
             elif not turns.someone_waits:
                 turns.promise(decision, len(roster.instances) - len(decision.leaving) + 1)
+                # trace 2 ends victims; trace 3 comes here again while they go, and waits
                 for model in decision.victims or ():
                     roster.stop(roster.instances[model])
                 for model in decision.wait_for:
@@ -270,7 +273,7 @@ class Loading:
             decision = self._decide(
                 self._needs[model], wanted, snapshot, self._roster.idle_models(seq), yielding
             )
-        except Exception as exc:  # an estimate is a backend's, which may be anybody's code
+        except Exception as exc:  # an estimate is a backend's, which may be a third party's
             return errors.LoadFailed(
                 f"what {model} needs cannot be worked out ({type(exc).__name__})",
                 reason="estimate",
@@ -298,13 +301,13 @@ class Loading:
             yielding=yielding,
         )
 
-    def _free(self, snapshot: Snapshot, made: plan.Plan) -> int:
+    def _free(self, snapshot: Snapshot, planned: plan.Plan) -> int:
         """Main memory that is left beside what is loaded and this load."""
-        others = [i for i in self._roster.instances.values() if i.model != made.model]
+        others = [i for i in self._roster.instances.values() if i.model != planned.model]
         available = snapshot.available(i.plan.placement for i in others)
-        return available.get(CPU, 0) - made.placement.get(CPU, 0)
+        return available.get(CPU, 0) - planned.placement.get(CPU, 0)
 
-    def _start(self, ticket: Ticket, made: plan.Plan) -> None:
+    def _start(self, ticket: Ticket, planned: plan.Plan) -> None:
         roster = self._roster
         model = ticket.model
         del roster.tickets[model]
@@ -312,19 +315,20 @@ class Loading:
             roster.next_number(),
             model,
             ticket.number,
-            made,
+            planned,
             ticket.options,
             roster.config.keepalive,
             last_used=roster.now,
         )
         roster.instances[model] = instance
         roster.by_number[instance.number] = instance
+        # trace 5: the plan's placement is reserved as soon as the instance is there
         roster.do(LoadState(ticket.number, model, "loading", instance=instance.number))
         roster.say("models", "loading", model)
-        roster.do(Start(instance.number, model, made, ticket.number))
+        roster.do(Start(instance.number, model, planned, ticket.number))
 
     def _refuse(self, ticket: Ticket, error: errors.HybriddError) -> None:
-        """End a ticket and who asked for as much; whoever asked for something else gets another."""
+        """End a ticket and the items that asked for as much; the others get another ticket."""
         del self._roster.tickets[ticket.model]
         self._roster.do(LoadState(ticket.number, ticket.model, "failed", error))
         self._roster.say("models", "failed", ticket.model, reason=error.message)

@@ -3,7 +3,7 @@
 `Facts` is what the files' own headers say, `Estimate` what a load of them needs; backends make
 both. `ModelRecord` is one entry of the catalog: facts, where they were found and under which id.
 Records never change; a new look at the disk makes new ones. What a running instance is doing
-(loaded, queued, quarantined…) is not known here: whoever lists models lays it over `to_wire`.
+(loaded, queued, quarantined…) is not known here: what lists models lays it over `to_wire`.
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ class ModelRecord:
     ) -> dict[str, Any]:
         """docs/protocol.md's `Model`; the caller lays an instance's state over the catalog's."""
         facts = self.facts
-        made: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "id": self.id,
             "aliases": list(self.aliases),
             "format": facts.format,
@@ -218,7 +218,7 @@ class ModelRecord:
             "modified_at": self.modified_at,
             "digest": self.digest,
         }
-        return {key: value for key, value in made.items() if value is not None}
+        return {key: value for key, value in fields.items() if value is not None}
 
     def details(self) -> dict[str, Any]:
         """What `models.show` adds to `to_wire`, as far as the files say it."""
@@ -252,8 +252,8 @@ _SHAPE = (
 
 def _shape(facts: Facts) -> dict[str, Any]:
     """The sizes of the model's graph, by the same names for every format."""
-    found = {name: getattr(facts, name) for name in _SHAPE}
-    known = {name: value for name, value in found.items() if value is not None}
+    sizes = {name: getattr(facts, name) for name in _SHAPE}
+    known = {name: value for name, value in sizes.items() if value is not None}
     if "kv_heads" in known:
         known["kv_heads"] = list(known["kv_heads"])
     return {"shape": known} if known else {}

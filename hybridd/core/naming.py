@@ -19,8 +19,8 @@ from .model import ModelRecord, printable
 
 __all__ = [
     "SHARD",
-    "Found",
     "Name",
+    "Unnamed",
     "assign",
     "bare",
     "family",
@@ -43,7 +43,7 @@ _MAX_GUESSED = 512
 # Three names of 255 bytes, each written as %XX.
 _MAX_QUERY = 4096
 # As git shows commits.
-_REVISION_DIGITS = 7
+_COMMIT_DIGITS = 7
 
 # A folder named only by a quantization (`Q4_K_M`, `UD-Q4_K_XL`, `BF16`) is no repository.
 _TAG_FOLDER = re.compile(r"^(UD-)?(I?Q\d\w*|TQ\d_0|B?F16|F32|MXFP4\w*)$", re.IGNORECASE)
@@ -52,19 +52,19 @@ _SPELLINGS = {"F16": ("F16", "FP16"), "F32": ("F32", "FP32")}
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """One listed model, as far as its name depends on it.
+class Unnamed:
+    """A listed model before it has a name: what that depends on.
 
     Attributes:
         key: What stays while the file stays: its path.
-        store: Which store it was found in; earlier stores come first in a listing.
+        store: Which store it lies in; earlier stores come first in a listing.
         folders: The names of the folders between the store's root and the file or directory.
         stem: The file's name without suffix and shard number, or the directory's name.
         is_file: Whether the model is a file (named by its repository and a tag) or a directory.
         tag: The quantization by the header, for formats whose ids carry one.
         tagged: Whether ids of this format carry a tag.
         fixed: The id that it has whatever it is called on disk (the packaged models, Ollama's).
-        revision: Which of the revisions that its store keeps it is, where one keeps several.
+        commit: Of which commit it is, where a store keeps several of a repository.
     """
 
     key: str
@@ -75,7 +75,7 @@ class Found:
     tag: str | None = None
     tagged: bool = False
     fixed: str | None = None
-    revision: str | None = None
+    commit: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,35 +88,35 @@ class Name:
     name: str
 
 
-def natural_name(found: Found) -> Name:
+def natural_name(model: Unnamed) -> Name:
     """The name by docs/protocol.md's rules alone, before collisions."""
-    if found.fixed is not None:
-        publisher, _, name = found.fixed.rpartition("/")
+    if model.fixed is not None:
+        publisher, _, name = model.fixed.rpartition("/")
         publisher = publisher.rpartition("/")[2]  # without the host of a registry
-        return Name(found.fixed, found.fixed, publisher or None, bare(name))
-    folders, stem = [printable(f) for f in _layout(found)], printable(found.stem)
-    if not found.is_file:
+        return Name(model.fixed, model.fixed, publisher or None, bare(name))
+    folders, stem = [printable(f) for f in _layout(model)], printable(model.stem)
+    if not model.is_file:
         publisher = folders[-2] if len(folders) > 1 else ""
-        made = f"{publisher}/{folders[-1]}" if publisher else folders[-1]
-        return Name(made, made, publisher or None, folders[-1])
-    tag = found.tag
-    if found.tagged and len(folders) > 1 and _TAG_FOLDER.match(folders[-1]):
+        id = f"{publisher}/{folders[-1]}" if publisher else folders[-1]
+        return Name(id, id, publisher or None, folders[-1])
+    tag = model.tag
+    if model.tagged and len(folders) > 1 and _TAG_FOLDER.match(folders[-1]):
         folders = folders[:-1]
-    if found.tagged and len(folders) > 1:
+    if model.tagged and len(folders) > 1:
         publisher, name = folders[-2:]
-        made = f"{publisher}/{name}"
-        return Name(f"{made}:{tag}" if tag else made, f"{made}:{tag}", publisher, name)
-    name = without_tag(stem, tag) if found.tagged and tag else stem
-    made = f"{name}:{tag}" if found.tagged and tag else name
-    return Name(made, made, None, name)
+        id = f"{publisher}/{name}"
+        return Name(f"{id}:{tag}" if tag else id, f"{id}:{tag}", publisher, name)
+    name = without_tag(stem, tag) if model.tagged and tag else stem
+    id = f"{name}:{tag}" if model.tagged and tag else name
+    return Name(id, id, None, name)
 
 
-def _layout(found: Found) -> tuple[str, ...]:
-    """Folder names with the hub cache's `models--publisher--name/snapshots/revision` undone."""
-    folders = found.folders if found.is_file else (*found.folders, found.stem)
+def _layout(model: Unnamed) -> tuple[str, ...]:
+    """Folder names with the hub cache's `models--publisher--name/snapshots/commit` undone."""
+    folders = model.folders if model.is_file else (*model.folders, model.stem)
     for at, folder in enumerate(folders[:-2]):
         if folder.startswith("models--") and folders[at + 1] == "snapshots":
-            inside = () if found.is_file else folders[at + 3 :]  # files belong to the repository
+            inside = () if model.is_file else folders[at + 3 :]  # files belong to the repository
             return (*folders[:at], *folder.removeprefix("models--").split("--"), *inside)
     return folders
 
@@ -125,28 +125,27 @@ def without_tag(stem: str, tag: str) -> str:
     """A file's stem without the tag at its end (`-Q4_K_M`, `.q4_k_m`), never empty."""
     for spelling in _SPELLINGS.get(tag, (tag,)):
         pattern = re.escape(spelling).replace("_", "[-_.]")
-        made = re.sub(rf"[-_.]+{pattern}$", "", stem, flags=re.IGNORECASE)
-        if made and made != stem:
-            return made
+        shorter = re.sub(rf"[-_.]+{pattern}$", "", stem, flags=re.IGNORECASE)
+        if shorter and shorter != stem:
+            return shorter
     return stem
 
 
-def assign(listing: Iterable[Found], previous: Mapping[str, Name]) -> dict[str, Name]:
+def assign(models: Iterable[Unnamed], previous: Mapping[str, Name]) -> dict[str, Name]:
     """Give every listed model its id.
 
     Args:
-        listing: In the order in which names are given: stores first to last, then by path.
+        models: In the order in which names are given: stores first to last, then by path.
         previous: The names of the last listing, by key; they are kept while they are true.
 
     Returns:
         A name for every key; all ids differ.
     """
-    found = list(listing)
     names: dict[str, Name] = {}
     taken: dict[str, str] = {}  # id -> store
-    fresh: list[tuple[Found, Name]] = []
+    fresh: list[tuple[Unnamed, Name]] = []
     count: dict[tuple[str, str, str | None], int] = {}  # how many would have the same id
-    for model in found:
+    for model in models:
         name, last = natural_name(model), previous.get(model.key)
         # An unreadable file has no tag to go by; what it was called before still stands.
         unread = model.tagged and model.tag is None
@@ -155,32 +154,32 @@ def assign(listing: Iterable[Found], previous: Mapping[str, Name]) -> dict[str, 
             taken[last.id] = model.store
         else:
             fresh.append((model, name))
-        same = model.store, name.natural, model.revision
+        same = model.store, name.natural, model.commit
         count[same] = count.get(same, 0) + 1
     for model, name in fresh:
-        crowded = count[model.store, name.natural, model.revision] > 1 or (
-            taken.get(name.id) == model.store and model.revision is None
+        crowded = count[model.store, name.natural, model.commit] > 1 or (
+            taken.get(name.id) == model.store and model.commit is None
         )
-        made = _free(model, name, crowded, taken)
-        taken[made] = model.store
-        names[model.key] = Name(made, name.natural, name.publisher, name.name)
+        id = _free(model, name, crowded, taken)
+        taken[id] = model.store
+        names[model.key] = Name(id, name.natural, name.publisher, name.name)
     return names
 
 
-def _free(model: Found, name: Name, crowded: bool, taken: Mapping[str, str]) -> str:
-    """An id that nobody has: with `+stem`, then `@store`, `@revision`, then a number."""
+def _free(model: Unnamed, name: Name, crowded: bool, taken: Mapping[str, str]) -> str:
+    """An id that no other model has: with `+stem`, then `@store`, `@commit`, then a number."""
     wanted = name.id
     stem = printable(model.stem)
     if crowded and model.is_file and stem not in (wanted, name.name) and model.fixed is None:
         wanted = f"{wanted}+{stem}" if ":" in wanted else f"{wanted}:+{stem}"
     if wanted in taken and taken[wanted] != model.store:
         wanted = f"{wanted}@{model.store}"
-    if wanted in taken and model.revision is not None:
-        wanted = f"{wanted}@{printable(model.revision)[:_REVISION_DIGITS]}"
-    made, number = wanted, 2
-    while made in taken:
-        made, number = f"{wanted}~{number}", number + 1
-    return made
+    if wanted in taken and model.commit is not None:
+        wanted = f"{wanted}@{printable(model.commit)[:_COMMIT_DIGITS]}"
+    id, number = wanted, 2
+    while id in taken:
+        id, number = f"{wanted}~{number}", number + 1
+    return id
 
 
 # ---------------------------------------------------------------- from a query to an id
@@ -213,7 +212,7 @@ def resolve(
         query: What the user typed.
         models: The catalog, sorted by id.
         loaded_ids: Models that are in memory.
-        fits: Whether a model would fit now; None asks nobody.
+        fits: Whether a model would fit now; None leaves it open.
 
     Raises:
         ModelNotFound: data: model, suggestions.

@@ -16,7 +16,7 @@ NULL = Choice((None,))
 
 
 class Option(NamedTuple):
-    """One option: what it takes, what it means, and its value where nobody said any."""
+    """One option: what it takes, what it means, and its value where none is given."""
 
     field: Field
     meaning: str
@@ -217,15 +217,15 @@ def complete_sampling(*layers: Mapping[str, Any]) -> dict[str, Any]:
     `stop` given as one text becomes a list; a seed of -1 is a random one, as llama.cpp's users
     write it.
     """
-    made = dict(SAMPLING_DEFAULTS)
+    options = dict(SAMPLING_DEFAULTS)
     for layer in reversed(layers):
-        made.update({k: v for k, v in layer.items() if k in SAMPLING_DEFAULTS})
-    if isinstance(made["stop"], str):
-        made["stop"] = [made["stop"]]
-    made["stop"] = list(made["stop"] or [])
-    if made["seed"] == -1:
-        made["seed"] = None
-    return made
+        options.update({k: v for k, v in layer.items() if k in SAMPLING_DEFAULTS})
+    if isinstance(options["stop"], str):
+        options["stop"] = [options["stop"]]
+    options["stop"] = list(options["stop"] or [])
+    if options["seed"] == -1:
+        options["seed"] = None
+    return options
 
 
 def wanted_of(load_options: Mapping[str, Any], most_parallel: int) -> dict[str, Any]:

@@ -38,8 +38,8 @@ class Packed(Mapping[str, Any]):
 
     def unpack(self) -> dict[str, Any]:
         """A new dictionary; for more than one access."""
-        made: dict[str, Any] = json.loads(zlib.decompress(self.raw))
-        return made
+        values: dict[str, Any] = json.loads(zlib.decompress(self.raw))
+        return values
 
     def __getitem__(self, key: str) -> Any:
         return self.unpack()[key]

@@ -63,18 +63,18 @@ def decide(
     available = snapshot.available(i.plan.placement for i in others)
     movable = [i for i in others if not i.pinned or i.leaving]
     all_free = add(available, (i.plan.placement for i in movable))
-    made = plan.fit(need, wanted, available, all_free)
+    planned = plan.fit(need, wanted, available, all_free)
 
     def enough(gone: Iterable[eviction.Victim]) -> bool:
         gone = list(gone)
         if max_loaded and len(others) - len(gone) >= max_loaded:
             return False
         room = add(available, (v.frees for v in gone))
-        return plan.place(need, made.load_options, room).fits
+        return plan.place(need, planned.load_options, room).fits
 
     def left(gone: Iterable[eviction.Victim]) -> dict[str, int]:
         room = add(available, (v.frees for v in gone))
-        taken = plan.place(need, made.load_options, room).placement
+        taken = plan.place(need, planned.load_options, room).placement
         return {device: size - taken.get(device, 0) for device, size in room.items()}
 
     victims = eviction.choose(
@@ -86,8 +86,8 @@ def decide(
         enough,
     )
     if victims is not None:
-        made = replace(made, evict=[_shown(v, now) for v in victims])
-        return Decision(made, [v.model for v in victims], left=left(victims))
+        planned = replace(planned, evict=[_shown(v, now) for v in victims])
+        return Decision(planned, [v.model for v in victims], left=left(victims))
     waiting = eviction.choose(
         (
             eviction.Victim(i.model, i.plan.placement, -inf if i.model in yielding else i.last_used)
@@ -96,23 +96,23 @@ def decide(
         enough,
     )
     if waiting is None:
-        if made.fits:
-            made = replace(
-                made,
+        if planned.fits:
+            planned = replace(
+                planned,
                 placement={},
                 reason=f"limits.max_loaded is {max_loaded} and the loaded models are pinned",
                 hint="unpin one (load it with pin false), unload it, or raise the limit",
             )
-        return Decision(made, None)
-    return Decision(made, None, [v.model for v in waiting], left(waiting))
+        return Decision(planned, None)
+    return Decision(planned, None, [v.model for v in waiting], left(waiting))
 
 
 class Turns:
-    """Who may start now, of several loads in order of arrival, on one reading of memory.
+    """Which loads may start now, of several in order of arrival, on one reading of memory.
 
     The first that has to wait is promised its place. A later one may start before it, but only
     beside that place: small loads that come one after the other would else keep a large one out
-    for ever. It also makes nobody leave until its turn has come.
+    for ever. It also makes no model leave until its turn has come.
     """
 
     def __init__(self, max_loaded: int) -> None:
@@ -130,7 +130,7 @@ class Turns:
         self._left, self._count = dict(decision.left), count
 
     def spare(self, device: str, free: int) -> int:
-        """Of `free` bytes those that are promised to nobody."""
+        """Of `free` bytes those that are promised to no load."""
         return free if self._left is None else min(free, self._left.get(device, 0))
 
     def take(self, device: str, size: int) -> None:
@@ -165,19 +165,21 @@ def _shown(victim: eviction.Victim, now: float) -> dict[str, Any]:
 
 def add(available: Mapping[str, int], shares: Iterable[Mapping[str, int]]) -> dict[str, int]:
     """Bytes by device once these shares are given back."""
-    made = dict(available)
+    total = dict(available)
     for share in shares:
         for device, size in share.items():
-            made[device] = made.get(device, 0) + size
-    return made
+            total[device] = total.get(device, 0) + size
+    return total
 
 
-def why_not(made: plan.Plan) -> str:
+def why_not(planned: plan.Plan) -> str:
     """The sentence of `does_not_fit`."""
-    if made.hint is not None:
-        hint = made.hint
-    elif made.max_context_length:
-        hint = f"a context length of {made.max_context_length} would fit"
+    if planned.hint is not None:
+        hint = planned.hint
+    elif planned.max_context_length:
+        hint = f"a context length of {planned.max_context_length} would fit"
     else:
         hint = "no context length would fit; try a smaller quantization or raise limits.ram_max"
-    return f"{made.model} does not fit: {made.reason or 'the loaded models are pinned'}; {hint}"
+    return (
+        f"{planned.model} does not fit: {planned.reason or 'the loaded models are pinned'}; {hint}"
+    )

@@ -33,7 +33,7 @@ DEFAULT_CONTEXT = 8192
 # Under this a context is of no use for a chat, so "auto" goes no lower.
 MIN_AUTO_CONTEXT = 512
 # A host cache gets this part of what is free once everything has its place, so that the next model
-# finds room without that anybody has to leave for a cache.
+# finds room without that a model has to leave for a cache.
 HOST_CACHE_SHARE = 4
 # Under this it holds no conversation of a model for which computing it anew takes any time.
 MIN_HOST_CACHE_BYTES = 16 * 1024 * 1024
@@ -101,7 +101,7 @@ class Plan:
     def to_wire(self) -> dict[str, Any]:
         """As `models.plan` and `does_not_fit` show it."""
         e = self.estimate
-        made: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "model": self.model,
             "load_options": dict(self.load_options),
             "fits": self.fits,
@@ -124,8 +124,8 @@ class Plan:
             "max_context_length": self.max_context_length,
         }
         if self.reason:
-            made["reason"] = self.reason
-        return made
+            fields["reason"] = self.reason
+        return fields
 
 
 def settle(
@@ -297,20 +297,20 @@ def fit(
     return replace(now, max_context_length=longest)
 
 
-def with_host_cache(need: Need, made: Plan, spare: int) -> Plan:
+def with_host_cache(need: Need, planned: Plan, spare: int) -> Plan:
     """Reserve a host cache of up to `need.host_cache` bytes, if there is room for one of any use.
 
     Args:
-        spare: Bytes of main memory that nobody needs beside this load.
+        spare: Bytes of main memory that no model needs beside this load.
     """
     size = min(need.host_cache, spare // HOST_CACHE_SHARE)
-    if not made.fits or size < MIN_HOST_CACHE_BYTES:
-        return made
-    estimate = replace(made.estimate, overhead_bytes=made.estimate.overhead_bytes + size)
-    placement = {**made.placement, CPU: made.placement.get(CPU, 0) + size}
-    return replace(made, estimate=estimate, placement=placement, host_cache_bytes=size)
+    if not planned.fits or size < MIN_HOST_CACHE_BYTES:
+        return planned
+    estimate = replace(planned.estimate, overhead_bytes=planned.estimate.overhead_bytes + size)
+    placement = {**planned.placement, CPU: planned.placement.get(CPU, 0) + size}
+    return replace(planned, estimate=estimate, placement=placement, host_cache_bytes=size)
 
 
-def _speed(made: Plan) -> tuple[list[str], int | None]:
+def _speed(planned: Plan) -> tuple[list[str], int | None]:
     """What tells fast placements of a model from slow ones: where it lies, layers on the GPU."""
-    return list(made.placement), made.gpu_layers
+    return list(planned.placement), planned.gpu_layers

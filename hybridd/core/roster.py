@@ -2,7 +2,7 @@
 
 `scheduler` (serving what is ready) and `loading` (bringing up what is not) share one `Roster`: the
 instances, the queues, the tickets, and the effects of the event at hand. It holds no rule of its
-own beyond what "idle" and "over" mean. Owned by the `Scheduler`; nobody else changes it.
+own beyond what "idle" and "over" mean. Owned by the `Scheduler`; nothing else changes it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from hybridd.core.instance import Instance, Ticket
 from hybridd.core.lifecycle import State, move
 from hybridd.core.quarantine import Quarantine
-from hybridd.core.work import Configure, Effect, Finish, Item, LoadState, Notify, Stop
+from hybridd.core.scheduling import Configure, Effect, Finish, Item, LoadState, Notify, Stop
 from hybridd.wire import errors
 
 
@@ -89,10 +89,10 @@ class Roster:
     # ---------------------------------------------------------------- what is so
 
     def idle(self, instance: Instance, before: float = inf) -> bool:
-        """Ready, nothing running, nobody waiting whom it may still serve.
+        """Ready, nothing running, no request waiting that it may still serve.
 
         Args:
-            before: The seq of a ticket that needs its room: who came later does not count.
+            before: The seq of a ticket that needs its room: what came later does not count.
         """
         if instance.state is not State.READY or instance.active:
             return False
@@ -113,7 +113,7 @@ def not_loaded(model: str) -> errors.HybriddError:
 
 
 def load_cancelled() -> errors.HybriddError:
-    """For the job of a load that somebody stopped."""
+    """For the job of a load that was stopped."""
     return errors.Cancelled("the load was cancelled")
 
 

@@ -14,7 +14,10 @@ models that do not fit together take turns. Only the first ticket that has to wa
 leave; a later one may start meanwhile where it is not in the first one's way (`placing.Turns`).
 
 A ready model that is wanted with options that it does not satisfy is ended for a load with those,
-behind its running requests, and only if that load has a chance: a refusal costs nobody the model.
+behind its running requests, and only if that load has a chance: a refusal unloads nothing.
+
+`trace 1` to `trace 8` in comments, here and where effects are performed, are the steps of one load
+that docs/architecture.md follows from its request to its answer.
 
 An item ends exactly once: by `Finish` here, by the worker's own reply, or by `Abandon`. The
 scheduler has no clock (times are handed in, in seconds), no I/O and no tasks. Its one owner is
@@ -34,8 +37,7 @@ from hybridd.core.lifecycle import State, move
 from hybridd.core.loading import Loading
 from hybridd.core.options import satisfies
 from hybridd.core.roster import Roster, load_cancelled, not_loaded, shutting_down, unloaded
-from hybridd.core.threads import retell
-from hybridd.core.work import (
+from hybridd.core.scheduling import (
     Abandon,
     CancelActive,
     CancelLoad,
@@ -58,6 +60,7 @@ from hybridd.core.work import (
     WorkerRefused,
     WorkerUp,
 )
+from hybridd.core.threads import retell
 from hybridd.wire import errors
 
 
@@ -69,13 +72,13 @@ class Scheduler:
     ) -> None:
         self._roster = roster = Roster(Configure(keepalive, max_loaded, max_queue))
         self._loading = Loading(roster)
-        # To be read by everybody.
+        # For others to read.
         self.instances = roster.instances
         self.queues = roster.queues
         self.tickets = roster.tickets
         self.quarantine = roster.quarantine
+        self.promised = self._loading.promised
         self._by_number = roster.by_number
-        self._promised = self._loading.promised
 
     # ---------------------------------------------------------------- the outside
 
@@ -121,7 +124,7 @@ class Scheduler:
         if (refusal := self._refusal(item, len(queue))) is not None:
             self._roster.do(Finish(item.key, refusal))
             return
-        queue.append(item)
+        queue.append(item)  # trace 1: `loading.end_round` sees that nothing serves this queue
         if not item.load:
             self._roster.say(
                 "requests", "queued", item.model, position=self.queued_requests(item.model)
@@ -169,13 +172,13 @@ class Scheduler:
     def _worker_up(self, event: WorkerUp) -> None:
         instance = self._by_number.get(event.instance)
         if instance and instance.state is State.STARTING:
-            instance.state = move(instance.state, State.LOADING)
+            instance.state = move(instance.state, State.LOADING)  # trace 6
 
     def _worker_ready(self, event: WorkerReady) -> None:
         instance = self._by_number.get(event.instance)
         if not instance or instance.state is not State.LOADING:
             return  # it was told to stop meanwhile
-        instance.state = move(instance.state, State.READY)
+        instance.state = move(instance.state, State.READY)  # trace 7: `_serve` follows at once
         instance.facts = event.facts
         instance.last_used = self._roster.now
         self._roster.do(
@@ -190,6 +193,7 @@ class Scheduler:
             self._roster.stop(instance)
 
     def _worker_gone(self, event: WorkerGone) -> None:
+        # trace 4: what it had reserved is free from here on
         instance = self._by_number.pop(event.instance, None)
         if not instance:
             return
@@ -220,7 +224,7 @@ class Scheduler:
         item = instance.active.pop(event.key, None) if instance else None
         if not instance or not item:
             return
-        instance.last_used = self._roster.now
+        instance.last_used = self._roster.now  # trace 8: its keepalive counts from here
         if event.completed:
             instance.completed += 1
             self.quarantine.clear(instance.model)
@@ -312,7 +316,7 @@ class Scheduler:
             self._apply(item, instance)
             instance.active[item.key] = item
             self._roster.say("requests", "started", instance.model)
-            self._roster.do(Send(instance.number, item.key))
+            self._roster.do(Send(instance.number, item.key))  # trace 7
         if self._roster.idle(instance) and self._roster.now >= self._expiry(instance):
             self._roster.stop(instance)
 

@@ -35,8 +35,8 @@ def shares(estimate: Estimate, rooms: Mapping[str, int], main_memory: int) -> di
     largest = sorted(rooms, key=lambda gpu: rooms[gpu], reverse=True)
     for count in range(2, len(rooms) + 1):
         chosen = {gpu: room for gpu, room in rooms.items() if gpu in largest[:count]}
-        if made := _on_gpus(estimate, chosen):
-            return made
+        if placement := _on_gpus(estimate, chosen):
+            return placement
     return _with_main_memory(estimate, rooms, main_memory)
 
 
@@ -44,17 +44,17 @@ def budgets(estimate: Estimate, placement: Mapping[str, int]) -> dict[str, int]:
     """Bytes of weights that may lie on each GPU of a placement that `shares` made."""
     assert estimate.spread is not None
     factor = 1 + estimate.spread.cache_rate
-    made: dict[str, int] = {}
+    weights: dict[str, int] = {}
     for gpu in (device for device in placement if device != CPU):
         room = placement[gpu] - estimate.compute_bytes
-        if not made:
+        if not weights:
             room -= estimate.overhead_bytes
-        if not made and CPU in placement:
+        if not weights and CPU in placement:
             room -= estimate.kv_cache_bytes + 2 * estimate.spread.largest_bytes
-            made[gpu] = room
+            weights[gpu] = room
         else:
-            made[gpu] = int(room / factor)
-    return made
+            weights[gpu] = int(room / factor)
+    return weights
 
 
 def _on_gpus(estimate: Estimate, rooms: Mapping[str, int]) -> dict[str, int] | None:
@@ -62,16 +62,16 @@ def _on_gpus(estimate: Estimate, rooms: Mapping[str, int]) -> dict[str, int] | N
     factor = 1 + estimate.spread.cache_rate
     part = math.ceil(estimate.spread.largest_bytes * factor)
     left = math.ceil(estimate.weights_bytes * factor)
-    made: dict[str, int] = {}
+    placement: dict[str, int] = {}
     for gpu, room in rooms.items():
-        fixed = estimate.compute_bytes + (0 if made else estimate.overhead_bytes)
-        wasted = part if made else 2 * part
+        fixed = estimate.compute_bytes + (0 if placement else estimate.overhead_bytes)
+        wasted = part if placement else 2 * part
         if room - fixed <= wasted:
             return None  # of no use: fewer, or none, were tried
         own = min(room - fixed, left + wasted)
-        made[gpu] = own + fixed
+        placement[gpu] = own + fixed
         left -= own - wasted
-    return made if left <= 0 else None
+    return placement if left <= 0 else None
 
 
 def _with_main_memory(
@@ -82,14 +82,14 @@ def _with_main_memory(
     usable = {gpu: room for gpu, room in rooms.items() if room > estimate.compute_bytes}
     while usable:
         placement = {**usable, CPU: 0}
-        found = budgets(estimate, placement)
+        weights = budgets(estimate, placement)
         # Each has to take one part at least, or it is of no use.
-        wasted = {gpu: (2 if i == 0 else 1) * part for i, gpu in enumerate(found)}
-        useless = [gpu for gpu in found if found[gpu] - wasted[gpu] < part]
+        wasted = {gpu: (2 if i == 0 else 1) * part for i, gpu in enumerate(weights)}
+        useless = [gpu for gpu in weights if weights[gpu] - wasted[gpu] < part]
         if useless:
             del usable[useless[0]]
             continue
-        on_gpus = sum(found.values()) - sum(wasted.values())
+        on_gpus = sum(weights.values()) - sum(wasted.values())
         placement[CPU] = max(part, estimate.weights_bytes - on_gpus)
         return placement if placement[CPU] <= main_memory else None
     return None

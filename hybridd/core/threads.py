@@ -1,4 +1,4 @@
-"""Who computes with how many threads while several models are at work.
+"""Which model computes with how many threads while several models are at work.
 
 An engine that is left to itself computes with a thread for each physical core. Two that do so at
 once get in each other's way: an engine's threads wait for one another at every layer, and one that
@@ -13,11 +13,11 @@ from collections.abc import Iterable, Sequence
 
 from hybridd.core.instance import Instance
 from hybridd.core.lifecycle import State
-from hybridd.core.work import SetThreads
+from hybridd.core.scheduling import SetThreads
 
 
 def fair_shares(cores: int, claims: Sequence[int]) -> list[int]:
-    """Divide cores among claims: nobody gets more than it can use, and everybody at least one.
+    """Divide cores among claims: none gets more than it can use, and each at least one.
 
     What small claims leave goes to the larger ones (max-min fairness). The sum is more than
     `cores` only where there are more claims than cores.
@@ -36,7 +36,7 @@ def retell(instances: Iterable[Instance], cores: int) -> list[SetThreads]:
     An idle instance keeps the number that it was told last: it computes nothing.
 
     Args:
-        cores: Physical ones that may be used; 0 where nobody is to be told anything.
+        cores: Physical ones that may be used; 0 where no instance is to be told anything.
     """
     if cores <= 0:
         return []

@@ -169,15 +169,15 @@ class Configuration:
             "XDG_DATA_HOME": str(Path(paths.models_dir(self._environment)).parent.parent),
             "HOME": self._environment.get("HOME") or os.path.expanduser("~"),
         }
-        made: dict[Path, None] = {}
+        directories: dict[Path, None] = {}
         known = {**self._environment, **base}
         for text in self.settings["catalog.model_dirs"]:
             if text == "~" or text.startswith("~/"):
                 text = base["HOME"] + text[1:]
             # What is no known variable stays as it is: a directory may be called so.
-            text = _VARIABLE.sub(lambda found: known.get(found[1] or found[2], found[0]), text)
-            made[Path(os.path.abspath(text))] = None
-        return list(made)
+            text = _VARIABLE.sub(lambda match: known.get(match[1] or match[2], match[0]), text)
+            directories[Path(os.path.abspath(text))] = None
+        return list(directories)
 
     # ---------------------------------------------------------------- inside
 

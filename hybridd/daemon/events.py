@@ -76,9 +76,9 @@ class EventHub:
 
     def subscribe(self, topics: Collection[str], wake: Callable[[], None]) -> Subscription:
         """Begin to collect events of these topics."""
-        made = Subscription(f"sub-{next(self._numbers)}", frozenset(topics), wake)
-        self._subscriptions[made.name] = made
-        return made
+        subscription = Subscription(f"sub-{next(self._numbers)}", frozenset(topics), wake)
+        self._subscriptions[subscription.name] = subscription
+        return subscription
 
     def unsubscribe(self, name: str) -> None:
         """Forget a subscription; unknown names are no error."""

@@ -1,8 +1,8 @@
 """Work that outlasts a request, that anyone can watch, join and cancel.
 
-A job's life is told by whoever does the work (`update`, `finish`); this module keeps the records,
-wakes those who wait and publishes the events. Finished jobs are kept for a while so that a late
-`jobs.get` learns how it ended.
+A job's life is told by what does the work (`update`, `finish`); this module keeps the records,
+wakes the calls that wait and publishes the events. Finished jobs are kept for a while so that a
+late `jobs.get` learns how it ended.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Job:
 
     def to_wire(self) -> dict[str, Any]:
         """docs/protocol.md's `Job`."""
-        made: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "job": self.job,
             "kind": self.kind,
             "model": self.model,
@@ -73,10 +73,10 @@ class Job:
             "finished_at": self.finished_at,
         }
         if self.result is not None:
-            made["result"] = self.result
+            fields["result"] = self.result
         if self.error is not None:
-            made["error"] = self.error.to_wire()
-        return made
+            fields["error"] = self.error.to_wire()
+        return fields
 
     def progress(self) -> dict[str, Any]:
         """The fields of `$/progress` beside the request's id."""
@@ -112,11 +112,11 @@ class Jobs:
 
     def create(self, kind: str, model: str | None, cancel: Callable[[], None] | None = None) -> Job:
         """Begin a job in state `queued`."""
-        made = Job(f"{kind}-{next(self._numbers)}", kind, model, cancel=cancel)
-        made.started_at = self._clock()
-        self._jobs[made.job] = made
+        job = Job(f"{kind}-{next(self._numbers)}", kind, model, cancel=cancel)
+        job.started_at = self._clock()
+        self._jobs[job.job] = job
         self._forget_old()
-        return made
+        return job
 
     def update(
         self, job: Job, *, state: str | None = None, stage: str = "", done: int = 0, total: int = 0

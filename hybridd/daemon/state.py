@@ -28,8 +28,8 @@ class StateFile:
                 text = file.read(MAX_BYTES + 1)
             if len(text) > MAX_BYTES:
                 raise ValueError("it is too large")
-            made = json.loads(text)
-            if not isinstance(made, dict):
+            values = json.loads(text)
+            if not isinstance(values, dict):
                 raise ValueError("it is no object")
         except FileNotFoundError:
             return {}
@@ -38,7 +38,7 @@ class StateFile:
             with contextlib.suppress(OSError):
                 os.replace(self.path, self.path.with_suffix(".broken"))
             return {}
-        return made
+        return values
 
     def write(self, text: str) -> None:
         """Replace the file: after a crash it is the old one or the new one, never half of one.

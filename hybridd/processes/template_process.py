@@ -188,13 +188,16 @@ class TemplateProcess:
         """What people know it by: the backend, and the model where it is one's."""
         return self.name if self.model is None else f"{self.name}:{self.model}"
 
-    async def until_ready(self) -> None:
+    async def until_ready(self, patience_s: float = _IMPORT_TIMEOUT_S) -> None:
         """Wait for the imports, or for what one model's workers share.
+
+        Args:
+            patience_s: Seconds after which it is taken to hang.
 
         Raises:
             LoadFailed: They failed, or the process ended; says what to install.
         """
-        with trio.move_on_after(_IMPORT_TIMEOUT_S):
+        with trio.move_on_after(patience_s):
             try:
                 frame = await self._first_frame()
             except TemplateGone:

@@ -253,7 +253,7 @@ class Templates:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(template.run)
-                await self._get_ready(slot, template)
+                await self._get_ready(slot, template, low_priority)
                 if slot.template is template:
                     nursery.start_soon(self._leave_when_idle, slot, template)
                 else:
@@ -265,12 +265,16 @@ class Templates:
             if slot.template is template:
                 self._forget(slot)
 
-    async def _get_ready(self, slot: Slot, template: TemplateProcess) -> None:
+    async def _get_ready(self, slot: Slot, template: TemplateProcess, low_priority: bool) -> None:
         """Wait until it is the slot's, has failed, or another one was faster."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_after, slot.settled, nursery.cancel_scope)
             try:
-                await template.until_ready()
+                if low_priority:
+                    # However long: on a busy machine minutes, and a rival ends it if need be.
+                    await template.until_ready(inf)
+                else:
+                    await template.until_ready()
             except LoadFailed as exc:
                 self._settle(slot, error=exc)
             else:

@@ -41,7 +41,8 @@ class _Stream:
 
     def take(self) -> bytes:
         """The line of all that waits."""
-        delta = Delta.merged(self.deltas)
+        deltas = self.deltas
+        delta = deltas[0] if len(deltas) == 1 else Delta.merged(deltas)
         line = b'%b%d,"tokens":%d,"delta":%b}}\n' % (
             self.prefix,
             self.seq,
@@ -87,7 +88,9 @@ class Outbox:
         stream = self._streams.get(id)
         if stream is None:
             stream = self._streams[id] = _Stream(id)
-        size = _size(delta)
+        size = len(delta.text)
+        if delta.reasoning or delta.tool_calls or delta.logprobs:
+            size += _size_of_rest(delta)
         if not stream.deltas:
             self._waiting.append(stream)
             size += _ENVELOPE_BYTES
@@ -155,16 +158,10 @@ class Outbox:
         return line
 
 
-def _size(delta: Delta) -> int:
-    """Bytes of a delta's JSON, about."""
-    size = len(delta.text)
-    if delta.reasoning:
-        size += len(delta.reasoning)
-    if delta.tool_calls:
-        size += sum(_ENVELOPE_BYTES + len(str(call)) for call in delta.tool_calls)
-    if delta.logprobs:
-        size += _ENVELOPE_BYTES * len(delta.logprobs)
-    return size
+def _size_of_rest(delta: Delta) -> int:
+    """Bytes of what is not text in a delta's JSON, about."""
+    calls = sum(_ENVELOPE_BYTES + len(str(call)) for call in delta.tool_calls or ())
+    return calls + len(delta.reasoning or "") + _ENVELOPE_BYTES * len(delta.logprobs or ())
 
 
 def _event_line(subscription: Subscription) -> bytes:

@@ -79,13 +79,13 @@ class Format(Record):
         name: As `Model.format` has it.
         available: Whether models of it can be loaded.
         engine: The library that computes.
-        version: Of that library.
-        reason: What is missing, when it is not available.
+        version: Of that library, or of the package that brings the format.
+        reason: What is missing, or that it is turned off, when it is not available.
     """
 
     name: str = ""
     available: bool = False
-    engine: str = ""
+    engine: str | None = None
     version: str | None = None
     reason: str | None = None
 

@@ -55,7 +55,7 @@ class Information:
                 "revision": snapshot.revision,
                 "watching": self._library.watching,
                 **({"polling_remedy": remedy} if remedy else {}),
-                "places": [place._asdict() for place in self._library.places],
+                "places": [root._asdict() for root in self._library.roots],
                 "problems": list(snapshot.problems),
             },
             "features": list(FEATURES),
@@ -66,5 +66,5 @@ class Information:
         snapshot = self._library.snapshot
         usable = sum(record.available for record in snapshot.models.values())
         loaded = self._manager.loaded_models
-        found = f"{usable} models" + ("" if snapshot.complete else " so far, scanning")
-        return f"{found}; loaded: {', '.join(loaded) or 'none'}"
+        listed = f"{usable} models" + ("" if snapshot.complete else " so far, scanning")
+        return f"{listed}; loaded: {', '.join(loaded) or 'none'}"

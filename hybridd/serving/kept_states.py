@@ -80,8 +80,8 @@ class KeptStates:
         except OSError as exc:
             log.error("the conversations on disk are left as they are: %s", exc)
             return
-        found = sorted(self._files(), reverse=True)
-        for _, size, path in found:
+        files = sorted(self._files(), reverse=True)
+        for _, size, path in files:
             budget -= size
             if budget < 0:
                 with contextlib.suppress(OSError):
@@ -96,7 +96,7 @@ class KeptStates:
 
     def _files(self) -> list[tuple[int, int, Path]]:
         """(time of last use, size, path) of every file; what cannot be read is left out."""
-        found: list[tuple[int, int, Path]] = []
+        files: list[tuple[int, int, Path]] = []
         for folder, _, names in os.walk(self.root):
             for name in names:
                 with contextlib.suppress(OSError):
@@ -104,17 +104,17 @@ class KeptStates:
                     status = path.lstat()
                     # A reader may touch the time of access only; a writer sets both.
                     used = max(status.st_mtime_ns, status.st_atime_ns)
-                    found.append((used, status.st_size, path))
-        return found
+                    files.append((used, status.st_size, path))
+        return files
 
     def _make_directory(self, model: str) -> Path:
         # Ids have slashes and may be longer than a name may be.
-        made = self.root / hashlib.sha256(model.encode()).hexdigest()[:32]
-        made.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # What was said in conversations is nobody else's business, whatever the umask was once.
-        for directory in (self.root, made):
+        own = self.root / hashlib.sha256(model.encode()).hexdigest()[:32]
+        own.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # What was said in conversations is for its owner alone, whatever the umask was once.
+        for directory in (self.root, own):
             directory.chmod(0o700)
-        return made
+        return own
 
     def _disk_bytes(self) -> int:
         directory = self.root

@@ -17,7 +17,7 @@ import trio
 from hybridd.backends.api import Backend
 from hybridd.backends.registry import FormatInfo
 from hybridd.catalog.library import Library
-from hybridd.core import work
+from hybridd.core import scheduling
 from hybridd.core.instance import Instance
 from hybridd.core.kinds import KINDS
 from hybridd.core.lifecycle import State
@@ -32,7 +32,7 @@ from hybridd.serving import refusals, views
 from hybridd.serving.memory import Reading
 from hybridd.serving.model_settings import ModelSettings
 from hybridd.serving.options import adapters, builds, draft_models
-from hybridd.serving.requests import Sink, Work
+from hybridd.serving.requests import InferenceRequest, Sink
 from hybridd.serving.residency import Residency, Waiter
 from hybridd.wire import errors
 
@@ -77,11 +77,11 @@ class Manager:
 
     def files_changed(self, model: str) -> None:
         """The catalog says that the model's files were replaced or went away."""
-        self._residency.feed(work.FilesChanged(model))
+        self._residency.feed(scheduling.FilesChanged(model))
 
     async def ping(self) -> None:
         """Answer through the loop that feeds the scheduler."""
-        self._residency.feed(work.Tick())
+        self._residency.feed(scheduling.Tick())
         await trio.lowlevel.checkpoint()
 
     # ---------------------------------------------------------------- what clients ask
@@ -141,7 +141,7 @@ class Manager:
         record, item = await self._load_item(query, load_options, keepalive, pin)
         item.detached = True
         waiter = self._residency.waiters[item.key] = Waiter(None, keep=True)
-        self._residency.feed(work.Enqueue(item, self._need(record)))
+        self._residency.feed(scheduling.Enqueue(item, self._need(record)))
         if waiter.job is None:
             # Loaded already, or refused at once: a job that is over tells it.
             job = self._jobs.create("load", record.id)
@@ -179,7 +179,7 @@ class Manager:
             settled = self.settings.get(record.id)
             refusals.check_wishes(record, self._backends[record.format], request, options or {})
             refusals.check_kind(record, KINDS[kind])
-            made = Work(
+            inference = InferenceRequest(
                 next(self._keys),
                 record.id,
                 KINDS[kind],
@@ -193,17 +193,17 @@ class Manager:
                 sink,
                 trio.current_time(),
             )
-            item = work.Item(
-                made.key,
+            item = scheduling.Item(
+                inference.key,
                 record.id,
                 load_options=await self._wanted(record, load_options),
                 keepalive=self._settled(record, "keepalive", keepalive),
                 pin=settled.get("pin"),
                 switch=self._configuration["models.smart_switching"],
             )
-            self._residency.works[made.key] = made
-            await self._residency.through(item, self._need(record), made.over.wait)
-            return await made.outcome()
+            self._residency.requests[inference.key] = inference
+            await self._residency.through(item, self._need(record), inference.over.wait)
+            return await inference.outcome()
         raise errors.RequestTimeout(
             f"the request was not done within {timeout_s:g} s; give it a longer timeout",
             seconds=timeout_s,
@@ -233,19 +233,19 @@ class Manager:
         running = self._scheduler.instances
         models = [query] if query in running else list(running)  # its files may be gone
         if query != "*" and query not in running:
-            found = (await self.find(query)).id
-            models = [found] if found in running else []
+            target = (await self.find(query)).id
+            models = [target] if target in running else []
         waiters = {m: (next(self._keys), Waiter(None)) for m in models}
         for model, (key, waiter) in waiters.items():
             self._residency.waiters[key] = waiter
-            self._residency.feed(work.Unload(key, model, force))
+            self._residency.feed(scheduling.Unload(key, model, force))
         try:
             for _, waiter in waiters.values():
                 await waiter.over.wait()
         finally:
             for key, _ in waiters.values():
                 if self._residency.waiters.pop(key, None):
-                    self._residency.feed(work.Abandon(key))
+                    self._residency.feed(scheduling.Abandon(key))
         freed = sum(waiter.freed_bytes for _, waiter in waiters.values())
         return {"unloaded": models, "freed_bytes": freed}
 
@@ -257,13 +257,13 @@ class Manager:
         """
         running = self._scheduler.instances
         reading = await self._residency.measure() if running or all else None
-        made = [self._loaded(i) for i in running.values()]
+        entries = [self._loaded(i) for i in running.values()]
         if all and reading is not None:
             pids = self._host.template_pids()
-            made += [views.template(n, pids.get(n), m) for n, m in reading.templates.items()]
+            entries += [views.template(n, pids.get(n), m) for n, m in reading.templates.items()]
             held = self._scheduler.quarantine.held(trio.current_time())
-            made += [views.quarantined(model, left) for model, left in held.items()]
-        return made
+            entries += [views.quarantined(model, left) for model, left in held.items()]
+        return entries
 
     def worker_pids(self) -> set[int]:
         """Pids of all workers and templates."""
@@ -295,8 +295,8 @@ class Manager:
     @property
     def loaded_models(self) -> Sequence[str]:
         """Ids of the models that are ready."""
-        found = self._scheduler.instances.values()
-        return [i.model for i in found if i.state is State.READY]
+        instances = self._scheduler.instances.values()
+        return [i.model for i in instances if i.state is State.READY]
 
     # ---------------------------------------------------------------- inside
 
@@ -316,9 +316,9 @@ class Manager:
 
     async def _load_item(
         self, query: str, asked: LoadOptions, keepalive: float | None, pin: bool | None
-    ) -> tuple[ModelRecord, work.Item]:
+    ) -> tuple[ModelRecord, scheduling.Item]:
         record = await self._loadable(query, asked)
-        return record, work.Item(
+        return record, scheduling.Item(
             next(self._keys),
             record.id,
             load=True,
@@ -393,8 +393,8 @@ class Manager:
     def _estimate(self, backend: Backend, facts: Facts, options: Mapping[str, Any]) -> Estimate:
         """What a load needs, with all that is loaded beside the model."""
         models = self._library.snapshot.models
-        made = adapters.with_weights(backend.estimate(facts, options), options, backend, models)
-        return draft_models.with_draft(made, facts, options, backend, models)
+        estimate = adapters.with_weights(backend.estimate(facts, options), options, backend, models)
+        return draft_models.with_draft(estimate, facts, options, backend, models)
 
     def _loaded(self, instance: Instance) -> dict[str, Any]:
         return views.loaded(

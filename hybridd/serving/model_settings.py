@@ -78,8 +78,8 @@ class ModelSettings:
                 field="alias",
                 reason="taken",
             )
-        made = {**self.get(record.id), **values}
-        kept = {key: value for key, value in made.items() if value is not None}
+        changed = {**self.get(record.id), **values}
+        kept = {key: value for key, value in changed.items() if value is not None}
         models = {**self._models, record.id: kept}
         if not kept:
             del models[record.id]

@@ -1,7 +1,7 @@
 """One inference request on its way: what was asked, what came so far, where the time went.
 
-A `Work` is made by `serving/manager`, fed by the supervisor of the worker that runs it, and ends
-exactly once, with a result or an error.
+An `InferenceRequest` is made by `serving/manager`, fed by the supervisor of the worker that runs
+it, and ends exactly once, with a result or an error.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Sink = Callable[[Delta], Flush | None]
 
 
 @dataclass
-class Work:
+class InferenceRequest:
     """One request.
 
     Attributes:
@@ -115,7 +115,7 @@ class Work:
         generated = usage.get("completion_tokens", 0)
         first = (self.first_delta_at or now) - self.arrived_at
         drafts = {name: engine[name] for name in _DRAFT_COUNTS if name in engine}
-        made = {
+        timings = {
             "queue_s": max(0.0, sent - self.arrived_at - self.load_s),
             "load_s": self.load_s,
             "prompt_s": prompt_s,
@@ -125,4 +125,4 @@ class Work:
             "prompt_tokens_per_s": fresh / prompt_s if prompt_s > 0 else None,
             "generation_tokens_per_s": generated / generation_s if generation_s > 0 else None,
         }
-        return {k: round(v, 6) for k, v in made.items() if v is not None} | drafts
+        return {k: round(v, 6) for k, v in timings.items() if v is not None} | drafts

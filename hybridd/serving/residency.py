@@ -17,8 +17,7 @@ import trio
 
 from hybridd.backends.api import Backend, LoadSpec
 from hybridd.backends.cpu import usable_cores
-from hybridd.catalog.library import Library
-from hybridd.core import work
+from hybridd.core import catalog, scheduling
 from hybridd.core.devices import CPU, Snapshot
 from hybridd.core.model import ModelRecord
 from hybridd.core.plan import Need
@@ -31,7 +30,7 @@ from hybridd.processes.worker_process import WorkerProcess
 from hybridd.serving.kept_states import KeptStates
 from hybridd.serving.memory import MemoryMeter, Reading
 from hybridd.serving.options import adapters, draft_models
-from hybridd.serving.requests import Work
+from hybridd.serving.requests import InferenceRequest
 from hybridd.serving.supervisor import Supervisor
 from hybridd.wire import errors
 
@@ -54,10 +53,14 @@ LIVE_LIMITS = frozenset(
 class Residency:
     """See the module's text.
 
+    Args:
+        models: The catalog's present snapshot.
+        meter: Makes the reader of memory, of which workers are alive.
+
     Attributes:
         scheduler: For reading only; what changes it goes through `feed`.
         states: What loads may keep of conversations.
-        works: Requests under way, by the scheduler's key.
+        requests: Requests under way, by the scheduler's key.
         waiters: Who waits for loads and unloads, by the scheduler's key.
         supervisors: By the instance's number.
         permissions: What the user allows a model that others may not.
@@ -66,7 +69,7 @@ class Residency:
     def __init__(
         self,
         configuration: Configuration,
-        library: Library,
+        models: Callable[[], catalog.Snapshot],
         backends: Mapping[str, Backend],
         host: ProcessHost,
         meter: Callable[[Callable[[], list[WorkerProcess]]], MemoryMeter],
@@ -76,20 +79,20 @@ class Residency:
     ) -> None:
         self.states = states
         self._configuration = configuration
-        self._library = library
+        self._models = models
         self._backends = backends
         self._host = host
         self._events = events
         self._jobs = jobs
         self._meter = meter(self.workers)
         self.scheduler = Scheduler()
-        self.works: dict[int, Work] = {}
+        self.requests: dict[int, InferenceRequest] = {}
         self.waiters: dict[int, Waiter] = {}
         self.supervisors: dict[int, Supervisor] = {}
         self.permissions: Callable[[str], list[str]] = lambda _model: []
         self._load_jobs: dict[int, Job] = {}
         self._load_began: dict[str, float] = {}
-        self._inbox: deque[work.Event] = deque()
+        self._inbox: deque[scheduling.Event] = deque()
         self._feeding = False
         self._deadline_moved = trio.Event()
         self._nursery: trio.Nursery | None = None
@@ -110,7 +113,7 @@ class Residency:
 
     async def close(self) -> None:
         """Refuse everything from now on, end what runs with a typed error, stop all workers."""
-        self.feed(work.Close())
+        self.feed(scheduling.Close())
         while self.supervisors:
             self._empty = trio.Event()
             await self._empty.wait()
@@ -120,7 +123,7 @@ class Residency:
         if changed & LIVE_LIMITS:
             c = self._configuration
             self.feed(
-                work.Configure(
+                scheduling.Configure(
                     c["models.keepalive"],
                     c["limits.max_loaded"],
                     c["limits.max_queue"],
@@ -151,23 +154,23 @@ class Residency:
         return reading
 
     async def through(
-        self, item: work.Item, need: Need, over: Callable[[], Awaitable[None]]
+        self, item: scheduling.Item, need: Need, over: Callable[[], Awaitable[None]]
     ) -> None:
         """Enqueue an item and wait until it is `over`; leaving early abandons it."""
         ended = False
         try:
-            self.feed(work.Enqueue(item, need))
+            self.feed(scheduling.Enqueue(item, need))  # trace 1
             await over()
             ended = True
         finally:
-            self.works.pop(item.key, None)
+            self.requests.pop(item.key, None)
             self.waiters.pop(item.key, None)
             if not ended:
-                self.feed(work.Abandon(item.key))
+                self.feed(scheduling.Abandon(item.key))
 
     # ---------------------------------------------------------------- the loop
 
-    def feed(self, event: work.Event) -> None:
+    def feed(self, event: scheduling.Event) -> None:
         """Hand an event to the scheduler and perform what comes out; never re-entered."""
         self._inbox.append(event)
         if self._feeding:
@@ -188,11 +191,11 @@ class Residency:
             with trio.move_on_at(self.scheduler.next_deadline()) as scope:
                 await self._deadline_moved.wait()
             if scope.cancelled_caught:
-                self.feed(work.Tick())
+                self.feed(scheduling.Tick())
 
     # ---------------------------------------------------------------- effects
 
-    def _sample(self, effect: work.Sample) -> None:
+    def _sample(self, effect: scheduling.Sample) -> None:
         self._spawn(self._sample_now)
 
     async def _sample_now(self) -> None:
@@ -201,16 +204,17 @@ class Residency:
         except Exception:  # a driver may raise what it likes; the daemon goes on without room
             log.exception("the memory cannot be read")
             snapshot = Snapshot()
-        self.feed(work.Sampled(snapshot))
+        self.feed(scheduling.Sampled(snapshot))  # trace 2, 3, 5
 
-    def _start(self, effect: work.Start) -> None:
-        record = self._library.snapshot.models.get(effect.model)
+    def _start(self, effect: scheduling.Start) -> None:
+        models = self._models().models
+        record = models.get(effect.model)
         if record is None or record.format not in self._backends:
             gone = errors.ModelNotFound(
                 f"the files of {effect.model} went away", model=effect.model, suggestions=[]
             )
-            self.feed(work.WorkerRefused(effect.instance, gone))
-            self.feed(work.WorkerGone(effect.instance))
+            self.feed(scheduling.WorkerRefused(effect.instance, gone))
+            self.feed(scheduling.WorkerGone(effect.instance))
             return
         job = self._load_jobs.get(effect.ticket)
 
@@ -232,9 +236,9 @@ class Residency:
             ),
             "placement": dict(effect.plan.placement),
         }
-        if placed := adapters.placed(effect.plan.load_options, self._library.snapshot.models):
+        if placed := adapters.placed(effect.plan.load_options, models):
             spec["adapters"] = list(placed)
-        if draft := draft_models.of(effect.plan.load_options, self._library.snapshot.models):
+        if draft := draft_models.of(effect.plan.load_options, models):
             spec["draft"] = {"model": draft.id, "path": _path(draft)}
         if allowed := self.permissions(record.id):
             spec["permissions"] = allowed
@@ -243,12 +247,12 @@ class Residency:
             backend,
             spec,
             self._host,
-            self.works,
+            self.requests,
             self.feed,
             progress,
             lambda: float(self._configuration["workers.stop_seconds"]),
         )
-        self.supervisors[effect.instance] = supervisor
+        self.supervisors[effect.instance] = supervisor  # trace 5
         self._load_began[effect.model] = trio.current_time()
         self._spawn(self._supervise, supervisor, [d for d in effect.plan.placement if d != CPU])
 
@@ -265,51 +269,52 @@ class Residency:
             while await trio.to_thread.run_sync(self._meter.holds_gpu, pid):  # noqa: ASYNC110
                 await trio.sleep(0.05)
 
-    def _stop(self, effect: work.Stop) -> None:
+    def _stop(self, effect: scheduling.Stop) -> None:
         if supervisor := self.supervisors.get(effect.instance):
             supervisor.stop(force=effect.force)
 
-    def _send(self, effect: work.Send) -> None:
-        made = self.works.get(effect.key)
+    def _send(self, effect: scheduling.Send) -> None:
+        request = self.requests.get(effect.key)
         supervisor = self.supervisors[effect.instance]
-        if made is None:
-            self.feed(work.RequestEnded(effect.instance, effect.key, completed=False))
+        if request is None:
+            self.feed(scheduling.RequestEnded(effect.instance, effect.key, completed=False))
             return
-        made.sent_at = trio.current_time()
-        began = self._load_began.get(made.model, 0.0)
+        request.sent_at = trio.current_time()
+        began = self._load_began.get(request.model, 0.0)
         if supervisor.loaded_at_mono is not None:
-            made.load_s = max(0.0, supervisor.loaded_at_mono - max(made.arrived_at, began))
-        supervisor.send({"op": "start", "request": {"id": effect.key, **made.request}})
+            request.load_s = max(0.0, supervisor.loaded_at_mono - max(request.arrived_at, began))
+        # trace 7
+        supervisor.send({"op": "start", "request": {"id": effect.key, **request.request}})
 
-    def _cancel_active(self, effect: work.CancelActive) -> None:
+    def _cancel_active(self, effect: scheduling.CancelActive) -> None:
         if supervisor := self.supervisors.get(effect.instance):
             supervisor.send({"op": "cancel", "id": effect.key})
 
-    def _set_threads(self, effect: work.SetThreads) -> None:
+    def _set_threads(self, effect: scheduling.SetThreads) -> None:
         if supervisor := self.supervisors.get(effect.instance):
             supervisor.send({"op": "threads", "n": effect.count})
 
-    def _finish(self, effect: work.Finish) -> None:
+    def _finish(self, effect: scheduling.Finish) -> None:
         error = effect.error
         if isinstance(error, errors.Quarantined):
             error.data["until"] = time.time() + error.data.pop("retry_after_s", 0.0)
-        if (made := self.works.get(effect.key)) is not None and error is not None:
-            made.fail(error)
+        if (request := self.requests.get(effect.key)) is not None and error is not None:
+            request.fail(error)
         if (waiter := self.waiters.get(effect.key)) is not None:
             waiter.finish(error, effect.instance, effect.freed_bytes)
             if waiter.keep:
                 del self.waiters[effect.key]
 
-    def _joined(self, effect: work.Joined) -> None:
+    def _joined(self, effect: scheduling.Joined) -> None:
         if waiter := self.waiters.get(effect.key):
             waiter.join(self._load_jobs[effect.ticket])
 
-    def _load_state(self, effect: work.LoadState) -> None:
+    def _load_state(self, effect: scheduling.LoadState) -> None:
         if effect.state == "queued":
             job = self._jobs.create(
                 "load",
                 effect.model,
-                cancel=lambda: self.feed(work.CancelLoad(effect.ticket)),
+                cancel=lambda: self.feed(scheduling.CancelLoad(effect.ticket)),
             )
             self._load_jobs[effect.ticket] = job
             return
@@ -327,10 +332,10 @@ class Residency:
         else:
             self._jobs.finish(job, effect.state, error=effect.error)
 
-    def _notify(self, effect: work.Notify) -> None:
+    def _notify(self, effect: scheduling.Notify) -> None:
         data = dict(effect.data)
         if effect.topic == "models":
-            data["revision"] = self._library.snapshot.revision
+            data["revision"] = self._models().revision
         self._events.publish(effect.topic, effect.type, id=effect.model, **data)
         if effect.topic == "models":
             log.info("%s %s", effect.type, effect.model)
@@ -346,25 +351,25 @@ def _path(record: ModelRecord) -> str:
 
 
 _PERFORM: Mapping[type, Callable[[Residency, Any], None]] = {
-    work.Sample: Residency._sample,
-    work.Start: Residency._start,
-    work.Stop: Residency._stop,
-    work.Send: Residency._send,
-    work.CancelActive: Residency._cancel_active,
-    work.SetThreads: Residency._set_threads,
-    work.Finish: Residency._finish,
-    work.Joined: Residency._joined,
-    work.LoadState: Residency._load_state,
-    work.Notify: Residency._notify,
+    scheduling.Sample: Residency._sample,
+    scheduling.Start: Residency._start,
+    scheduling.Stop: Residency._stop,
+    scheduling.Send: Residency._send,
+    scheduling.CancelActive: Residency._cancel_active,
+    scheduling.SetThreads: Residency._set_threads,
+    scheduling.Finish: Residency._finish,
+    scheduling.Joined: Residency._joined,
+    scheduling.LoadState: Residency._load_state,
+    scheduling.Notify: Residency._notify,
 }
 
 
 class Waiter:
-    """Somebody who waits for a load or an unload."""
+    """One call that waits for a load or an unload."""
 
     def __init__(self, on_job: Callable[[Job], None] | None, *, keep: bool = False) -> None:
         self.over = trio.Event()
-        self.keep = keep  # nobody waits; kept only until the scheduler is done with it
+        self.keep = keep  # the call does not wait: kept only until the scheduler is done with it
         self.job: Job | None = None
         self.error: errors.HybriddError | None = None
         self.freed_bytes = 0

@@ -17,11 +17,18 @@ from typing import Any
 import trio
 
 from hybridd.backends.api import Backend, LoadSpec
-from hybridd.core.work import Event, RequestEnded, WorkerGone, WorkerReady, WorkerRefused, WorkerUp
+from hybridd.core.scheduling import (
+    Event,
+    RequestEnded,
+    WorkerGone,
+    WorkerReady,
+    WorkerRefused,
+    WorkerUp,
+)
 from hybridd.processes.child_log import clean
 from hybridd.processes.host import Preparation, ProcessHost
 from hybridd.processes.worker_process import ExitStatus, WorkerProcess
-from hybridd.serving.requests import Flush, Work
+from hybridd.serving.requests import Flush, InferenceRequest
 from hybridd.wire import errors
 from hybridd.wire.delta import Delta
 
@@ -33,6 +40,8 @@ FORCED_GRACE_S = 1.0
 # Lines of the engine's log that `load_failed` carries.
 DETAIL_LINES = 15
 LOG_LINES = 200
+# What a worker's delta has for most tokens.
+_PLAIN_ITEM = frozenset({"id", "text", "tokens"})
 # A worker's word is not trusted: more notes than engines have reasons for, and longer ones.
 _MOST_NOTES = 32
 _NOTE_CHARS = 400
@@ -49,7 +58,7 @@ class Supervisor:
     Args:
         number: The instance's number in the scheduler.
         spec: What the engine is to load.
-        works: All requests by key; the supervisor looks up those that it is sent.
+        requests: All requests by key; the supervisor looks up those that it is sent.
         feed: Takes events for the scheduler.
         progress: Hears of the load's stages.
         stop_s: How long a polite end may take.
@@ -61,7 +70,7 @@ class Supervisor:
         backend: Backend,
         spec: LoadSpec,
         host: ProcessHost,
-        works: Mapping[int, Work],
+        requests: Mapping[int, InferenceRequest],
         feed: Callable[[Event], None],
         progress: Progress,
         stop_s: Callable[[], float],
@@ -78,7 +87,7 @@ class Supervisor:
         self.tokens_per_s: float | None = None
         self.peak_bytes = 0
         self._host = host
-        self._works = works
+        self._requests = requests
         self._feed = feed
         self._progress = progress
         self._stop_s = stop_s
@@ -143,7 +152,7 @@ class Supervisor:
             error = errors.InternalError(
                 f"{model} was lost to a bug of hybridd; the daemon's log says more"
             )
-        self._feed(WorkerGone(self.number, error, counts))
+        self._feed(WorkerGone(self.number, error, counts))  # trace 4
 
     def _preparation(self) -> Preparation | None:
         """What workers of this model can share. A GPU's context would not survive the fork."""
@@ -154,7 +163,7 @@ class Supervisor:
 
     async def _serve(self, worker: WorkerProcess) -> ExitStatus:
         self._last_frame = trio.current_time()
-        self._feed(WorkerUp(self.number))
+        self._feed(WorkerUp(self.number))  # trace 6
         self.send(
             {
                 "op": "load",
@@ -210,13 +219,13 @@ class Supervisor:
             case "deltas":
                 self._relay(frame["items"])
             case "done":
-                if work := self._own(frame["id"]):
-                    work.finish(frame["result"])
-                    self._learn_speed(work)
-                self._feed(RequestEnded(self.number, frame["id"]))
+                if request := self._own(frame["id"]):
+                    request.finish(frame["result"])
+                    self._learn_speed(request)
+                self._feed(RequestEnded(self.number, frame["id"]))  # trace 8
             case "error":
-                if work := self._own(frame["id"]):
-                    work.fail(errors.from_wire(frame["error"]))
+                if request := self._own(frame["id"]):
+                    request.fail(errors.from_wire(frame["error"]))
                 self._feed(RequestEnded(self.number, frame["id"]))
             case "cancelled":
                 self._feed(RequestEnded(self.number, frame["id"], completed=False))
@@ -227,7 +236,7 @@ class Supervisor:
                 facts = _checked(frame["facts"])
                 for note in facts["notes"]:
                     log.info("%s: %s", self.spec["model"], note)
-                self._feed(WorkerReady(self.number, facts))
+                self._feed(WorkerReady(self.number, facts))  # trace 7
             case "failed":
                 # A load that was stopped says so by failing; that is no refusal.
                 if not self._told_to_stop.is_set():
@@ -237,30 +246,30 @@ class Supervisor:
     def _relay(self, items: list[dict[str, Any]]) -> None:
         flushes: set[Flush] = set()
         for item in items:
-            work = self._own(item["id"])
-            if work is not None and (flush := work.delta(_delta(item))):
+            request = self._own(item["id"])
+            if request is not None and (flush := request.delta(_delta(item))):
                 flushes.add(flush)
         for flush in flushes:
             flush()
 
-    def _own(self, key: int) -> Work | None:
+    def _own(self, key: int) -> InferenceRequest | None:
         """The request with this key, if it is one of this worker's: what it says is not trusted."""
-        work = self._works.get(key)
-        return work if work is not None and work.model == self.spec["model"] else None
+        request = self._requests.get(key)
+        return request if request is not None and request.model == self.spec["model"] else None
 
     def _fail_request(self, key: int | None) -> None:
         if key is not None:
-            if work := self._works.get(key):
-                work.fail(errors.InternalError("the request cannot be passed on to the model"))
+            if request := self._requests.get(key):
+                request.fail(errors.InternalError("the request cannot be passed on to the model"))
             self._feed(RequestEnded(self.number, key, completed=False))
 
     def _kill(self, worker: WorkerProcess, why: str) -> None:
         self._killed_for = why
         worker.kill(signal.SIGKILL)
 
-    def _learn_speed(self, work: Work) -> None:
+    def _learn_speed(self, request: InferenceRequest) -> None:
         self.last_used_at = time.time()
-        timings = (work.result or {}).get("timings", {})
+        timings = (request.result or {}).get("timings", {})
         self.tokens_per_s = timings.get("generation_tokens_per_s", self.tokens_per_s)
 
     def _death(self, status: ExitStatus) -> tuple[errors.HybriddError, bool]:
@@ -314,7 +323,7 @@ class Supervisor:
             asked = trio.current_time()
             await trio.sleep(PING_EVERY_S)
             now, did = trio.current_time(), worker.work_done()
-            # Where this process was stopped itself nobody listened: the count begins anew.
+            # Where this process was stopped itself it could not listen: the count begins anew.
             paused = now - asked > 2 * PING_EVERY_S
             if paused or (did != done and not worker.stopped()):
                 done, since = did, now
@@ -330,16 +339,17 @@ def _delta(item: dict[str, Any]) -> Delta:
     Raises:
         TypeError: Its fields are of types that would fail later, at the client that gets them.
     """
-    text, tokens, reasoning = item.get("text", ""), item.get("tokens", 0), item.get("reasoning")
-    calls, logprobs = item.get("tool_calls"), item.get("logprobs")
+    text, tokens = item.get("text", ""), item.get("tokens", 0)
     if type(text) is not str or type(tokens) is not int:
         raise TypeError("a delta has a text and a number of tokens")
-    if reasoning or calls or logprobs:
-        objects = [*(calls or ()), *(logprobs or ())]
-        if not isinstance(reasoning, str | None) or not all(isinstance(o, dict) for o in objects):
-            raise TypeError("reasoning is text, tool_calls and logprobs are lists of objects")
-        if not all(map(_is_fragment, calls or ())):
-            raise TypeError("a tool call has a number, and a function with arguments as text")
+    if item.keys() <= _PLAIN_ITEM:
+        return Delta(text, tokens)
+    reasoning, calls, logprobs = (item.get(n) for n in ("reasoning", "tool_calls", "logprobs"))
+    objects = [*(calls or ()), *(logprobs or ())]
+    if not isinstance(reasoning, str | None) or not all(isinstance(o, dict) for o in objects):
+        raise TypeError("reasoning is text, tool_calls and logprobs are lists of objects")
+    if not all(map(_is_fragment, calls or ())):
+        raise TypeError("a tool call has a number, and a function with arguments as text")
     return Delta(text, tokens, reasoning, calls, logprobs)
 
 

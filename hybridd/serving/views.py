@@ -48,7 +48,7 @@ def loaded(
     reserved = sum(instance.plan.placement.values())
     resident = supervisor.resident_bytes if supervisor else 0
     in_force = {**instance.plan.load_options, **facts.get("load_options", {})}
-    made: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "id": instance.model,
         "format": record.format if record else None,
         "engine": facts.get("engine", supervisor.backend.engine if supervisor else None),
@@ -79,7 +79,7 @@ def loaded(
         "notes": list(facts.get("notes", ())),
         "confinement": None,
     }
-    return made
+    return fields
 
 
 def template(label: str, pid: int | None, held: Mapping[str, int]) -> dict[str, Any]:

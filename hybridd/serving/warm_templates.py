@@ -89,12 +89,12 @@ class WarmTemplates:
 
     def _wanted(self) -> list[Backend]:
         """Of formats with models; the packaged ones are there for everyone, and no reason."""
-        found = {b.name: b for b in self._startable()}
-        if not found:
+        startable = {b.name: b for b in self._startable()}
+        if not startable:
             return []
         records = self._library.snapshot.models.values()
         named = {r.format for r in records if r.store != DEMO_STORE and self._usable(r)}
-        return [backend for name, backend in found.items() if name in named]
+        return [backend for name, backend in startable.items() if name in named]
 
     async def _in_nobodys_way(self) -> bool:
         scheduler = self._residency.scheduler

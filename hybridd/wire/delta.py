@@ -115,7 +115,7 @@ class Delta:
         """
         fields: dict[str, Any] = {"text": self.text, "tokens": self.tokens}
         if self.reasoning or self.tool_calls or self.logprobs:
-            fields.update(self._rest())
+            fields |= self._rest()
         return fields
 
     def encoded(self) -> bytes:
@@ -123,11 +123,11 @@ class Delta:
 
         By hand, since it is made for every token: encoding the text alone takes half the time.
         """
-        text = b'"text":' + encode_text(self.text) if self.text else b""
+        text = b'{"text":' + encode_text(self.text) if self.text else b"{"
         if not (self.reasoning or self.tool_calls or self.logprobs):
-            return b"{%b}" % text
-        rest = encode_line(self._rest())[1 : -len(b"}\n")]
-        return b"{%b,%b}" % (text, rest) if text else b"{%b}" % rest
+            return text + b"}"
+        rest = encode_line(self._rest()).removesuffix(b"\n")
+        return text + b"," + rest[1:] if self.text else rest
 
     def _rest(self) -> dict[str, Any]:
         """What most tokens do not bring, where this one does."""

@@ -193,7 +193,9 @@ class Worker:
             if request_id not in self._active:
                 continue
             if (delta := output.get("delta")) is not None:
-                items.append({"id": request_id, **delta.to_wire()})
+                item = delta.to_wire()
+                item["id"] = request_id
+                items.append(item)
                 self._tokens += delta.tokens
             if "error" in output:
                 ends.append({"op": "error", "id": request_id, "error": output["error"]})

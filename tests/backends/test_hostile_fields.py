@@ -16,7 +16,7 @@ import pytest
 from hybridd.backends.api import Facts
 from hybridd.backends.gguf.inspect import inspect as inspect_gguf
 from hybridd.backends.registry import load_backends
-from hybridd.core.naming import Found, natural_name
+from hybridd.core.naming import Unnamed, natural_name
 from hybridd.core.packed import Packed
 from hybridd.wire.errors import ModelInvalid
 from tests import make_models as make
@@ -46,7 +46,7 @@ def outcome(inspect: Any, path: Path) -> Facts | str:
     for name in ("name", "base", "architecture", "quantization"):
         value = getattr(facts, name)
         assert value is None or (isinstance(value, str) and len(value) <= 600), name
-    assert natural_name(Found("k", "s", ("p", "r"), "m", True, facts.quantization, True)).id
+    assert natural_name(Unnamed("k", "s", ("p", "r"), "m", True, facts.quantization, True)).id
     return facts
 
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ import trio
 from hybridd.backends import registry
 from hybridd.backends.registry import fingerprint, load_backends
 from hybridd.catalog.candidate import Addition, Candidate, Root
-from hybridd.catalog.database import KEPT_DAYS, FactsDatabase
+from hybridd.catalog.database import KEPT_DAYS, Database
 from hybridd.catalog.library import Library
+from hybridd.catalog.settings import CatalogSettings
 from hybridd.core.model import Facts, FileIdentity
 from hybridd.core.naming import Name
 from hybridd.core.packed import Packed
@@ -77,15 +79,15 @@ class Store:
     def __init__(self, directory: Path) -> None:
         self.path = directory / "cache" / "hybridd" / "catalog.sqlite3"
         self.today = 100
-        self.opened: list[FactsDatabase] = []
+        self.opened: list[Database] = []
 
-    def __call__(self, readers: str = "r1") -> FactsDatabase:
-        made = FactsDatabase(self.path, readers, today=lambda: self.today)
+    def __call__(self, readers: str = "r1") -> Database:
+        made = Database(self.path, readers, today=lambda: self.today)
         made.open()
         self.opened.append(made)
         return made
 
-    def again(self, readers: str = "r1") -> FactsDatabase:
+    def again(self, readers: str = "r1") -> Database:
         """Close the last one and open another, as a restart does."""
         self.opened.pop().close()
         return self(readers)
@@ -166,14 +168,15 @@ def test_what_is_still_there_is_noted_once_a_day_however_many_starts(store: Stor
     one = candidate("/m/a.gguf", *IDENTITY)
     database = store()
     database.put(one, FULL)
-    for changes in (1, 0, 1):
+    for days in (1, 0, 1):
         database = store.again()
-        store.today += changes
+        store.today += days
         assert database.get(one) == FULL
-        assert database._connection is not None
-        before = database._connection.total_changes
-        database.keep_only([one.key])
-        assert database._connection.total_changes - before == changes
+        with closing(sqlite3.connect(store.path)) as other:
+            before = other.execute("PRAGMA data_version").fetchone()
+            database.keep_only([one.key])
+            written = other.execute("PRAGMA data_version").fetchone() != before
+        assert written is bool(days)
 
 
 def test_facts_that_json_cannot_say_are_left_out(store: Store) -> None:
@@ -262,7 +265,7 @@ def test_a_read_only_database_is_put_aside(store: Store, monkeypatch: pytest.Mon
         writable.append(str(path))
         return connect(path, **how)  # type: ignore[call-overload,no-any-return]
 
-    monkeypatch.setattr("hybridd.catalog.database.sqlite3.connect", reading)
+    monkeypatch.setattr("hybridd.catalog.database_file.sqlite3.connect", reading)
     database = store()
     assert writable
     database.put(candidate("/m/a.gguf", *IDENTITY), FULL)
@@ -274,7 +277,7 @@ def test_a_directory_that_cannot_be_made_is_done_without(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "cache").touch()
-    database = FactsDatabase(tmp_path / "cache" / "x" / "catalog.sqlite3", "r1")
+    database = Database(tmp_path / "cache" / "x" / "catalog.sqlite3", "r1")
     database.open()
     assert not database.usable
     database.put(candidate("/m/a.gguf", *IDENTITY), FULL)
@@ -290,7 +293,7 @@ def test_a_directory_that_cannot_be_made_is_done_without(
 def test_another_daemon_that_writes_is_no_reason_to_give_up(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hybridd.catalog.database._BUSY_S", 0.0)
+    monkeypatch.setattr("hybridd.catalog.database_file._BUSY_S", 0.0)
     database = store()
     other = sqlite3.connect(store.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -330,16 +333,9 @@ def test_a_restart_opens_no_model_file(tmp_path: Path, store: Store) -> None:
     backends = load_backends()
 
     def start() -> Library:
-        database = FactsDatabase(store.path, "r1")
-        library = Library(
-            backends,
-            model_dirs=[root],
-            demo=False,
-            settle_s=0.05,
-            reconcile_s=300.0,
-            publish=lambda *_, **__: None,
-            facts=database,
-        )
+        database = Database(store.path, "r1")
+        settings = CatalogSettings(backends, [root], demo=False, settle_s=0.05, reconcile_s=300.0)
+        library = Library(settings, lambda *_, **__: None, facts=database)
 
         async def main() -> None:
             async with trio.open_nursery() as nursery:

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from hybridd.backends.api import Backend, Estimate, Facts
 from hybridd.backends.registry import load_backends
 from hybridd.catalog import resolving
 from hybridd.catalog.candidate import Candidate, Root
-from hybridd.catalog.inspections import CHANGING
 from hybridd.catalog.library import Library
+from hybridd.catalog.records import CHANGING
 from hybridd.catalog.schedule import POLL_S
 from hybridd.catalog.seen import Seen
+from hybridd.catalog.settings import CatalogSettings
 from hybridd.catalog.stores import DEMO_PATH
 from hybridd.catalog.walk import Listing, Source
 from hybridd.catalog.watch import Hint
@@ -75,7 +77,7 @@ class FakeWatcher:
 class World:
     """A disk of made-up files, and everything that a library says about them."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self) -> None:
         self.files: dict[str, tuple[FileIdentity, ...]] = {}
         self.backend = FakeBackend()
         self.events: list[tuple[str, str]] = []
@@ -85,19 +87,18 @@ class World:
         self.inspection_takes = 0.0
         self.watchers: list[FakeWatcher] = []
         self.library = Library(
-            {"gguf": self.backend},  # type: ignore[dict-item]
-            **{
-                "model_dirs": [ROOT.path],
-                "demo": False,
-                "settle_s": 1.0,
-                "reconcile_s": 300.0,
-                "publish": self.publish,
-                "look": self.look,
-                "watcher": self.watcher,
-                "in_thread": self.in_thread,
-                "wall": lambda: EPOCH + trio.current_time() - self.start,
-                **settings,
-            },
+            CatalogSettings(
+                {"gguf": self.backend},  # type: ignore[dict-item]
+                [ROOT.path],
+                demo=False,
+                settle_s=1.0,
+                reconcile_s=300.0,
+            ),
+            self.publish,
+            scan=self.scan,
+            watcher=self.watcher,
+            in_thread=self.in_thread,
+            wall=lambda: EPOCH + trio.current_time() - self.start,
         )
         self.start = 0.0
 
@@ -116,7 +117,7 @@ class World:
         now = EPOCH + trio.current_time() - self.start
         self.files[name] = (FileIdentity(1, hash(name), size, int((now - age) * 1e9)),)
 
-    def look(
+    def scan(
         self,
         sources: Sequence[Source],
         formats: Mapping[str, object],
@@ -284,9 +285,9 @@ def test_invalid_files_are_listed_and_tried_again_when_they_change() -> None:
             assert world.backend.asked == ["a.gguf"]
             del world.backend.answers["a.gguf"]
             world.put("a.gguf", size=20)
-            made = await library.rescan()
+            answer = await library.rescan()
             assert world.status() == {"a:Q4_K_M": "available"}
-            assert (made["added"], made["removed"], made["total"]) == (1, 1, 1)
+            assert (answer["added"], answer["removed"], answer["total"]) == (1, 1, 1)
 
     simulate(main)
 
@@ -342,20 +343,20 @@ def test_rescan_answers_for_a_look_begun_after_the_call() -> None:
             await library.wait_complete()
             looks = world.looks
             world.put("a.gguf")
-            made: list[dict[str, Any]] = []
+            answers: list[dict[str, Any]] = []
 
             async def ask(after: float) -> None:
                 await trio.sleep(after)
-                made.append(await library.rescan())
+                answers.append(await library.rescan())
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(ask, 0.0)
                 nursery.start_soon(ask, 0.0)
                 nursery.start_soon(ask, 15.0)  # while that look is under way
             assert world.looks == looks + 2
-            assert [answer["added"] for answer in made][:2] == [1, 1]
-            assert made[0]["total"] == 1
-            assert made[0]["seconds_s"] >= 10
+            assert [answer["added"] for answer in answers][:2] == [1, 1]
+            assert answers[0]["total"] == 1
+            assert answers[0]["seconds_s"] >= 10
 
     simulate(main)
 
@@ -366,9 +367,9 @@ def test_rescan_waits_for_a_copy_that_has_just_ended_but_not_for_ever() -> None:
         async with world.running() as library:
             await library.wait_complete()
             world.put("a.gguf", age=0.0)
-            made = await library.rescan()
-            assert made["added"] == 1
-            assert 0.9 < made["seconds_s"] < 1.5
+            answer = await library.rescan()
+            assert answer["added"] == 1
+            assert 0.9 < answer["seconds_s"] < 1.5
 
             async def grow() -> None:
                 for size in range(1000):
@@ -377,10 +378,10 @@ def test_rescan_waits_for_a_copy_that_has_just_ended_but_not_for_ever() -> None:
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(grow)
-                made = await library.rescan()
+                answer = await library.rescan()
                 nursery.cancel_scope.cancel()
-            assert made["added"] == 0
-            assert made["seconds_s"] < 2.5
+            assert answer["added"] == 0
+            assert answer["seconds_s"] < 2.5
 
     simulate(main)
 
@@ -393,8 +394,8 @@ def test_a_slow_look_does_not_answer_without_what_came_to_rest_meanwhile() -> No
             world.put("first.gguf", age=0.7)
             world.put("last.gguf", age=0.0)
             world.inspection_takes = 3.0  # the look that finds the first one at rest
-            made = await library.rescan()
-            assert made["added"] == 2
+            answer = await library.rescan()
+            assert answer["added"] == 2
             assert set(library.snapshot.models) == {"first:Q4_K_M", "last:Q4_K_M"}
 
     simulate(main)
@@ -517,10 +518,11 @@ def test_reconfigure() -> None:
         world.put("a.gguf")
         async with world.running() as library:
             await library.wait_complete()
-            library.reconfigure(model_dirs=[Path("/other"), Path("/other")], settle_s=5.0)
+            other = [Path("/other"), Path("/other")]
+            library.reconfigure(replace(library.settings, model_dirs=other, settle_s=5.0))
             await trio.sleep(0.1)
             assert world.watchers[0].watched == [Path("/other")]
-            library.reconfigure(backends={}, demo=True)
+            library.reconfigure(replace(library.settings, backends={}, demo=True))
             await trio.sleep(0.1)
             assert world.watchers[0].watched == [DEMO_PATH, Path("/other")]
 
@@ -552,12 +554,7 @@ BACKENDS: Mapping[str, Backend] = load_backends()
 async def real(*roots: Path, settle_s: float = 0.05, demo: bool = False) -> AsyncIterator[Any]:
     published = Published()
     library = Library(
-        BACKENDS,
-        model_dirs=roots,
-        demo=demo,
-        settle_s=settle_s,
-        reconcile_s=300.0,
-        publish=published,
+        CatalogSettings(BACKENDS, roots, demo=demo, settle_s=settle_s, reconcile_s=300.0), published
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(library.run)
@@ -723,7 +720,7 @@ def test_the_packaged_models_have_their_names(tmp_path: Path) -> None:
                 "hybridd/demo-hf@local": "available",
             }
             assert library.snapshot.models["hybridd/demo-hf"].store == "demo"
-            library.reconfigure(demo=False)
+            library.reconfigure(replace(library.settings, demo=False))
             await library.rescan()
             # It keeps the name that it had: a file's id does not change while the file stays.
             assert list(library.snapshot.models) == ["hybridd/demo-hf@local"]

@@ -16,8 +16,9 @@ import trio
 from hybridd.backends.api import Backend, Facts
 from hybridd.backends.registry import load_backends
 from hybridd.catalog import settling
-from hybridd.catalog.inspections import OPEN
 from hybridd.catalog.library import Library
+from hybridd.catalog.records import OPEN
+from hybridd.catalog.settings import CatalogSettings
 from hybridd.core.model import ModelRecord
 from tests.make_models import write_echo, write_gguf, write_hf
 
@@ -44,39 +45,38 @@ class During:
         return facts
 
 
-def library(roots: list[Path], backends: Mapping[str, Backend], **more: Any) -> Library:
-    settings = {"demo": False, "settle_s": 0.05, "reconcile_s": 300.0, **more}
-    return Library(backends, model_dirs=roots, publish=lambda *_, **__: None, **settings)
+def library(roots: list[Path], backends: Mapping[str, Backend], demo: bool = False) -> Library:
+    settings = CatalogSettings(backends, roots, demo=demo, settle_s=0.05, reconcile_s=300.0)
+    return Library(settings, lambda *_, **__: None)
 
 
-async def becomes(made: Library, wanted: set[str]) -> None:
-    """Return once the catalog lists just these, without anybody asking for it."""
+async def becomes(catalog: Library, wanted: set[str]) -> None:
+    """Return once the catalog lists just these, unasked."""
     with trio.fail_after(PATIENCE_S):
-        while set(made.snapshot.models) != wanted or not made.snapshot.complete:
-            looked = made._looked
-            await looked.wait()
+        while set(catalog.snapshot.models) != wanted or not catalog.snapshot.complete:
+            await catalog.wait_look()
 
 
 @asynccontextmanager
-async def running(made: Library) -> AsyncIterator[Library]:
+async def running(catalog: Library) -> AsyncIterator[Library]:
     """Run it, from its first look on."""
     async with trio.open_nursery() as nursery:
-        await nursery.start(made.run)
+        await nursery.start(catalog.run)
         with trio.fail_after(PATIENCE_S):
-            await made.wait_complete()
-        yield made
+            await catalog.wait_complete()
+        yield catalog
         nursery.cancel_scope.cancel()
 
 
-async def until(made: Library, reached: Callable[[], bool]) -> None:
+async def until(catalog: Library, reached: Callable[[], bool]) -> None:
     """Return once a look has brought it about."""
     with trio.fail_after(PATIENCE_S):
         while not reached():
-            await made._looked.wait()
+            await catalog.wait_look()
 
 
-def only(made: Library) -> ModelRecord:
-    (record,) = made.snapshot.models.values()
+def only(catalog: Library) -> ModelRecord:
+    (record,) = catalog.snapshot.models.values()
     return record
 
 
@@ -131,15 +131,15 @@ def test_a_root_that_goes_while_it_is_looked_at(
 
     async def main() -> None:
         echo = During(backends["echo"], at or 10**9, act)
-        made = library([root], {**backends, "echo": echo})  # type: ignore[dict-item]
+        catalog = library([root], {**backends, "echo": echo})  # type: ignore[dict-item]
         async with trio.open_nursery() as nursery:
-            await nursery.start(made.run)
+            await nursery.start(catalog.run)
             with trio.fail_after(PATIENCE_S):
-                await made.wait_complete()
+                await catalog.wait_complete()
             if at is None:
-                assert len(made.snapshot.models) == MODELS
+                assert len(catalog.snapshot.models) == MODELS
                 await trio.to_thread.run_sync(act)
-            await becomes(made, set())
+            await becomes(catalog, set())
             nursery.cancel_scope.cancel()
 
     trio.run(main)
@@ -157,10 +157,10 @@ def test_a_root_that_is_replaced_while_it_is_looked_at(tmp_path: Path) -> None:
 
     async def main() -> None:
         echo = During(backends["echo"], 30, act)
-        made = library([root], {**backends, "echo": echo})  # type: ignore[dict-item]
+        catalog = library([root], {**backends, "echo": echo})  # type: ignore[dict-item]
         async with trio.open_nursery() as nursery:
-            await nursery.start(made.run)
-            await becomes(made, {"new"})
+            await nursery.start(catalog.run)
+            await becomes(catalog, {"new"})
             nursery.cancel_scope.cancel()
 
     trio.run(main)
@@ -172,12 +172,12 @@ def test_a_file_that_is_cut_short_and_kept_open(tmp_path: Path) -> None:
     size = path.stat().st_size
 
     async def main() -> None:
-        made = library([tmp_path], load_backends())
-        async with running(made):
-            assert only(made).available
+        catalog = library([tmp_path], load_backends())
+        async with running(catalog):
+            assert only(catalog).available
             with path.open("r+b") as file:
                 file.truncate(size // 2)
-                await until(made, lambda: "truncated" in str(only(made).reason))
+                await until(catalog, lambda: "truncated" in str(only(catalog).reason))
 
     trio.run(main)
 
@@ -190,18 +190,18 @@ def test_a_file_of_its_whole_size_is_not_ready_before_it_is_closed(
     os.unlink(tmp_path / "whole.gguf")
 
     async def main() -> None:
-        made = library([tmp_path], load_backends())
-        async with running(made):
+        catalog = library([tmp_path], load_backends())
+        async with running(catalog):
             with (tmp_path / "x.gguf").open("wb") as file:
                 file.truncate(len(raw))
                 file.write(raw)
                 file.flush()
-                await until(made, lambda: bool(made.snapshot.models))
+                await until(catalog, lambda: bool(catalog.snapshot.models))
                 for _ in range(3):
-                    assert only(made).reason == OPEN
-                    assert (await made.rescan())["changed"] == 0
-            await until(made, lambda: only(made).available)
-            assert only(made).reason is None
+                    assert only(catalog).reason == OPEN
+                    assert (await catalog.rescan())["changed"] == 0
+            await until(catalog, lambda: only(catalog).available)
+            assert only(catalog).reason is None
 
     trio.run(main)
 
@@ -213,26 +213,26 @@ def test_a_directory_with_a_file_that_is_open(tmp_path: Path) -> None:
         os.utime(path, (1e9, 1e9))
 
     async def main() -> None:
-        made = library([tmp_path], load_backends())
+        catalog = library([tmp_path], load_backends())
         weights = next(path for path in old if path.suffix == ".safetensors")
         with weights.open("r+b"):
             os.utime(weights, (time.time() - 10, time.time() - 10))
-            async with running(made):
-                assert only(made).reason == OPEN
-        async with running(library([tmp_path], load_backends())) as made:
-            assert only(made).available
+            async with running(catalog):
+                assert only(catalog).reason == OPEN
+        async with running(library([tmp_path], load_backends())) as catalog:
+            assert only(catalog).available
 
     trio.run(main)
 
 
-def test_nobody_asks_about_files_that_are_old(tmp_path: Path) -> None:
+def test_old_files_may_be_open(tmp_path: Path) -> None:
     path = write_gguf(tmp_path / "x.gguf")
     os.utime(path, (1e9, 1e9))
 
     async def main() -> None:
         with path.open("r+b"):
-            async with running(library([tmp_path], load_backends())) as made:
-                assert only(made).available
+            async with running(library([tmp_path], load_backends())) as catalog:
+                assert only(catalog).available
 
     trio.run(main)
 
@@ -243,15 +243,15 @@ def test_the_packaged_models_do_not_wait_for_a_slow_store(tmp_path: Path) -> Non
     backends = load_backends()
 
     async def main() -> None:
-        echo = During(backends["echo"], 1, lambda: seen.append(list(made.snapshot.models)))
-        made = library([tmp_path], {**backends, "echo": echo}, demo=True)  # type: ignore[dict-item]
+        echo = During(backends["echo"], 1, lambda: seen.append(list(catalog.snapshot.models)))
+        catalog = library([tmp_path], {**backends, "echo": echo}, demo=True)  # type: ignore[dict-item]
         async with trio.open_nursery() as nursery:
-            await nursery.start(made.run)
-            found = await made.find("hybridd/demo-gguf")
+            await nursery.start(catalog.run)
+            found = await catalog.find("hybridd/demo-gguf")
             assert found.available
             with trio.fail_after(PATIENCE_S):
-                await made.wait_complete()
-            assert (await made.find("m59")).available
+                await catalog.wait_complete()
+            assert (await catalog.find("m59")).available
             nursery.cancel_scope.cancel()
 
     trio.run(main)

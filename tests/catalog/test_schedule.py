@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import trio
 
-from hybridd.catalog.schedule import MAX_REST_S, POLL_S, ROOTS_S, TRAILING_S, Pacing
+from hybridd.catalog.schedule import MAX_REST_S, POLL_S, ROOTS_S, TRAILING_S, Schedule
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -21,7 +21,9 @@ class World:
         self.changed = False
         self.takes_s = 0.0
         self.looks: list[tuple[float, Any]] = []
-        self.pacing = Pacing(300.0, lambda: self.polling, lambda: self.urgent, self.roots_changed)
+        self.schedule = Schedule(
+            300.0, lambda: self.polling, lambda: self.urgent, self.roots_changed
+        )
 
     async def roots_changed(self) -> bool:
         await trio.lowlevel.checkpoint()
@@ -31,11 +33,11 @@ class World:
     async def look(self, due_s: float | None = None) -> None:
         """One look, and the rest that follows."""
         started = trio.current_time()
-        touched = self.pacing.begin(everywhere=not self.looks)
+        touched = self.schedule.begin(everywhere=not self.looks)
         self.looks.append((started, None if touched is None else set(touched)))
         await trio.sleep(self.takes_s)
-        self.pacing.end(due_s)
-        await self.pacing.rest()
+        self.schedule.end(due_s)
+        await self.schedule.rest()
 
 
 async def test_what_was_touched_first_and_everything_after_the_last_hint() -> None:
@@ -43,8 +45,8 @@ async def test_what_was_touched_first_and_everything_after_the_last_hint() -> No
 
     async def hint() -> None:
         await trio.sleep(50)
-        world.pacing.hint(frozenset({"/m/a"}))
-        world.pacing.hint(frozenset({"/m/b"}))
+        world.schedule.hint(frozenset({"/m/a"}))
+        world.schedule.hint(frozenset({"/m/b"}))
 
     start = trio.current_time()
     async with trio.open_nursery() as nursery:
@@ -65,9 +67,9 @@ async def test_a_hint_that_may_be_anywhere() -> None:
 
     async def hint() -> None:
         await trio.sleep(50)
-        world.pacing.hint(frozenset({"/m/a"}))
-        world.pacing.hint(None)
-        world.pacing.hint(frozenset({"/m/b"}))
+        world.schedule.hint(frozenset({"/m/a"}))
+        world.schedule.hint(None)
+        world.schedule.hint(frozenset({"/m/b"}))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(hint)
@@ -93,7 +95,7 @@ async def test_looks_are_followed_by_rest(takes_s: float, rest_s: float) -> None
 
     async def hint() -> None:
         while True:
-            world.pacing.hint(frozenset({"/m/a"}))
+            world.schedule.hint(frozenset({"/m/a"}))
             await trio.sleep(0.1)
 
     start = trio.current_time()

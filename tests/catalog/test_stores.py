@@ -200,7 +200,7 @@ def test_snapshots_of_the_same_files_are_one_model(tmp_path: Path) -> None:
     assert [location.path for location in record.locations] == [new, old]
 
 
-def test_files_of_several_revisions(tmp_path: Path) -> None:
+def test_files_of_several_commits(tmp_path: Path) -> None:
     gguf(tmp_path / "1/x-Q4_K_M.gguf", general__name="one")
     gguf(tmp_path / "2/x-Q4_K_M.gguf", general__name="two")
     hub_snapshot(tmp_path, "p/r", tmp_path / "1", A, ref=None)

@@ -1,4 +1,4 @@
-"""What lies in directories that nobody should find there: passed over or reported, never raised."""
+"""What should not lie in directories of models: passed over or reported, never raised."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import trio
-from watchdog.observers import inotify_c
+from watchdog.observers import Observer, inotify_c
 
 from hybridd.catalog import watch
 from hybridd.catalog.watch import Watcher
@@ -54,6 +54,19 @@ async def watching(
         nursery.cancel_scope.cancel()
 
 
+@pytest.fixture
+def observers(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """watchdog's observers, as watchers make them; the last one is in use."""
+    made: list[Any] = []
+
+    def observer() -> Any:
+        made.append(Observer())
+        return made[-1]
+
+    monkeypatch.setattr(watch, "Observer", observer)
+    return made
+
+
 def run(test: Callable[..., Awaitable[None]], *args: Any) -> None:
     trio.run(test, *args)
 
@@ -92,11 +105,11 @@ def test_very_many_touched_paths_are_anywhere(tmp_path: Path) -> None:
     run(main)
 
 
-def test_what_the_kernel_lost_may_have_been_anywhere(tmp_path: Path) -> None:
+def test_what_the_kernel_lost_may_have_been_anywhere(tmp_path: Path, observers: list[Any]) -> None:
     async def main() -> None:
-        async with watching(tmp_path) as (watcher, hints):
+        async with watching(tmp_path) as (_, hints):
             # What watchdog does with the kernel's own word for it.
-            fd = watcher._observer._inotify_fd  # type: ignore[union-attr]
+            fd = observers[-1]._inotify_fd
             lost = inotify_c.InotifyEvent(-1, inotify_c.InotifyConstants.IN_Q_OVERFLOW, 0, b"")
             await trio.to_thread.run_sync(fd.handle_event, lost)
             assert await hints.next() is None
@@ -198,13 +211,11 @@ def test_threads_and_descriptors_end(tmp_path: Path) -> None:
     assert left == []
 
 
-def test_a_watch_that_died_is_started_anew(tmp_path: Path) -> None:
+def test_a_watch_that_died_is_started_anew(tmp_path: Path, observers: list[Any]) -> None:
     async def main() -> None:
         async with watching(tmp_path) as (watcher, hints):
-            dead = watcher._observer
-            assert dead is not None
-            dead.stop()
-            await trio.to_thread.run_sync(dead.join)
+            observers[-1].stop()
+            await trio.to_thread.run_sync(observers[-1].join)
             await trio.to_thread.run_sync(watcher.update, [tmp_path])
             (tmp_path / "x.gguf").touch()
             await hints.next()
@@ -212,21 +223,21 @@ def test_a_watch_that_died_is_started_anew(tmp_path: Path) -> None:
     run(main)
 
 
-def test_no_room_is_polling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_is_polling(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, observers: list[Any]
+) -> None:
     full = True
 
     async def main() -> None:
         async with watching() as (watcher, _):
-            observer = watcher._observer
-            assert observer is not None
-            schedule = observer.schedule
+            schedule = observers[-1].schedule
 
             def refusing(*args: Any, **kwargs: Any) -> Any:
                 if full:
                     raise OSError(errno.ENOSPC, "no space")
                 return schedule(*args, **kwargs)
 
-            monkeypatch.setattr(observer, "schedule", refusing)
+            monkeypatch.setattr(observers[-1], "schedule", refusing)
             nonlocal full
             await trio.to_thread.run_sync(watcher.update, [tmp_path])
             assert watcher.polling

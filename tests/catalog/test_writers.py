@@ -25,7 +25,7 @@ descriptor = os.open(path, os.O_RDONLY)
 with leased(descriptor):
     writer = threading.Thread(target=lambda: open(path, "r+b").close())
     writer.start()
-    # The lease is asked back as soon as the kernel makes somebody wait for it.
+    # The lease is asked back as soon as the kernel makes a program wait for it.
     while fcntl.fcntl(descriptor, fcntl.F_GETLEASE) != fcntl.F_UNLCK:
         pass
     assert writer.is_alive()
@@ -115,7 +115,7 @@ def test_what_is_no_regular_file(tmp_path: Path, make: Callable[[Path], None]) -
     assert not Writers().has(tmp_path / "x")
 
 
-def test_a_writer_who_comes_meanwhile_waits_and_ends_nobody(path: Path) -> None:
+def test_a_writer_that_comes_meanwhile_waits_and_ends_no_process(path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", _BROKEN, os.fspath(path)], capture_output=True, text=True
     )

@@ -10,20 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from hybridd.core.model import AVAILABLE, INVALID, Facts, ModelRecord
-from hybridd.core.naming import Found, assign, bare, family, natural_name, resolve, without_tag
+from hybridd.core.naming import Unnamed, assign, bare, family, natural_name, resolve, without_tag
 from hybridd.wire.errors import ModelAmbiguous, ModelNotFound
 
 
-def gguf(path: str, tag: str | None = "Q4_K_M", store: str = "local") -> Found:
+def gguf(path: str, tag: str | None = "Q4_K_M", store: str = "local") -> Unnamed:
     """A GGUF file at `path` below its store's root."""
     *folders, name = path.split("/")
-    return Found(f"{store}/{path}", store, tuple(folders), name, True, tag, tagged=True)
+    return Unnamed(f"{store}/{path}", store, tuple(folders), name, True, tag, tagged=True)
 
 
-def hf(path: str, store: str = "local") -> Found:
+def hf(path: str, store: str = "local") -> Unnamed:
     """A Hugging Face directory at `path` below its store's root."""
     *folders, name = path.split("/")
-    return Found(f"{store}/{path}", store, tuple(folders), name, False)
+    return Unnamed(f"{store}/{path}", store, tuple(folders), name, False)
 
 
 @pytest.mark.parametrize(
@@ -47,11 +47,11 @@ def hf(path: str, store: str = "local") -> Found:
         (hf("models--Qwen--Qwen3-8B/snapshots/0123abcd"), "Qwen/Qwen3-8B"),
         (gguf("models--o--r-GGUF/snapshots/0123/f", "Q8_0"), "o/r-GGUF:Q8_0"),
         (hf(os.fsdecode(b"gr\xf6\xdfe/m\xff")), "gr%F6%DFe/m%FF"),
-        (Found("k", "local", (), "parrot", True), "parrot"),
-        (Found("k", "demo", (), "x", False, fixed="hybridd/demo-hf"), "hybridd/demo-hf"),
+        (Unnamed("k", "local", (), "parrot", True), "parrot"),
+        (Unnamed("k", "demo", (), "x", False, fixed="hybridd/demo-hf"), "hybridd/demo-hf"),
     ],
 )
-def test_natural_names(found: Found, expected: str) -> None:
+def test_natural_names(found: Unnamed, expected: str) -> None:
     assert natural_name(found).id == expected
 
 
@@ -62,7 +62,7 @@ def test_publishers() -> None:
     assert natural_name(hf("name")).publisher is None
 
 
-def ids(*found: Found, **kwargs: object) -> list[str]:
+def ids(*found: Unnamed, **kwargs: object) -> list[str]:
     names = assign(found, {}, **kwargs)
     return [names[f.key].id for f in found]
 
@@ -111,7 +111,7 @@ def test_a_name_stays_while_the_file_is_unreadable_and_goes_when_it_lies() -> No
 
 folder = some.sampled_from(["p", "q", "Q4_K_M", "models--a--b", "snapshots", "ä", "\udcff", "a:b"])
 listed = some.builds(
-    Found,
+    Unnamed,
     key=some.uuids().map(str),
     store=some.sampled_from(["local", "hub"]),
     folders=some.lists(folder, max_size=4).map(tuple),
@@ -124,7 +124,7 @@ listed = some.builds(
 
 @given(some.lists(listed, max_size=12), some.lists(listed, max_size=5), some.data())
 def test_ids_are_unique_and_stay(
-    before: list[Found], arriving: list[Found], data: some.DataObject
+    before: list[Unnamed], arriving: list[Unnamed], data: some.DataObject
 ) -> None:
     names = assign(before, {})
     assert len({name.id for name in names.values()}) == len(before)
@@ -140,7 +140,7 @@ def test_ids_are_unique_and_stay(
 
 
 @given(some.lists(listed, max_size=8))
-def test_names_do_not_depend_on_chance(found: list[Found]) -> None:
+def test_names_do_not_depend_on_chance(found: list[Unnamed]) -> None:
     assert assign(found, {}) == assign(list(found), {})
 
 

@@ -7,7 +7,7 @@ from math import inf
 
 import pytest
 
-from hybridd.core import work
+from hybridd.core import scheduling
 from hybridd.core.devices import Snapshot
 from hybridd.core.model import Estimate
 from hybridd.core.plan import Need
@@ -303,7 +303,7 @@ def test_a_request_that_was_left_ends_no_second_time_with_its_worker() -> None:
     key = world.ask("a")
     world.ready("a")
     world.leave(key)
-    world.feed(work.Abandon(key))
+    world.feed(scheduling.Abandon(key))
     world.die("a")
     assert world.ends == {key: "left"}
     assert world.said.count(("requests", "finished", "a")) == 1
@@ -538,10 +538,10 @@ def test_a_reply_and_a_gone_of_a_worker_that_is_no_more_are_ignored() -> None:
     number = world.worker("a").number
     world.die("a")
     for event in (
-        work.RequestEnded(number, key),
-        work.WorkerGone(number),
-        work.WorkerReady(number, {}),
-        work.WorkerUp(number),
+        scheduling.RequestEnded(number, key),
+        scheduling.WorkerGone(number),
+        scheduling.WorkerReady(number, {}),
+        scheduling.WorkerUp(number),
     ):
         world.feed(event)
     assert world.ends == {key: "worker_died"}
@@ -562,7 +562,7 @@ def test_what_keeps_dying_is_left_alone_for_a_while() -> None:
     assert world.ends[world.load("a")] == "quarantined"
     world.tick(1.5)
     assert world.ends[world.load("a")] == "quarantined", "each time longer"
-    world.feed(work.FilesChanged("a"))
+    world.feed(scheduling.FilesChanged("a"))
     world.load("a")
     assert world.state("a") == "starting", "other files are another matter"
 
@@ -599,8 +599,8 @@ def test_an_estimate_that_fails_refuses_the_load_and_nothing_else() -> None:
     def estimate(options: object) -> Estimate:
         raise ZeroDivisionError
 
-    world.items[99] = work.Item(99, "odd", load=True)
-    world.feed(work.Enqueue(world.items[99], Need("odd", estimate)))
+    world.items[99] = scheduling.Item(99, "odd", load=True)
+    world.feed(scheduling.Enqueue(world.items[99], Need("odd", estimate)))
     assert world.ends[99] == "load_failed"
     world.load("a")
     assert world.state("a") == "starting"
@@ -804,7 +804,7 @@ def test_without_a_reading_nothing_starts() -> None:
     world.automatic = False
     key = world.load("a")
     world.samples = 0
-    world.feed(work.Sampled(Snapshot()))
+    world.feed(scheduling.Sampled(Snapshot()))
     assert world.ends[key] == "does_not_fit"
     assert world.workers == {}
 

@@ -16,7 +16,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from hybridd.core import work
+from hybridd.core import scheduling
 from hybridd.core.scheduler import Scheduler
 from tests.core.world import ROOM, World
 
@@ -131,7 +131,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(model=MODELS)
     def files_changed(self, model: str) -> None:
-        self.world.feed(work.FilesChanged(model))
+        self.world.feed(scheduling.FilesChanged(model))
 
     # ------------------------------------------------------------ laws
 
@@ -141,7 +141,7 @@ class Machine(RuleBasedStateMachine):
             return
         world, scheduler = self.world, self.world.scheduler
         assert {i.number for i in scheduler.instances.values()} == set(world.workers)
-        assert set(scheduler._by_number) == set(world.workers)
+        assert all(scheduler.instance(number) for number in world.workers)
         active = {key for i in scheduler.instances.values() for key in i.active}
         assert set(world.running) - set(world.ends) <= active
         queued = [item.key for queue in scheduler.queues.values() for item in queue]
@@ -152,7 +152,7 @@ class Machine(RuleBasedStateMachine):
         open_jobs = {n for n, states in world.jobs.items() if states[-1] in ("queued", "loading")}
         assert open_jobs == {
             *(ticket.number for ticket in scheduler.tickets.values()),
-            *scheduler._promised.values(),
+            *scheduler.promised.values(),
             *(
                 i.ticket
                 for i in scheduler.instances.values()
@@ -199,7 +199,7 @@ def quieten(world: World) -> None:
     assert not world.running
     assert not world.scheduler.tickets
     assert not world.scheduler.queues
-    assert not world.scheduler._promised
+    assert not world.scheduler.promised
     assert all(i.yield_to is None for i in world.scheduler.instances.values())
     assert set(world.items) <= set(world.ends), "everything ended"
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hybridd.core import work
+from hybridd.core import scheduling
 from hybridd.core.devices import CPU, Device, Snapshot
 from hybridd.core.model import Estimate
 from hybridd.core.plan import Need
@@ -54,7 +54,7 @@ class World:
         self.now = 1000.0
         self.parallel = 1
         self.keys = itertools.count(1)
-        self.items: dict[int, work.Item] = {}
+        self.items: dict[int, scheduling.Item] = {}
         self.ends: dict[int, str] = {}
         self.running: dict[int, int] = {}
         self.workers: dict[int, Worker] = {}
@@ -80,34 +80,34 @@ class World:
 
     def ask(self, model: str, **more: Any) -> int:
         """A request; returns its key."""
-        return self._enqueue(work.Item(next(self.keys), model, **more))
+        return self._enqueue(scheduling.Item(next(self.keys), model, **more))
 
     def load(self, model: str, **more: Any) -> int:
         """A wish to have it loaded; returns its key."""
-        return self._enqueue(work.Item(next(self.keys), model, load=True, **more))
+        return self._enqueue(scheduling.Item(next(self.keys), model, load=True, **more))
 
     def unload(self, model: str, *, force: bool = False) -> int:
         """Returns the key of whoever waits for it."""
         key = next(self.keys)
         self.asked_to_go.add(model)
-        self.feed(work.Unload(key, model, force))
+        self.feed(scheduling.Unload(key, model, force))
         return key
 
     def leave(self, key: int) -> None:
         """Whoever waited for `key` goes away."""
         if key not in self.ends:
             self.ends[key] = "left"
-            self.feed(work.Abandon(key))
+            self.feed(scheduling.Abandon(key))
 
     def cancel_job(self, key: int) -> None:
         """`jobs.cancel` of the job that this load waits on."""
         item = self.items[key]
         self.asked_to_go.add(item.model)
-        self.feed(work.CancelLoad(self.tickets[key]))
+        self.feed(scheduling.CancelLoad(self.tickets[key]))
 
-    def _enqueue(self, item: work.Item) -> int:
+    def _enqueue(self, item: scheduling.Item) -> int:
         self.items[item.key] = item
-        self.feed(work.Enqueue(item, self.need(item.model)))
+        self.feed(scheduling.Enqueue(item, self.need(item.model)))
         return item.key
 
     # ---------------------------------------------------------------- workers
@@ -122,7 +122,7 @@ class World:
         worker = self.worker(model)
         if worker.state == "starting":
             worker.state = "loading"
-        self.feed(work.WorkerUp(worker.number))
+        self.feed(scheduling.WorkerUp(worker.number))
 
     def ready(self, model: str, **options: Any) -> None:
         """It is loaded."""
@@ -131,12 +131,12 @@ class World:
         worker = self.worker(model)
         worker.state = "ready"
         facts = {"parallel": self.parallel, "load_options": options}
-        self.feed(work.WorkerReady(worker.number, facts))
+        self.feed(scheduling.WorkerReady(worker.number, facts))
 
     def refuse(self, model: str) -> None:
         """Its load fails with a typed error; the process then ends."""
         worker = self.worker(model)
-        self.feed(work.WorkerRefused(worker.number, errors.LoadFailed("no", reason="test")))
+        self.feed(scheduling.WorkerRefused(worker.number, errors.LoadFailed("no", reason="test")))
 
     def die(self, model: str, *, counts: bool = True) -> None:
         """It is lost."""
@@ -153,20 +153,20 @@ class World:
         for key in [k for k, number in self.running.items() if number == worker.number]:
             del self.running[key]
         self.asked_to_go.discard(worker.model)
-        self.feed(work.WorkerGone(worker.number, error, counts))
+        self.feed(scheduling.WorkerGone(worker.number, error, counts))
 
     def reply(self, key: int) -> None:
         """The worker answers a request."""
         number = self.running.pop(key)
         if key not in self.ends:
             self.ends[key] = "reply"
-        self.feed(work.RequestEnded(number, key))
+        self.feed(scheduling.RequestEnded(number, key))
 
     def sampled(self) -> None:
         """A reading of memory that was asked for arrives."""
         assert self.samples == 1
         self.samples = 0
-        self.feed(work.Sampled(self.snapshot()))
+        self.feed(scheduling.Sampled(self.snapshot()))
 
     def snapshot(self) -> Snapshot:
         held = sum(worker.size for worker in self.workers.values())
@@ -175,17 +175,17 @@ class World:
     def tick(self, seconds: float = 0.0) -> None:
         """Time passes."""
         self.now += seconds
-        self.feed(work.Tick())
+        self.feed(scheduling.Tick())
 
     def configure(self, **settings: Any) -> None:
         self.settings.update(settings)
         s = self.settings
         limits = s["keepalive"], s["max_loaded"], s["max_queue"]
-        self.feed(work.Configure(*limits, (self.room,), s.get("cores", 0)))
+        self.feed(scheduling.Configure(*limits, (self.room,), s.get("cores", 0)))
 
     def close(self) -> None:
         self.asked_to_go |= {worker.model for worker in self.workers.values()}
-        self.feed(work.Close())
+        self.feed(scheduling.Close())
 
     # ---------------------------------------------------------------- what is to be seen
 
@@ -203,7 +203,7 @@ class World:
 
     # ---------------------------------------------------------------- effects
 
-    def feed(self, event: work.Event) -> None:
+    def feed(self, event: scheduling.Event) -> None:
         """Hand an event in and perform what comes out."""
         effects = self.scheduler.handle(event, self.now)
         for effect in effects:
@@ -211,11 +211,11 @@ class World:
         if self.automatic and self.samples:
             self.sampled()
 
-    def _sample(self, effect: work.Sample) -> None:
+    def _sample(self, effect: scheduling.Sample) -> None:
         assert self.samples == 0, "one reading at a time"
         self.samples = 1
 
-    def _start(self, effect: work.Start) -> None:
+    def _start(self, effect: scheduling.Start) -> None:
         assert effect.model not in {w.model for w in self.workers.values()}
         size = sum(effect.plan.placement.values())
         assert size >= self.sizes[effect.model]
@@ -227,7 +227,7 @@ class World:
             effect.instance, effect.model, size, wanted=effect.plan.load_options
         )
 
-    def _stop(self, effect: work.Stop) -> None:
+    def _stop(self, effect: scheduling.Stop) -> None:
         worker = self.workers[effect.instance]
         if worker.state == "stopping":
             assert effect.force, "told to stop twice"
@@ -237,7 +237,7 @@ class World:
         worker.state = "stopping"
         worker.forced = worker.forced or effect.force
 
-    def _send(self, effect: work.Send) -> None:
+    def _send(self, effect: scheduling.Send) -> None:
         worker = self.workers[effect.instance]
         assert worker.state == "ready"
         item = self.items[effect.key]
@@ -248,18 +248,18 @@ class World:
         assert taken < self.parallel, "more at a time than it takes"
         self.running[effect.key] = effect.instance
 
-    def _cancelactive(self, effect: work.CancelActive) -> None:
+    def _cancelactive(self, effect: scheduling.CancelActive) -> None:
         assert self.workers[effect.instance]
         assert self.running[effect.key] == effect.instance
         assert self.ends[effect.key] == "left"
 
-    def _setthreads(self, effect: work.SetThreads) -> None:
+    def _setthreads(self, effect: scheduling.SetThreads) -> None:
         worker = self.workers[effect.instance]
         assert worker.number in self.running.values(), "an idle worker has nothing to compute"
         assert effect.count >= 1
         self.told.append((worker.model, effect.count))
 
-    def _finish(self, effect: work.Finish) -> None:
+    def _finish(self, effect: scheduling.Finish) -> None:
         key, error = effect.key, effect.error
         assert key not in self.ends, f"{key} ended as {self.ends.get(key)} before"
         self.ends[key] = error.kind if error else "ok"
@@ -271,14 +271,14 @@ class World:
         if item is not None and not item.load:
             assert error is not None, "a request ends with its worker's reply"
 
-    def _joined(self, effect: work.Joined) -> None:
+    def _joined(self, effect: scheduling.Joined) -> None:
         assert self.items[effect.key].load
         assert effect.key not in self.ends
         states = self.jobs[effect.ticket]
         assert states[-1] in ("queued", "loading"), "nobody waits on a job that is over"
         self.tickets[effect.key] = effect.ticket
 
-    def _loadstate(self, effect: work.LoadState) -> None:
+    def _loadstate(self, effect: scheduling.LoadState) -> None:
         states = self.jobs.setdefault(effect.ticket, [])
         before = states[-1] if states else None
         assert effect.state in {
@@ -291,5 +291,5 @@ class World:
             assert effect.instance is not None
         states.append(effect.state)
 
-    def _notify(self, effect: work.Notify) -> None:
+    def _notify(self, effect: scheduling.Notify) -> None:
         self.said.append((effect.topic, effect.type, effect.model))

@@ -61,7 +61,7 @@ BAD_REQUESTS = [
     (
         "generate",
         {"model": HF, "prompt": "x", "options": {"adapters": [{"name": "x", "scale": 1}]}},
-        "unsupported",
+        "invalid_params",
     ),
     (
         "chat",

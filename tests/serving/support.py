@@ -276,7 +276,7 @@ class World:
         library, backends, host = fakes
         self.residency = Residency(
             self.configuration,
-            library,
+            lambda: library.snapshot,
             backends,
             host,
             self._meter,
@@ -355,7 +355,7 @@ async def running(
             await world.residency.close()
             nursery.cancel_scope.cancel()
     assert world.residency.supervisors == {}
-    assert world.residency.works == {}
+    assert world.residency.requests == {}
     assert world.residency.waiters == {}
     assert world.residency._load_jobs == {}
     assert all(job.over for job in world.jobs.all())

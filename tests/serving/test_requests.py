@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from hybridd.core.kinds import KINDS
-from hybridd.serving.requests import Work
+from hybridd.serving.requests import InferenceRequest
 from hybridd.wire import errors
 from hybridd.wire.delta import Delta
 
@@ -19,12 +19,14 @@ DONE: dict[str, Any] = {
 }
 
 
-def work(kind: str = "generate", **more: Any) -> Work:
-    return Work(1, "m", KINDS[kind], {}, more.pop("sink", None), trio.current_time(), **more)
+def inference(kind: str = "generate", **more: Any) -> InferenceRequest:
+    return InferenceRequest(
+        1, "m", KINDS[kind], {}, more.pop("sink", None), trio.current_time(), **more
+    )
 
 
 async def test_the_text_of_the_deltas_is_the_result() -> None:
-    made = work()
+    made = inference()
     for text in ("a", "", "ü", "\n"):
         made.delta(Delta(text, 1))
     made.finish(DONE)
@@ -37,7 +39,7 @@ async def test_the_text_of_the_deltas_is_the_result() -> None:
 
 
 async def test_a_chat_has_a_message() -> None:
-    made = work("chat")
+    made = inference("chat")
     made.delta(Delta("hi", 1, logprobs=[{"token": "hi"}]))
     made.finish(DONE)
     result = await made.outcome()
@@ -49,7 +51,7 @@ async def test_a_chat_has_a_message() -> None:
 @pytest.mark.parametrize("kind", ["generate", "chat"])
 async def test_what_was_streamed_is_not_repeated(kind: str) -> None:
     seen: list[Any] = []
-    made = work(kind, sink=seen.append)
+    made = inference(kind, sink=seen.append)
     made.delta(Delta("hi", 1, logprobs=[{"token": "hi"}]))
     made.finish(DONE)
     result = await made.outcome()
@@ -60,7 +62,7 @@ async def test_what_was_streamed_is_not_repeated(kind: str) -> None:
 
 
 async def test_where_the_time_went(autojump_clock: Any) -> None:
-    made = work()
+    made = inference()
     await trio.sleep(5)
     made.sent_at, made.load_s = trio.current_time(), 3.0
     await trio.sleep(2)
@@ -76,7 +78,7 @@ async def test_where_the_time_went(autojump_clock: Any) -> None:
 
 @pytest.mark.parametrize(("cached", "rate"), [(0, 5.0), (8, 1.0), (10, 0.0)])
 async def test_cached_tokens_pass_through_and_were_not_computed(cached: int, rate: float) -> None:
-    made = work()
+    made = inference()
     made.finish({**DONE, "usage": {**DONE["usage"], "cached_tokens": cached}})
     result = await made.outcome()
     assert result["usage"] == {
@@ -86,7 +88,7 @@ async def test_cached_tokens_pass_through_and_were_not_computed(cached: int, rat
 
 
 async def test_without_figures_there_are_no_rates() -> None:
-    made = work()
+    made = inference()
     made.finish({"finish_reason": "stop"})
     result = await made.outcome()
     assert "prompt_tokens_per_s" not in result["timings"]
@@ -95,7 +97,7 @@ async def test_without_figures_there_are_no_rates() -> None:
 
 
 async def test_it_ends_once() -> None:
-    made = work()
+    made = inference()
     made.fail(errors.WorkerDied("first"))
     made.fail(errors.Cancelled("second"))
     made.finish(DONE)
@@ -103,7 +105,7 @@ async def test_it_ends_once() -> None:
     with pytest.raises(errors.WorkerDied):
         await made.outcome()
     assert made.deltas == []
-    other = work()
+    other = inference()
     other.finish(DONE)
     other.fail(errors.Cancelled("late"))
     assert (await other.outcome())["finish_reason"] == "length"

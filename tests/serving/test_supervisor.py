@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 from hybridd.core.kinds import KINDS
-from hybridd.core.work import (
+from hybridd.core.scheduling import (
     Event,
     RequestEnded,
     WorkerGone,
@@ -21,7 +21,7 @@ from hybridd.core.work import (
     WorkerRefused,
     WorkerUp,
 )
-from hybridd.serving.requests import Work
+from hybridd.serving.requests import InferenceRequest
 from hybridd.serving.supervisor import (
     FORCED_GRACE_S,
     HUNG_AFTER_S,
@@ -36,6 +36,10 @@ pytestmark = pytest.mark.usefixtures("autojump_clock")
 STOP_S = 10.0
 
 
+def inference(key: int, model: str, **asked: Any) -> InferenceRequest:
+    return InferenceRequest(key, model, KINDS["generate"], asked, None, trio.current_time())
+
+
 class Scene:
     """A supervisor, its worker and what it told the scheduler."""
 
@@ -43,17 +47,22 @@ class Scene:
         self.host = FakeHost()
         self.events: list[Event] = []
         self.progress: list[tuple[str, int, int]] = []
-        self.works: dict[int, Work] = {}
+        self.progress_fails = False
+        self.requests: dict[int, InferenceRequest] = {}
         fakes: Any = (FakeBackend(), {"model": "m"}, self.host)
         backend, spec, host = fakes
         self.supervisor = Supervisor(
-            3, backend, spec, host, self.works, self.events.append,
-            lambda *report: self.progress.append(report), lambda: STOP_S,
+            3, backend, spec, host, self.requests, self.events.append,
+            self.take_progress, lambda: STOP_S,
         )  # fmt: skip
 
-    def work(self, key: int = 1) -> Work:
-        made = Work(key, "m", KINDS["generate"], {"prompt": "x"}, None, trio.current_time())
-        self.works[key] = made
+    def take_progress(self, *report: Any) -> None:
+        if self.progress_fails:
+            raise RuntimeError("a bug")
+        self.progress.append(report)
+
+    def request(self, key: int = 1) -> InferenceRequest:
+        made = self.requests[key] = inference(key, "m", prompt="x")
         self.supervisor.send({"op": "start", "request": {"id": key, **made.request}})
         return made
 
@@ -99,7 +108,7 @@ async def test_a_whole_life() -> None:
         assert scene.progress == [("weights", 1, 2)]
         assert scene.events == [WorkerUp(3), WorkerReady(3, {**FACTS, "notes": []})]
         assert scene.supervisor.load_s == 1.5
-        work = scene.work()
+        work = scene.request()
         await worker.reply("a", "b")
         assert (await work.outcome())["text"] == "ab"
         assert scene.events[-1] == RequestEnded(3, 1)
@@ -111,12 +120,12 @@ async def test_a_whole_life() -> None:
 
 async def test_one_frame_for_several_requests() -> None:
     async with supervised() as (scene, worker):
-        works = [scene.work(1), scene.work(2)]
+        requests = [scene.request(1), scene.request(2)]
         items = [{"id": n, "text": f"<{n}>", "tokens": 1} for n in (1, 2, 99)]
         worker.say("deltas", items=items)
         for number in (1, 2, 99):
             worker.say("done", id=number, result=DONE)
-        assert [(await w.outcome())["text"] for w in works] == ["<1>", "<2>"]
+        assert [(await w.outcome())["text"] for w in requests] == ["<1>", "<2>"]
         scene.supervisor.stop()
 
 
@@ -197,7 +206,7 @@ async def test_a_load_that_fails_because_it_was_stopped_is_no_refusal() -> None:
 )
 async def test_a_frame_that_makes_no_sense_costs_the_worker_only(frame: dict[str, Any]) -> None:
     async with supervised() as (scene, worker):
-        scene.work(1)
+        scene.request(1)
         worker.say(**frame)
     assert worker.signals == [signal.SIGKILL]
     assert scene.died().kind == "worker_died"
@@ -224,7 +233,7 @@ async def test_a_frame_of_tomorrow_is_ignored(frame: dict[str, Any]) -> None:
 )
 async def test_a_request_of_another_model_is_none_of_its_business(frame: dict[str, Any]) -> None:
     async with supervised() as (scene, worker):
-        scene.works[1] = other = Work(1, "other", KINDS["generate"], {}, None, trio.current_time())
+        scene.requests[1] = other = inference(1, "other")
         worker.say(**frame)
         await settled()
         assert not other.over.is_set()
@@ -234,7 +243,7 @@ async def test_a_request_of_another_model_is_none_of_its_business(frame: dict[st
 
 async def test_an_error_frame_of_any_shape_is_an_error_of_the_request() -> None:
     async with supervised() as (scene, worker):
-        work = scene.work(1)
+        work = scene.request(1)
         worker.say("error", id=1, error={"data": {"kind": ["odd"]}})
         with pytest.raises(errors.HybriddError):
             await work.outcome()
@@ -251,7 +260,7 @@ async def test_a_request_that_cannot_be_encoded_fails_alone() -> None:
             await sent(frame)
 
         worker.send = send  # type: ignore[method-assign]
-        bad, good = scene.work(1), scene.work(2)
+        bad, good = scene.request(1), scene.request(2)
         with pytest.raises(errors.InternalError):
             await bad.outcome()
         await worker.reply("x")
@@ -262,11 +271,7 @@ async def test_a_request_that_cannot_be_encoded_fails_alone() -> None:
 
 async def test_a_bug_on_the_way_costs_the_worker_only() -> None:
     async with supervised() as (scene, worker):
-
-        def progress(stage: str, done: int, total: int) -> None:
-            raise RuntimeError("a bug")
-
-        scene.supervisor._progress = progress
+        scene.progress_fails = True
         worker.say("progress", stage="x", done=1, total=2)
     assert worker.status is not None
     assert scene.died().kind == "internal_error"

@@ -3,7 +3,7 @@
 A snapshot is a directory named by a commit, of symlinks into `blobs`, whose names are digests:
 SHA-256 for large files, git's SHA-1 for small ones. `refs/main` names the commit that `main` was
 at the last download; its snapshot comes first and has the plain name, others are told apart by
-their revision. Data sets and spaces in the same cache are passed over.
+their commit. Data sets and spaces in the same cache are passed over.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _repository(walk: Walk, root: Root, entry: os.DirEntry[str]) -> list[Candida
         folders = (entry.name, _SNAPSHOTS, commit)
         for candidate in walk.tree(root, [Directory(snapshot, folders)]):
             digest = _digest(candidate.files[: len(candidate.own)], snapshot)
-            listed.append(replace(candidate, digest=digest, revision=commit))
+            listed.append(replace(candidate, digest=digest, commit=commit))
     return listed
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import math
 from typing import Annotated, Any
 
 import trio
 
+from hybridd.catalog.query import Page, Query, decode_cursor
 from hybridd.core.fields import Bool, Field, Int, OneOf, Text
 from hybridd.core.model import ModelRecord
 from hybridd.core.options import LOAD_FIELD, NULL, SAMPLING_FIELD
@@ -22,7 +21,6 @@ from hybridd.serving.views import Overlay
 from hybridd.wire import types
 from hybridd.wire.errors import (
     DoesNotFit,
-    InvalidParams,
     LoadFailed,
     ModelAmbiguous,
     ModelInvalid,
@@ -51,11 +49,8 @@ Keepalive = Annotated[
 # Right after the start a list waits this long for the first scan, so that a person's first look is
 # not an empty one; with a huge collection it then shows what was found so far.
 FIRST_SCAN_WAIT_S = 2.0
-# Encoding a model takes about 15 us: ten thousand must not hold the loop.
-_AT_A_TIME = 200
 # Of a parameter that was left out, where null says something else.
 _UNSET: Any = object()
-_IN_MEMORY = frozenset({"loaded", "sleeping"})
 
 
 def _or_null(field: Field) -> OneOf:
@@ -79,35 +74,20 @@ async def list_models(
 
     Right after the daemon's start it waits up to 2 s for the first scan.
     """
+    asked = Query(query, format, loaded, all, limit, decode_cursor(cursor))
     with trio.move_on_after(FIRST_SCAN_WAIT_S):
         await call.daemon.library.wait_complete()
-    snapshot = call.daemon.library.snapshot
-    after = _decode_cursor(cursor)
-    words = query.casefold().split() if query else []
-    fields: dict[str, Any] = {"revision": snapshot.revision, "complete": snapshot.complete}
-    last, items = "", list[bytes]()
-    for count, (id, record) in enumerate(call.daemon.manager.listed().items()):
-        if count % _AT_A_TIME == _AT_A_TIME - 1:
-            await trio.lowlevel.checkpoint()
-        if after is not None and id <= after:
-            continue
-        if not (all or call.daemon.manager.usable(record)) or (
-            format is not None and record.format != format
-        ):
-            continue
-        if words and not all_in(words, record):
-            continue
-        over = call.daemon.manager.overlay(id)
-        status = (over and over.status) or record.status
-        if loaded is not None and (status in _IN_MEMORY) is not loaded:
-            continue
-        if limit is not None and len(items) == limit:
-            fields["next_cursor"] = base64.urlsafe_b64encode(last.encode()).decode()
-            break
-        encoded = call.encoded.get(record) if over is None else _encode(record, over)
-        items.append(encoded)
-        last = id
+    snapshot, manager = call.daemon.library.snapshot, call.daemon.manager
+    page = Page(asked, manager.listed(), manager.usable, manager.overlay)
+    items: list[bytes] = []
+    for models in page.slices():
+        for record, over in models:
+            items.append(call.encoded.get(record) if over is None else _encode(record, over))
+        await trio.lowlevel.checkpoint()
     call.encoded.keep_only(snapshot.models)
+    fields: dict[str, Any] = {"revision": snapshot.revision, "complete": snapshot.complete}
+    if page.next_cursor is not None:
+        fields["next_cursor"] = page.next_cursor
     return EncodedList(fields, "models", items)
 
 
@@ -298,22 +278,3 @@ def _laid_over(record: ModelRecord, over: Overlay) -> dict[str, Any]:
 
 def _encode(record: ModelRecord, over: Overlay) -> bytes:
     return encode_line(_laid_over(record, over))[:-1]
-
-
-def all_in(words: list[str], record: ModelRecord) -> bool:
-    """Whether every word of a query occurs in the model's id or aliases."""
-    text = " ".join((record.id, *record.aliases)).casefold()
-    return all(word in text for word in words)
-
-
-def _decode_cursor(cursor: str | None) -> str | None:
-    if cursor is None:
-        return None
-    try:
-        return base64.urlsafe_b64decode(cursor.encode()).decode()
-    except (binascii.Error, ValueError):
-        raise InvalidParams(
-            "cursor takes the next_cursor of an earlier models.list",
-            field="cursor",
-            reason="no cursor of models.list",
-        ) from None

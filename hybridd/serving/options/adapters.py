@@ -41,7 +41,7 @@ def named(load_options: Mapping[str, Any], models: Models, backend: Backend) -> 
         )
     if len({one["name"] for one in wanted}) != len(wanted):
         raise _invalid("two adapters have the same name", "same name")
-    found = []
+    adapters = []
     for one in wanted:
         record = _find(one["path_or_id"], models)
         if record.format != backend.name:
@@ -50,8 +50,8 @@ def named(load_options: Mapping[str, Any], models: Models, backend: Backend) -> 
                 f"not for {backend.name} ones",
                 "other format",
             )
-        found.append({"name": one["name"], "path_or_id": record.id})
-    return {**load_options, "adapters": found}
+        adapters.append({"name": one["name"], "path_or_id": record.id})
+    return {**load_options, "adapters": adapters}
 
 
 def placed(load_options: Mapping[str, Any], models: Models) -> Sequence[dict[str, str]]:

@@ -32,7 +32,7 @@ def facts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Facts]:
 
 def refusal(facts: dict[str, Facts], model: str, draft: str) -> HybriddError | None:
     try:
-        BACKEND.check_draft("demo", facts[model], draft, facts[draft])  # type: ignore[attr-defined]
+        BACKEND.drafting.check("demo", facts[model], draft, facts[draft])
     except HybriddError as exc:
         return exc
     return None
@@ -100,12 +100,12 @@ def test_what_a_draft_model_adds() -> None:
     assert with_draft.compute_bytes == plain.compute_bytes + rows
     assert replace(with_draft, compute_bytes=plain.compute_bytes) == plain
     model = replace(facts, files=(Path("another"),))
-    added = BACKEND.draft_estimate(model, facts, {**options, "draft_model": "x"})
+    added = BACKEND.drafting.estimate(model, facts, {**options, "draft_model": "x"})
     f16 = BACKEND.estimate(facts, {**options, "kv_cache_type": "f16"})
     assert added == replace(f16, overhead_bytes=f16.overhead_bytes - OVERHEAD_BYTES)
     assert added.weights_bytes == facts.weights_bytes
     # It has no more context than it was trained for.
-    short = BACKEND.draft_estimate(model, replace(facts, context_length=256), options)
+    short = BACKEND.drafting.estimate(model, replace(facts, context_length=256), options)
     assert short.kv_cache_bytes == added.kv_cache_bytes // 4
     # The weights of a model that drafts for itself are there already.
-    assert BACKEND.draft_estimate(facts, facts, options) == replace(added, weights_bytes=0)
+    assert BACKEND.drafting.estimate(facts, facts, options) == replace(added, weights_bytes=0)

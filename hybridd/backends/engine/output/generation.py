@@ -139,8 +139,8 @@ class Generation:
         elif self._completion_tokens >= self._limit:
             text += self._stream.finish()
             reason = "stop" if self._stream.stopped else "length"
-        delta = Delta(text, 1, logprobs=None if logprobs is None else [logprobs])
-        return Output(id=self.id, delta=delta) if reason is None else self._end(reason, delta)
+        delta = Delta(text, 1) if logprobs is None else Delta(text, 1, logprobs=[logprobs])
+        return {"id": self.id, "delta": delta} if reason is None else self._end(reason, delta)
 
     def end_of_text(self) -> Output:
         """The model said that it is done; that token is neither text nor counted."""

@@ -165,7 +165,7 @@ class GGUFEngine(ServingEngine[GGUFSequence]):
             locked_bytes=locked_bytes(),
             trained_context=self.model.trained_context,
             context_length=facts["context_length"],
-            draft_length=self.drafter.length if self._drafter is not None else None,
+            draft_length=self.drafter.length if self.drafter is not None else None,
             without_flash=self._log.without_flash,
             has_gpu=bool(llama.llama_supports_gpu_offload()),
             built_for_gpu=BACKEND.uses_gpu(),

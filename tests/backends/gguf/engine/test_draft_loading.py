@@ -411,7 +411,7 @@ def test_what_llama_cpp_takes_is_planned(directory: Path) -> None:
     options = {"context_length": 1024, "parallel": 4, "draft_model": "x"}
     facts = [inspect(directory / f"{n}-F32.gguf") for n in ("tiny-llama", "tiny-qwen2")]
     planned = BACKEND.estimate(facts[0], options)
-    added = BACKEND.draft_estimate(*facts, options)
+    added = BACKEND.drafting.estimate(*facts, options)
     sizes = engine._log.sizes
     assert sizes["kv_cache_bytes"] <= planned.kv_cache_bytes + added.kv_cache_bytes
     taken = sizes["compute_bytes"] + sizes.get("output_bytes", 0)

@@ -102,3 +102,22 @@ def test_llama_cpps_log_is_listened_to(line: bytes, without: bool) -> None:
     log = start()
     log.take(3, line, None)
     assert log.without_flash is without
+
+
+def test_lines_are_written_whole_with_their_level(capfd: pytest.CaptureFixture[str]) -> None:
+    log = start()
+    capfd.readouterr()
+    for level, text in (
+        (1, b"for who writes llama.cpp\n"),
+        (2, b"loading"), (5, b" 5 tensors"), (5, b"."), (5, b"\n"),
+        (3, b"careful\nvery\n"),
+        (3, b"load: adding 5 dummy tokens\n"),
+        (4, b"no end"), (2, b"next\n"),
+    ):  # fmt: skip
+        log.take(level, text, None)
+    said = capfd.readouterr().err.splitlines()
+    assert said == [
+        "<7>loading 5 tensors", "<4>careful", "<4>very", "<7>load: adding 5 dummy tokens",
+        "<3>no end", "<7>next",
+    ]  # fmt: skip
+    assert list(log.errors) == ["no end"]

@@ -22,7 +22,8 @@ _KEPT_LINES = 60
 # ggml.h's levels; 1 is for debugging, 5 goes on with the line before.
 _LEVEL_INFO, _LEVEL_WARN, _LEVEL_ERROR, _LEVEL_CONT = 2, 3, 4, 5
 # As sd-daemon(3) writes them. What a load reports of itself is for debugging.
-_PREFIXES = {_LEVEL_INFO: b"<7>", _LEVEL_WARN: b"<4>", _LEVEL_ERROR: b"<3>"}
+_DEBUG = b"<7>"
+_PREFIXES = {_LEVEL_INFO: _DEBUG, _LEVEL_WARN: b"<4>", _LEVEL_ERROR: b"<3>"}
 _SIZES = (
     ("weights_bytes", re.compile(r"model buffer size = *([\d.]+) MiB")),
     ("kv_cache_bytes", re.compile(r"KV buffer size = *([\d.]+) MiB")),
@@ -30,6 +31,8 @@ _SIZES = (
     ("compute_bytes", re.compile(r"compute buffer size = *([\d.]+) MiB")),
     ("output_bytes", re.compile(r"output buffer size = *([\d.]+) MiB")),
 )
+# llama.cpp warns of them where a model's vocabulary is one that was kept, which is meant.
+_OUR_DOING = b"dummy tokens"
 # A device lacks it, or the one architecture that cannot have it.
 _WITHOUT_FLASH = re.compile(r"Flash Attention not supported|flash_attn is not compatible")
 
@@ -75,8 +78,12 @@ class Log:
 
     def _end_line(self) -> None:
         """Write what there is of a line, or of several; whole, so that no other is within it."""
-        prefix = _PREFIXES.get(self._level, b"<7>")
-        lines = [prefix + line for line in self._line.split(b"\n") if line.strip()]
+        said = _PREFIXES.get(self._level, _DEBUG)
+        lines = [
+            (_DEBUG if _OUR_DOING in line else said) + line
+            for line in self._line.split(b"\n")
+            if line.strip()
+        ]
         self._line = b""
         if lines:
             os.write(2, b"\n".join(lines) + b"\n")

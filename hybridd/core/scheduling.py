@@ -22,7 +22,7 @@ class Item:
         load: True for a load, which is over once the model is ready.
         load_options: What a load on its behalf has to satisfy.
         keepalive: Seconds; None leaves the instance's as it is.
-        detached: A load that goes on although nobody waits for it.
+        detached: A load that goes on although no call waits for it.
         switch: Whether it may cause a load (an explicit load always may).
         seq: Order of arrival, set by the scheduler.
         ticket: The load's ticket that its waiter was told of, set by the scheduler.
@@ -55,7 +55,7 @@ class Enqueue:
 
 @dataclass(frozen=True, slots=True)
 class Abandon:
-    """Whoever waited left: cancelled, timed out or disconnected. Its answer is given elsewhere."""
+    """The client left: cancelled, timed out or disconnected. Its answer is given elsewhere."""
 
     key: int
 
@@ -95,7 +95,7 @@ class WorkerGone:
     """The process ended and its memory is back.
 
     Attributes:
-        error: `worker_died` with its data, when nobody had asked it to end.
+        error: `worker_died` with its data, when it was not asked to end.
         counts: Whether the death may count towards quarantine (no outside kill).
     """
 
