@@ -21,7 +21,8 @@ import trio
 from hybridd.wire.levels import parsed
 
 _LOG = logging.getLogger("hybridd.worker")
-_READ_BYTES = 64 * 1024
+# A line may be one byte: what one read brings is dealt with in some milliseconds, whatever it is.
+_READ_BYTES = 8 * 1024
 # llama.cpp's report of a load has some 150 lines; the last ones hold the reason of a failure.
 _LINES = 200
 _LINE_CHARS = 500
@@ -85,7 +86,7 @@ class LogTail:
         return self._keep([] if self._skipping else [line])
 
     def _keep(self, lines: Iterable[bytes]) -> list[Line]:
-        kept = [line for line in map(_parsed, lines) if line.text.strip()]
+        kept = [line for line in map(_parsed, filter(bytes.strip, lines)) if line.text.strip()]
         self._lines.extend(line.text for line in kept)
         return kept
 

@@ -6,6 +6,7 @@ import logging
 import os
 
 import pytest
+import trio
 
 from hybridd.processes.child_log import LogPipe, LogTail, Relay
 from hybridd.wire.levels import LevelFormatter
@@ -106,3 +107,22 @@ def test_a_flood_is_left_out_and_told_of_once(caplog: pytest.LogCaptureFixture) 
     clock.now += 10_000
     relay(tail.feed(b"x\n" * 500))
     assert len(logged(caplog)) == 400
+
+
+async def test_others_have_their_turns_in_a_flood() -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"x\n" * 32 * 1024)  # all that a pipe holds
+    os.close(writing)
+    pipe, turns, over = LogPipe(reading, "m"), 0, trio.Event()
+
+    async def read() -> None:
+        await pipe.run()
+        over.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        while not over.is_set():
+            turns += 1
+            await trio.lowlevel.checkpoint()
+    pipe.finish()
+    assert turns >= 8
