@@ -134,20 +134,28 @@ def log_to(fd: int) -> None:
 def at_low_priority(work: Callable[[], None]) -> None:
     """Do something in a thread of the lowest priority, which is gone when this returns.
 
-    Only a thread's own priority: nobody without privileges could raise this process's again, and
-    what is forked from it would keep it.
+    Only a thread's own priority: raising this process's again would need privileges, and what is
+    forked from it would keep it. What the work raises is raised here, as without the thread.
+    Where the kernel allows no other priority, it is done at this one.
     """
-    thread = threading.Thread(target=_lowered, args=(work,))
+    raised: list[BaseException] = []
+
+    def lowered() -> None:
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
+        try:
+            work()
+        except BaseException as exc:
+            raised.append(exc)
+
+    thread = threading.Thread(target=lowered)
     thread.start()
     thread.join()
     # Python has joined it before the kernel is done with it, for some microseconds.
     while os.path.exists(f"/proc/self/task/{thread.native_id}"):
         time.sleep(_THREAD_POLL_S)
-
-
-def _lowered(work: Callable[[], None]) -> None:
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
-    work()
+    if raised:
+        raise raised[0]
 
 
 def thread_count() -> int:

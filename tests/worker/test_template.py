@@ -96,6 +96,14 @@ def test_an_import_that_fails(flags: tuple[str, ...]) -> None:
         assert t.process.wait(PATIENCE_S) == 0
 
 
+@pytest.mark.parametrize("flags", [(), ("--low-priority",)])
+def test_an_import_that_ends_the_process(flags: tuple[str, ...]) -> None:
+    with template("tests.worker.exits", flags=flags) as t:
+        with pytest.raises(EOFError):
+            t.channel.receive()
+        assert t.process.wait(PATIENCE_S) == 3
+
+
 def test_threads_forbid_a_fork() -> None:
     with template("tests.worker.with_thread") as t:
         assert t.channel.receive() == {"op": "ready", "threads": 2}
