@@ -34,6 +34,7 @@ class Slot:
 
     Attributes:
         users: Who waits for it, is having it fork or, of a model's, lives on what it shares.
+        candidates: How many processes were started to be its template and have not failed.
         last_used: When `users` fell to none, in trio's time.
         hurry: Set once something waits for it, and once nothing has to any more.
     """
@@ -52,6 +53,7 @@ class Slot:
         self.settled = trio.Event()
         self.hurry = trio.Event()
         self.users = 0
+        self.candidates = 0
         self._workers = 0
         self.last_used = trio.current_time()
         self.changed = trio.Event()
@@ -110,7 +112,7 @@ class Slot:
 
     @property
     def shared(self) -> bool:
-        """Whether it is a model's that somebody lives on."""
+        """Whether it is a model's, and workers live on it."""
         return self.preparation is not None and self.template is not None and self.users > 0
 
     @property

@@ -232,8 +232,8 @@ class Templates:
     async def _keep(self, slot: Slot, low_priority: bool) -> None:
         """All that happens in a slot, until its template is reaped.
 
-        One that starts at low priority gets a rival once it is needed, since nobody without
-        privileges can raise its priority: the first to be ready serves, and the other one ends.
+        One that starts at low priority gets a rival once it is needed, since raising its priority
+        would need privileges: the first to be ready serves, and the other one ends.
         """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._live, slot, low_priority)
@@ -244,10 +244,11 @@ class Templates:
 
     async def _live(self, slot: Slot, low_priority: bool) -> None:
         """A template's whole life, from its start to its reaping."""
+        slot.candidates += 1
         try:
             template = await self._started(slot, low_priority)
         except LoadFailed as exc:
-            self._settle(slot, error=exc)
+            self._failed(slot, exc)
             return
         self._alive[template] = None
         try:
@@ -276,7 +277,7 @@ class Templates:
                 else:
                     await template.until_ready()
             except LoadFailed as exc:
-                self._settle(slot, error=exc)
+                self._failed(slot, exc)
             else:
                 self._settle(slot, template)
             nursery.cancel_scope.cancel()
@@ -312,6 +313,12 @@ class Templates:
             except OSError as exc:
                 raise no_process(exc) from exc
 
+    def _failed(self, slot: Slot, error: LoadFailed) -> None:
+        """A template of the slot is none; its rival, where there is one, may still be ready."""
+        slot.candidates -= 1
+        if not slot.candidates:
+            self._settle(slot, error=error)
+
     def _settle(
         self, slot: Slot, template: TemplateProcess | None = None, error: LoadFailed | None = None
     ) -> None:
@@ -343,7 +350,7 @@ class Templates:
         return slot.last_used + self._keepalive_s - trio.current_time()
 
     def _is_outdated(self, slot: Slot) -> bool:
-        """Whether the model's files have changed since: nobody will ask for it again."""
+        """Whether the model's files have changed since: it is asked for no more."""
         alike = [s for s in self._slots.values() if s.model == slot.model]
         return slot.model is not None and alike[-1:] != [slot]
 

@@ -1,6 +1,6 @@
 """An echo engine that says at which priority it was imported, and at which it works.
 
-Where the environment says so, its import at low priority never ends.
+Where the environment says so, its import at low priority never ends, or none does.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def _priority() -> int:
 
 LINGERS = "TEST_LOW_PRIORITY_LINGERS"
 AT_IMPORT = _priority()
-if AT_IMPORT == 19 and LINGERS in os.environ:
+if (AT_IMPORT == 19 and LINGERS in os.environ) or os.environ.get(LINGERS) == "all":
     os.kill(os.getpid(), signal.SIGSTOP)
 
 

@@ -260,6 +260,35 @@ async def test_a_load_does_not_wait_for_one_at_low_priority(
         assert procfs.started(lingering) is None, "it was killed and reaped"
 
 
+async def test_a_load_outlives_the_one_at_low_priority(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(LINGERS, "all")
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    async with running() as host:
+
+        async def stopped(*but: int) -> int:
+            while True:
+                for pid in host.template_pids().values():
+                    if pid not in but and procfs.state(pid) == "T":
+                        return pid
+                await trio.lowlevel.checkpoint()
+
+        async def load() -> None:
+            worker = await host.start_worker(LOW, "m")
+            assert await found(worker, tmp_path, LOW.engine_factory) == f"{own} {own}"
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: host.templates.warm(LOW, low_priority=True))
+            first = await stopped()
+            nursery.start_soon(load)
+            rival = await stopped(first)
+            os.kill(first, signal.SIGKILL)
+            while first in host.template_pids().values():
+                await trio.lowlevel.checkpoint()
+            os.kill(rival, signal.SIGCONT)
+
+
 async def test_a_backends_is_given_up_for_another_ones_model(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
