@@ -98,7 +98,7 @@ def parse_json(raw: bytes, what: str) -> dict[str, Any]:
     """Parse a JSON object that may be hostile.
 
     Raises:
-        ModelInvalid: No JSON, no object, too many values, too deep, numbers that are none,
+        ModelInvalid: No JSON, no object, too many values, too deep, NaN or an infinity,
             duplicate keys.
     """
     values = raw.count(b",") + raw.count(b"[") + raw.count(b"{") + raw.count(b":")

@@ -116,7 +116,7 @@ class ProcessHost:
     # ------------------------------------------------------------------ templates
 
     def make_room(self, wanted: int, model: str, backend: str) -> None:
-        """Have this many bytes free for a model, as far as templates hold what nobody lives on."""
+        """Have this many bytes free for a model, as far as idle templates hold it."""
         self.templates.make_room(wanted, model, backend)
 
     def template_memory(self) -> Mapping[str, dict[str, int]]:

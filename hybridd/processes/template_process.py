@@ -242,7 +242,7 @@ class TemplateProcess:
             self._forks += 1
             frame = {"op": "fork", "n": self._forks, "prepare": prepare}
             rights = array.array("i", [ends.theirs.fileno(), ends.writing]).tobytes()
-            # Shielded: half a conversation would leave a worker that nobody knows.
+            # Shielded: half a conversation would leave a worker that is not known here.
             with trio.CancelScope(shield=True), trio.move_on_after(_FORK_TIMEOUT_S):
                 self.forking = True
                 try:

@@ -75,7 +75,7 @@ class WarmTemplates:
             self._changed = trio.Event()
             held_up = False
             for backend in self._wanted():
-                if await self._in_nobodys_way():
+                if await self._out_of_the_way():
                     await self._start(backend, low_priority=True)
                 else:
                     held_up = True
@@ -96,7 +96,7 @@ class WarmTemplates:
         named = {r.format for r in records if r.store != DEMO_STORE and self._usable(r)}
         return [backend for name, backend in startable.items() if name in named]
 
-    async def _in_nobodys_way(self) -> bool:
+    async def _out_of_the_way(self) -> bool:
         scheduler = self._residency.scheduler
         instances = scheduler.instances.values()
         if scheduler.tickets or any(instance.coming_up for instance in instances):

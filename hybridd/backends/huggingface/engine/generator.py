@@ -176,7 +176,7 @@ class HuggingFaceEngine(ServingEngine[_Sequence]):
         return [output for work in self._passes(active) for output in self._apart(work)]
 
     def _passes(self, active: Sequence[_Sequence]) -> list[_Pass]:
-        """Who is computed together in this step: who has the same adapters, if anybody."""
+        """What is computed together in this step: sequences that have the same adapters."""
         _, session = self._up()
         generating = [s for s in active if not s.in_prompt]
         waiting = [s for s in active if s.in_prompt]

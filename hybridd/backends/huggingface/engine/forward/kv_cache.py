@@ -2,7 +2,7 @@
 
 A row is one sequence and has one slot. Slots and cells grow as they are needed and never beyond
 the load's `kv_cells`: slots times cells is what the memory plan reserved. What a finished row
-computed stays in its slot for whoever continues it, until somebody else needs the room.
+computed stays in its slot for a request that continues it, until another one needs the room.
 
 Knows no attention and no model: `attention` reads and writes the tensors.
 """
@@ -47,7 +47,7 @@ class Row:
         reserved: Cells that it may come to need; 0 when it is only kept.
         used_at: When it was last given back, on the cache's own clock.
         inputs: What the pass over its prompt gets beside tokens, which say not all of it then: they
-            serve nobody else.
+            serve no other row.
         adapters: What it is computed with.
         shift: How far its tokens' positions are from the numbers of their cells.
     """
@@ -103,7 +103,7 @@ class KVCache:
 
     @property
     def kept(self) -> int:
-        """How many finished rows are kept for whoever continues them."""
+        """How many finished rows are kept for requests that continue them."""
         return len(self._kept)
 
     def take(
@@ -162,7 +162,7 @@ class KVCache:
             self._kept.append(row)
 
     def leave(self, row: Row) -> None:
-        """A row ends within its prompt: nobody has seen whether there are numbers in its cells.
+        """A row ends within its prompt: its cells were not checked for NaN yet.
 
         Nor in those that it was given: the row they are of may be within its prompt as well.
         """
@@ -250,7 +250,7 @@ class KVCache:
         return [*self._running, *self._kept]
 
     def _free_slot(self, prompt_tokens: int, source: Row | None) -> int | None:
-        """A slot that nobody has; None when only the one of `source`, which is kept, would do."""
+        """A slot that no row has; None when only the one of `source`, which is kept, would do."""
         while True:
             rows = self._rows()
             taken = {row.slot for row in rows}
@@ -258,7 +258,7 @@ class KVCache:
                 return next(slot for slot in range(self.slots) if slot not in taken)
             cells = self.cells
             if (len(rows) + 1) * cells > self._limit:
-                # Cells that nobody uses any more are worth less than a row.
+                # Cells that no row uses any more are worth less than a row.
                 used = max([prompt_tokens + 1, *(row.length for row in rows)])
                 cells = min(cells, _rounded(used), self._limit // (len(self._running) + 1))
             if (len(rows) + 1) * cells <= self._limit:

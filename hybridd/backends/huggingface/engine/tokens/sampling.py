@@ -99,7 +99,7 @@ class Sampler:
         return choose([self], logits[None])[0]
 
     def logprobs(self, logits: Tensor, token: int) -> dict[str, Any] | None:
-        """The chosen token's log probability and the likeliest ones; None if nobody asked.
+        """The chosen token's log probability and the likeliest ones; None if not asked for.
 
         They are the model's own, before any option.
         """
