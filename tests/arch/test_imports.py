@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,17 @@ def find_spec(name, path=None, target=None):
 PathFinder.find_spec = find_spec
 """.replace("{MISSING}", repr(HEAVY | {"jinja2"}))
     assert "hybridd.backends.gguf.inspect" in modules_after(code + DAEMON)
+
+
+def test_every_format_is_held_to_the_contracts() -> None:
+    """They name formats one by one, as `hybridd.backends.*` would take every module for one."""
+    contracts = (ROOT / ".importlinter").read_text().split("[importlinter:contract:")
+    (formats,) = (text for text in contracts if text.startswith("formats]"))
+    (engines,) = (text for text in contracts if text.startswith("engines]"))
+    folders = {path.parent.name for path in ROOT.glob("hybridd/backends/*/inspect.py")}
+    assert "gguf" in folders
+    assert set(re.findall(r"^    hybridd\.backends\.(\w+)$", formats, re.M)) == folders
+    assert set(re.findall(r"^    hybridd\.backends\.(\w+)\.\*$", engines, re.M)) == folders
 
 
 def test_the_floors() -> None:
