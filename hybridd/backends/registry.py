@@ -40,6 +40,8 @@ _ATTRIBUTES: Mapping[str, tuple[type, ...]] = {
     "adapters": (Adapters, type(None)),
     "drafting": (Drafting, type(None)),
 }
+# Those of them that hold texts.
+_TEXTS = ("suffixes", "distributions", "preload", "senses")
 _METHODS = (
     "uses_gpu",
     "claims",
@@ -175,6 +177,8 @@ def fingerprint(backends: Mapping[str, Backend]) -> str:
 
 def _problem(name: str, backend: Any) -> str | None:
     """What a third party's backend lacks of the contract."""
+    if isinstance(backend, type):
+        return f"it is the class {backend.__name__}, not an instance of it"
     for attribute, types in _ATTRIBUTES.items():
         value = getattr(backend, attribute, _ABSENT)
         if value is _ABSENT:
@@ -182,6 +186,9 @@ def _problem(name: str, backend: Any) -> str | None:
         if not isinstance(value, types):
             allowed = " or ".join("None" if t is type(None) else t.__name__ for t in types)
             return f"its {attribute} is a {type(value).__name__}, not a {allowed}"
+    for attribute in _TEXTS:
+        if not all(isinstance(each, str) for each in getattr(backend, attribute)):
+            return f"its {attribute} are not all texts"
     for method in _METHODS:
         if not callable(getattr(backend, method, None)):
             return _lacks(method)

@@ -27,6 +27,7 @@ SOURCES = ("flag", "runtime", "environment", "file", "default")  # the first tha
 
 EXTRA_DIRS = "EXTERNAL_MODELS_DIR"
 _FORMATS = "formats."  # the section whose names depend on what is installed
+_FORMAT_VARIABLES = "HYBRIDD_FORMATS_"
 _NOT_SETTINGS = {"HYBRIDD_SOCKET", "HYBRIDD_CONFIG"}
 
 
@@ -100,7 +101,9 @@ def read_environment(keys: Keys, environment: Mapping[str, str]) -> Layer:
         if (named := known.get(variable)) is not None:
             layer.keep_text(named, named.field, text, called=variable)
         else:
-            layer.problems.append(f"{short(variable)}: {unknown_name(variable, known)}")
+            of_format = variable.startswith(_FORMAT_VARIABLES)
+            reason = unknown(_FORMATS, keys) if of_format else unknown_name(variable, known)
+            layer.problems.append(f"{short(variable)}: {reason}")
     layer.extra_dirs = [p for p in environment.get(EXTRA_DIRS, "").split(":") if p]
     return layer
 

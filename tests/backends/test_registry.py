@@ -73,25 +73,33 @@ def test_broken_backends_are_left_out_and_said(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(echo, "HALF", half, raising=False)
     monkeypatch.setattr(echo, "OLD", old, raising=False)
     monkeypatch.setattr(echo, "WRONG", wrong, raising=False)
+    mixed = SimpleNamespace(**{**parts, "suffixes": (".x", 3)})
+    monkeypatch.setattr(echo, "MIXED", mixed, raising=False)
     _points(
         monkeypatch,
         ("echo", "hybridd.backends.echo:BACKEND"),
         ("gone", "hybridd.no.such.module:BACKEND"),
         ("half", "hybridd.backends.echo:HALF"),
         ("liar", "hybridd.backends.echo:BACKEND"),
+        ("mixed", "hybridd.backends.echo:MIXED"),
         ("none", "hybridd.backends.echo:NOTHING"),
         ("old", "hybridd.backends.echo:OLD"),
+        ("type", "hybridd.backends.echo:EchoBackend"),
         ("wrong", "hybridd.backends.echo:WRONG"),
     )
     assert list(load_backends()) == ["echo"]
     formats = installed_formats()
-    assert list(formats) == ["echo", "gone", "half", "liar", "none", "old", "wrong"]
+    assert list(formats) == [
+        *("echo", "gone", "half", "liar", "mixed", "none", "old", "type", "wrong")
+    ]
     for name, said in {
         "gone": "ModuleNotFoundError",
         "half": "it has no engine_factory, which every backend has to say",
         "liar": "calls itself 'echo'",
+        "mixed": "its suffixes are not all texts",
         "none": "AttributeError",
         "old": "it has no senses; a class that inherits from hybridd.backends.api.Backend has",
+        "type": "it is the class EchoBackend, not an instance of it",
         "wrong": "its suffixes is a str, not a tuple",
     }.items():
         assert not formats[name].info.available

@@ -118,6 +118,9 @@ def test_bad_environment(environment: dict[str, str], problem: str) -> None:
 def test_a_format_that_is_not_installed() -> None:
     layer = read_table(KEYS, {"formats": {"onne": True}})
     assert layer.problems == ["formats.onne: no such format is installed; there are one, other"]
+    layer = read_environment(KEYS, {"HYBRIDD_FORMATS_ONNE": "true"})
+    (problem,) = layer.problems
+    assert problem == "HYBRIDD_FORMATS_ONNE: no such format is installed; there are one, other"
 
 
 def test_names_that_are_not_settings_are_left_alone() -> None:
