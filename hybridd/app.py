@@ -38,7 +38,7 @@ from hybridd.processes.host import ProcessHost
 from hybridd.rpc.dispatch import Dispatcher
 from hybridd.rpc.listener import Listener
 from hybridd.rpc.registry import REGISTRY
-from hybridd.rpc.transport import Limits
+from hybridd.rpc.limits import Limits
 from hybridd.serving.information import Information
 from hybridd.serving.kept_states import KeptStates
 from hybridd.serving.manager import Manager

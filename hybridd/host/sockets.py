@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import select
 import socket
 import stat
 import struct
@@ -154,14 +153,3 @@ def peer_of(connected: socket.socket | trio.socket.SocketType) -> tuple[int, int
     packed = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     pid, uid, gid = struct.unpack("3i", packed)
     return pid, uid, gid
-
-
-async def wait_hangup(connected: trio.socket.SocketType) -> None:
-    """Return once the peer has closed both directions, not when it only ended its own.
-
-    A half-closed socket is readable for ever, so trio's own wait cannot tell the two apart; an
-    epoll that asks for nothing still reports EPOLLHUP, and its descriptor can be waited for.
-    """
-    with contextlib.closing(select.epoll()) as watch:
-        watch.register(connected.fileno(), 0)
-        await trio.lowlevel.wait_readable(watch.fileno())

@@ -3,7 +3,7 @@
 A connection owns everything that its client began: when the client is gone, its requests are
 cancelled and its subscriptions end. It knows JSON-RPC's envelope and limits; what methods do is
 `dispatch`'s business. The stream is any `trio` stream that can tell a hang-up from a half-close
-(see `transport.Wire`), so that tests run over memory.
+(see `host/byte_stream`), so that tests run over memory.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from typing import Any
 import trio
 
 from hybridd.daemon.events import Subscription
+from hybridd.host.byte_stream import ByteStream
 from hybridd.parts import Daemon
 from hybridd.rpc.call import Call
 from hybridd.rpc.dispatch import Dispatcher
 from hybridd.rpc.encoded import EncodedModels, encode_error, encode_response, response_line
+from hybridd.rpc.limits import Limits
 from hybridd.rpc.outbox import Id, Outbox
-from hybridd.rpc.transport import Limits, Wire
 from hybridd.serving.requests import Flush, Sink
 from hybridd.wire import protocol
 from hybridd.wire.delta import Delta
@@ -51,7 +52,7 @@ class Connection:
 
     def __init__(
         self,
-        wire: Wire,
+        wire: ByteStream,
         daemon: Daemon,
         dispatcher: Dispatcher,
         limits: Limits,

@@ -9,12 +9,13 @@ from collections.abc import Callable, Collection
 
 import trio
 
+from hybridd.host.byte_stream import SocketByteStream
 from hybridd.host.sockets import Endpoint, peer_of
 from hybridd.parts import Daemon
 from hybridd.rpc.connection import Connection
 from hybridd.rpc.dispatch import Dispatcher
 from hybridd.rpc.encoded import EncodedModels
-from hybridd.rpc.transport import Limits, SocketWire
+from hybridd.rpc.limits import Limits
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class Listener:
                 await self._empty.wait()
 
     async def _serve(self, stream: trio.SocketStream) -> None:
-        wire = SocketWire(stream.socket)
+        wire = SocketByteStream(stream.socket)
         if not self._may(stream.socket):
             await wire.aclose()
             return

@@ -21,7 +21,7 @@ from hybridd.rpc.encoded import EncodedModels
 from hybridd.rpc.methods import events as events_methods
 from hybridd.rpc.methods import jobs as jobs_methods
 from hybridd.rpc.registry import REGISTRY, Method, Registry
-from hybridd.rpc.transport import Limits
+from hybridd.rpc.limits import Limits
 from hybridd.wire.delta import Delta
 from hybridd.wire.errors import Busy
 

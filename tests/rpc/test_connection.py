@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from hybridd.rpc.connection import CLOSE_GRACE_S, DISCARD_S, MAX_SUBSCRIPTIONS
-from hybridd.rpc.transport import Limits
+from hybridd.rpc.limits import Limits
 from hybridd.wire.delta import Delta
 from hybridd.wire.protocol import MAX_BATCH, MAX_IN_FLIGHT
 from tests.rpc.support import connected

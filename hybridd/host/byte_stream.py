@@ -1,26 +1,20 @@
-"""What a connection runs on: a byte stream whose peer can end its half, and the limits it keeps."""
+"""A connected client as a stream of bytes, whichever face serves it and whichever socket it is on.
+
+What a face needs beyond reading and writing: to send without a turn of the loop, and to learn that
+the client is gone while nothing is read from it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from dataclasses import dataclass
+import select
 from typing import Protocol
 
 import trio
 
-from hybridd.host.sockets import wait_hangup
 
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The settings a connection keeps to; see `core/keys`, section server."""
-
-    max_line_bytes: int
-    slow_bytes: int
-    slow_s: float
-
-
-class Wire(Protocol):
+class ByteStream(Protocol):
     """A byte stream whose peer can end its half."""
 
     async def receive_some(self, max_bytes: int) -> bytes:
@@ -44,11 +38,19 @@ class Wire(Protocol):
         ...
 
 
-class SocketWire:
-    """A connected Unix socket as a `connection.Wire`."""
+class SocketByteStream:
+    """A connected stream socket.
 
-    def __init__(self, connected: trio.socket.SocketType) -> None:
+    Args:
+        half_close_is_leaving: Whether a peer that ended its half counts as gone. TCP cannot tell
+            one that still reads from one that is gone before something is sent to it.
+    """
+
+    def __init__(
+        self, connected: trio.socket.SocketType, *, half_close_is_leaving: bool = False
+    ) -> None:
         self._socket = connected
+        self._leaving = select.EPOLLRDHUP if half_close_is_leaving else 0
 
     async def receive_some(self, max_bytes: int) -> bytes:
         """b"" once the peer sends no more."""
@@ -73,8 +75,15 @@ class SocketWire:
             raise trio.BrokenResourceError from exc
 
     async def wait_hangup(self) -> None:
-        """Return once the peer has closed its socket."""
-        await wait_hangup(self._socket)
+        """Return once the peer has closed its socket, whatever of it is still unread.
+
+        A half-closed socket is readable for ever, and so is one with unread bytes: trio's own wait
+        cannot tell. An epoll that asks for nothing else reports the hang-up, and its descriptor
+        can be waited for.
+        """
+        with contextlib.closing(select.epoll()) as watch:
+            watch.register(self._socket.fileno(), self._leaving)
+            await trio.lowlevel.wait_readable(watch.fileno())
 
     async def aclose(self) -> None:
         """Close the socket."""
