@@ -36,9 +36,9 @@ from hybridd.host.notify import Notifier
 from hybridd.parts import Daemon
 from hybridd.processes.host import ProcessHost
 from hybridd.rpc.dispatch import Dispatcher
+from hybridd.rpc.limits import Limits
 from hybridd.rpc.listener import Listener
 from hybridd.rpc.registry import REGISTRY
-from hybridd.rpc.limits import Limits
 from hybridd.serving.information import Information
 from hybridd.serving.kept_states import KeptStates
 from hybridd.serving.manager import Manager

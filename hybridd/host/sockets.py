@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import socket
 import stat
 import struct
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import trio
+
+log = logging.getLogger(__name__)
 
 # A client that connects while 4,096 others wait for accept is told to try again by the kernel.
 BACKLOG = 4096
@@ -153,3 +157,21 @@ def peer_of(connected: socket.socket | trio.socket.SocketType) -> tuple[int, int
     packed = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     pid, uid, gid = struct.unpack("3i", packed)
     return pid, uid, gid
+
+
+def may_connect(connected: trio.socket.SocketType, workers: Callable[[], Collection[int]]) -> bool:
+    """Whether a Unix socket's client may be served: one of the daemon's user, or root.
+
+    Args:
+        workers: Pids of our own workers, which are no clients: a model's code must not drive the
+            daemon that runs it.
+    """
+    with contextlib.suppress(OSError):
+        pid, uid, _ = peer_of(connected)
+        if uid not in (os.getuid(), 0):
+            log.warning("refused a client of uid %d (pid %d)", uid, pid)
+        elif pid in workers():
+            log.warning("refused a worker (pid %d) as a client", pid)
+        else:
+            return True
+    return False

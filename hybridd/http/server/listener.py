@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import trio
 
@@ -35,7 +35,8 @@ class Listener:
     Args:
         listening: Bound and listening; its owner closes it.
         admit: Whether a connected client may be served at all.
-        most: Connections at a time, asked anew for each.
+        limits: Of each connection, asked anew for each, as is:
+        most: Connections at a time.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class Listener:
         listening: socket.socket,
         handler: Handler,
         refuse: Refuse,
-        limits: Limits,
+        limits: Callable[[], Limits],
         most: Callable[[], int],
         admit: Callable[[trio.socket.SocketType], bool] = lambda connected: True,
     ) -> None:
@@ -82,9 +83,10 @@ class Listener:
                 self._empty = trio.Event()
                 await self._empty.wait()
 
-    def __len__(self) -> int:
-        """How many clients are connected."""
-        return len(self._connections)
+    @property
+    def connections(self) -> Collection[Connection]:
+        """Those that are open."""
+        return list(self._connections)
 
     async def _serve(self, stream: trio.SocketStream) -> None:
         over_tcp = stream.socket.family != socket.AF_UNIX
@@ -92,7 +94,7 @@ class Listener:
         if not self._admit(stream.socket):
             await client.aclose()
             return
-        connection = Connection(client, self._handler, self._refuse, self._limits)
+        connection = Connection(client, self._handler, self._refuse, self._limits())
         if len(self._connections) >= self._most() and not self._make_room():
             await connection.turn_away(_FULL)
             return
