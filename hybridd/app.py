@@ -30,6 +30,7 @@ from hybridd.daemon.events import EventHub
 from hybridd.daemon.jobs import Jobs
 from hybridd.daemon.settings_file import every_key
 from hybridd.daemon.state import StateFile
+from hybridd.daemon.web_access import WebAccess
 from hybridd.host import journal, sockets
 from hybridd.host.gpu import Gpus
 from hybridd.host.notify import Notifier
@@ -93,7 +94,8 @@ def run(
         if each.backend is None:
             log.warning("the format %s is left out: %s", name, each.info.reason)
     try:
-        endpoint = sockets.open_endpoint(path, dict(environment))
+        activated = sockets.activated_sockets(environment)
+        endpoint = sockets.open_endpoint(path, next(iter(activated["rpc"]), None))
     except sockets.AlreadyRunning as exc:
         print(f"hybridd: {exc}", file=sys.stderr)
         return EXIT_ALREADY_RUNNING
@@ -182,6 +184,7 @@ class App:
             self.residency,
             self.host.templates,
         )
+        self.web_access = WebAccess(Path(paths.state_dir(environment)))
         self._end = trio.Event()
         self.listener = Listener(
             endpoint,
@@ -192,6 +195,7 @@ class App:
                 events,
                 configuration,
                 self.information,
+                self.web_access,
                 self.stop,
             ),
             Dispatcher(REGISTRY.methods),
