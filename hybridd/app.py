@@ -11,9 +11,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -30,6 +30,7 @@ from hybridd.daemon.events import EventHub
 from hybridd.daemon.jobs import Jobs
 from hybridd.daemon.settings_file import every_key
 from hybridd.daemon.state import StateFile
+from hybridd.daemon.web_access import WebAccess
 from hybridd.host import journal, sockets
 from hybridd.host.gpu import Gpus
 from hybridd.host.notify import Notifier
@@ -48,6 +49,9 @@ from hybridd.serving.residency import Residency
 from hybridd.serving.warm_templates import WarmTemplates
 from hybridd.wire import paths
 from hybridd.wire.errors import InvalidParams
+
+if TYPE_CHECKING:
+    from hybridd.http.web import Web
 
 log = logging.getLogger(__name__)
 
@@ -183,17 +187,19 @@ class App:
             self.host.templates,
         )
         self._end = trio.Event()
+        parts = Daemon(
+            self.manager,
+            self.library,
+            self.jobs,
+            events,
+            configuration,
+            self.information,
+            WebAccess(Path(paths.state_dir(environment))),
+            self.stop,
+        )
         self.listener = Listener(
             endpoint,
-            Daemon(
-                self.manager,
-                self.library,
-                self.jobs,
-                events,
-                configuration,
-                self.information,
-                self.stop,
-            ),
+            parts,
             Dispatcher(REGISTRY.methods),
             Limits(
                 configuration["server.max_line_bytes"],
@@ -202,6 +208,7 @@ class App:
             ),
             self.manager.worker_pids,
         )
+        self.web = _web(parts, environment, endpoint.path, self.manager.worker_pids)
 
     def stop(self) -> None:
         """Begin the end, as SIGTERM does."""
@@ -216,6 +223,8 @@ class App:
                 await nursery.start(self.host.run)
                 await nursery.start(self.residency.run)
                 await nursery.start(self.listener.serve, connections)
+                if self.web is not None:
+                    await nursery.start(self.web.run, connections)
                 self.notifier.ready(f"scanning; listening on {self.endpoint.path}")
                 log.info("ready on %s", self.endpoint.path)
                 # Everything so far lives as long as the daemon: no collection has to look at it.
@@ -244,9 +253,14 @@ class App:
         log.info("stopping")
         self.notifier.stopping()
         self.listener.stop_accepting()
+        if self.web is not None:
+            self.web.stop_accepting()
         with trio.move_on_after(CLOSE_S):
             await self.residency.close()
-        await self.listener.drain()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.listener.drain)
+            if self.web is not None:
+                nursery.start_soon(self.web.drain)
 
     async def _take_signals(self, signals: Any) -> None:
         async for number in signals:
@@ -297,3 +311,22 @@ class App:
             journal.set_level(c["log.level"])
         if any(key.startswith(("catalog.", "formats.")) for key in changed):
             self.library.reconfigure(self._catalog_settings())
+        if self.web is not None:
+            self.web.reconfigure(changed)
+
+
+def _web(
+    parts: Daemon,
+    environment: Mapping[str, str],
+    rpc_socket: str,
+    workers: Callable[[], Collection[int]],
+) -> Web | None:
+    """The HTTP gateway, where its extra is installed."""
+    try:
+        from hybridd.http.web import Web
+    except ModuleNotFoundError as exc:
+        if exc.name != "h11":
+            raise
+        parts.web.problem = "h11 is not installed: pip install 'hybridd[http]'"
+        return None
+    return Web(parts, environment, rpc_socket, (), workers)

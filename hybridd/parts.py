@@ -12,6 +12,7 @@ from hybridd.catalog.library import Library
 from hybridd.daemon.configuration import Configuration
 from hybridd.daemon.events import EventHub
 from hybridd.daemon.jobs import Jobs
+from hybridd.daemon.web_access import WebAccess
 from hybridd.serving.information import Information
 from hybridd.serving.manager import Manager
 
@@ -30,4 +31,5 @@ class Daemon:
     events: EventHub
     configuration: Configuration
     information: Information
+    web: WebAccess
     shutdown: Callable[[], None]

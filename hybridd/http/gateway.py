@@ -60,8 +60,7 @@ class Gateway:
 
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request; see `server.connection.Handler`."""
-        answering = _Answering(exchange, self._daemon, self._router, self._slow_bytes)
-        await answering.run(self._policy())
+        await _Answering(exchange, self._daemon, self._router, self._slow_bytes).run(self._policy)
 
     def refuse(self, problem: Problem) -> tuple[Headers, bytes]:
         """Write a problem of what is no request; see `server.connection.Refuse`."""
@@ -81,12 +80,12 @@ class _Answering:
         self._headers: list[tuple[str, str]] = [("x-request-id", self._id), *_ALWAYS]
         self._status = 0
 
-    async def run(self, policy: Policy) -> None:
+    async def run(self, policy: Callable[[], Policy]) -> None:
         """Answer it."""
         started, ended = trio.current_time(), "left by the client"
         try:
             try:
-                await self._answer(policy)
+                await self._answer(policy())
             except HybriddError as exc:
                 await self._refuse(Problem.of(exc))
             except Problem as problem:
