@@ -34,6 +34,7 @@ _ALWAYS = (
     ("x-content-type-options", "nosniff"),
     ("cross-origin-resource-policy", "same-origin"),
 )
+_SHOWN = 200  # characters of a path in the log
 _NOT_KEPT = ("cache-control", "no-store")
 
 
@@ -99,7 +100,7 @@ class _Answering:
                 logging.DEBUG if self._request.method in ("GET", "HEAD") else logging.INFO,
                 "%s %s %s in %.3f s, %s%s",
                 self._request.method,
-                self._request.path,
+                self._request.path[:_SHOWN],
                 self._status or "unanswered",
                 trio.current_time() - started,
                 self._id,
