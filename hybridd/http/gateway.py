@@ -34,6 +34,7 @@ _ALWAYS = (
     ("x-content-type-options", "nosniff"),
     ("cross-origin-resource-policy", "same-origin"),
 )
+_SHOWN = 200  # characters of a path in the log
 _NOT_KEPT = ("cache-control", "no-store")
 
 
@@ -60,8 +61,7 @@ class Gateway:
 
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request; see `server.connection.Handler`."""
-        answering = _Answering(exchange, self._daemon, self._router, self._slow_bytes)
-        await answering.run(self._policy())
+        await _Answering(exchange, self._daemon, self._router, self._slow_bytes).run(self._policy)
 
     def refuse(self, problem: Problem) -> tuple[Headers, bytes]:
         """Write a problem of what is no request; see `server.connection.Refuse`."""
@@ -81,12 +81,12 @@ class _Answering:
         self._headers: list[tuple[str, str]] = [("x-request-id", self._id), *_ALWAYS]
         self._status = 0
 
-    async def run(self, policy: Policy) -> None:
+    async def run(self, policy: Callable[[], Policy]) -> None:
         """Answer it."""
         started, ended = trio.current_time(), "left by the client"
         try:
             try:
-                await self._answer(policy)
+                await self._answer(policy())
             except HybriddError as exc:
                 await self._refuse(Problem.of(exc))
             except Problem as problem:
@@ -100,7 +100,7 @@ class _Answering:
                 logging.DEBUG if self._request.method in ("GET", "HEAD") else logging.INFO,
                 "%s %s %s in %.3f s, %s%s",
                 self._request.method,
-                self._request.path,
+                self._request.path[:_SHOWN],
                 self._status or "unanswered",
                 trio.current_time() - started,
                 self._id,

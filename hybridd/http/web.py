@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import trio
 from hybridd.core.web_names import Address
 from hybridd.host import sockets
 from hybridd.http import addresses
-from hybridd.http.faces import FACES
+from hybridd.http.faces.known import FACES
 from hybridd.http.gateway import Gateway
 from hybridd.http.guard import Policy
 from hybridd.http.server.limits import Limits
@@ -98,6 +99,7 @@ class Web:
     def reconfigure(self, changed: Collection[str]) -> None:
         """Settings have changed; returns at once."""
         if _ABOUT_TCP & set(changed):
+            self._daemon.web.changing = True
             self._changed.set()
 
     def stop_accepting(self) -> None:
@@ -122,9 +124,7 @@ class Web:
             elif self._configuration["http.socket"] == "none":
                 return
             else:
-                path = paths.http_socket_path(
-                    self._environment, self._configuration["http.socket"], self._rpc_socket
-                )
+                path = self._unix_path()
                 endpoint = sockets.open_endpoint(path)
                 listening = endpoint.socket
         except (OSError, ValueError, sockets.AlreadyRunning) as exc:
@@ -133,6 +133,16 @@ class Web:
         close = endpoint.close if endpoint else listening.close
         admit = partial(sockets.may_connect, workers=self._workers)
         await self._serve(nursery, self._unix, listening, f"unix:{path}", close, self._local, admit)
+
+    def _unix_path(self) -> str:
+        """The setting's path, else the usual one.
+
+        Raises:
+            ValueError: No Unix socket can have it.
+        """
+        if chosen := self._configuration["http.socket"]:
+            return paths.check_socket_path(os.path.abspath(os.path.expanduser(chosen)))
+        return paths.http_socket_path(self._environment, self._rpc_socket)
 
     async def _open_tcp(self, nursery: trio.Nursery) -> None:
         self._problems = [problem for problem in self._problems if "Unix" in problem]
@@ -159,9 +169,7 @@ class Web:
                 continue
             await self._serve_tcp(nursery, listening, address.host)
 
-    async def _serve_tcp(
-        self, nursery: trio.Nursery, listening: socket.socket, host: str
-    ) -> None:
+    async def _serve_tcp(self, nursery: trio.Nursery, listening: socket.socket, host: str) -> None:
         # The port is the kernel's where the settings say 0.
         real = Address(host, listening.getsockname()[1])
         policy = partial(self._remote, real)
@@ -179,7 +187,7 @@ class Web:
         policy: Callable[[], Policy],
         admit: Callable[[trio.socket.SocketType], bool] = lambda connected: True,
     ) -> None:
-        gateway = Gateway(self._daemon, FACES, policy, Limits.slow_bytes)
+        gateway = Gateway(self._daemon, FACES, policy, self._limits().slow_bytes)
         listener = Listener(
             listening, gateway.handle, gateway.refuse, self._limits, self._most, admit
         )
@@ -228,6 +236,7 @@ class Web:
     def _tell(self) -> None:
         self._daemon.web.addresses = [each.url for each in (*self._tcp, *self._unix)]
         self._daemon.web.problem = "; ".join(self._problems) or None
+        self._daemon.web.changing = False
 
 
 def _bound(binding: addresses.Binding) -> socket.socket:

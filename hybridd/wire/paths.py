@@ -34,29 +34,23 @@ def socket_path(env: Mapping[str, str] = os.environ) -> str:
     return check_socket_path(os.path.abspath(path))
 
 
-def http_socket_path(
-    env: Mapping[str, str] = os.environ, chosen: str = "", beside: str | None = None
-) -> str:
-    """The HTTP gateway's socket: where it is told to be, else http.sock beside hybridd.sock.
+def http_socket_path(env: Mapping[str, str] = os.environ, socket: str | None = None) -> str:
+    """The HTTP gateway's socket, beside the daemon's: http.sock beside hybridd.sock.
 
-    Beside a socket of another name it is named after that, for two daemons may have their sockets
-    in one directory.
+    A daemon whose socket has another name has one named after it, for two daemons may have their
+    sockets in one directory.
 
     Args:
         env: The environment.
-        chosen: The setting `http.socket`.
-        beside: The daemon's socket; as `socket_path` has it by default.
+        socket: The daemon's socket; as `socket_path` has it by default.
 
     Raises:
         ValueError: The path is over the 107 bytes that a Unix socket may have.
     """
-    if not chosen:
-        directory, name = os.path.split(beside or socket_path(env))
-        stem = name.removesuffix(".sock")
-        own = "http.sock" if stem == "hybridd" else f"{stem}-http.sock"
-        chosen = os.path.join(directory, own)
-    path = os.path.abspath(os.path.expanduser(chosen))
-    return check_socket_path(path, variable="HYBRIDD_HTTP_SOCKET")
+    directory, name = os.path.split(socket or socket_path(env))
+    stem = name.removesuffix(".sock")
+    own = "http.sock" if stem == "hybridd" else f"{stem}-http.sock"
+    return check_socket_path(os.path.join(directory, own), variable="HYBRIDD_HTTP_SOCKET")
 
 
 def check_socket_path(path: str, *, variable: str = "HYBRIDD_SOCKET") -> str:

@@ -46,6 +46,7 @@ class RealDaemon:
             **environment,
         }
         self.socket = str(directory / "run" / "hybridd" / "hybridd.sock")
+        self.http_socket = str(directory / "run" / "hybridd" / "http.sock")
         self.log = directory / "hybridd.log"
         self.module = "hybridd"  # what is run; benchmarks put their instruments around it
         self.process: subprocess.Popen[bytes] | None = None

@@ -64,6 +64,7 @@ class Connection:
         self._request: Request | None = None
         self._body: BodyWriter | None = None
         self.begun = False
+        self._bodiless = False  # the answer goes without its body
 
     # ---------------------------------------------------------------- life
 
@@ -101,7 +102,7 @@ class Connection:
 
     async def _serve_one(self) -> bool:
         """Whether another request may follow."""
-        self._request, self._body, self.begun = None, None, False
+        self._request, self._body, self.begun, self._bodiless = None, None, False, False
         try:
             request = await self._next_request()
         except Problem as problem:
@@ -174,6 +175,7 @@ class Connection:
                 self._http.receive_data(data)
         self._waiting = self.idle_since = None
         if isinstance(event, h11.Request):
+            self._bodiless = event.method == b"HEAD"
             request = self._checked(event)
             if not request.has_body:
                 self._next_event()  # the end of the message, which is here already
@@ -257,7 +259,7 @@ class Connection:
         bare = status in _NO_BODY
         length = [] if bare else [("content-length", str(len(body)))]
         head = self._begin(status, [*length, *headers])
-        if not bare and not (self._request and self._request.method == "HEAD"):
+        if not bare and not self._bodiless:
             head += self._http.send(h11.Data(data=body)) or b""
         await self._send(head + (self._http.send(h11.EndOfMessage()) or b""))
 
