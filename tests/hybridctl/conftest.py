@@ -7,6 +7,8 @@ disconnect; what a method does is a function that a test may replace.
 from __future__ import annotations
 
 import contextlib
+import io
+import json
 import os
 import queue
 import shutil
@@ -19,6 +21,7 @@ from typing import Any
 import pytest
 
 import hybridd.rpc.methods
+from hybridctl.cli import main
 from hybridd.rpc.registry import REGISTRY
 from hybridd.wire import protocol
 from hybridd.wire.errors import Cancelled, HybriddError, MethodNotFound
@@ -350,3 +353,27 @@ def daemon(socket_path: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDa
     fake = FakeDaemon(socket_path)
     yield fake
     fake.close()
+
+
+class Ran:
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code = code
+        self.out = out
+        self.err = err
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def ctl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
+    def run(*arguments: str, stdin: str | None = None) -> Ran:
+        typed = io.StringIO(stdin or "")
+        typed.isatty = lambda: stdin is None  # type: ignore[method-assign]
+        monkeypatch.setattr("sys.stdin", typed)
+        code = main(arguments)
+        out, err = capsys.readouterr()
+        return Ran(code, out, err)
+
+    return run
