@@ -10,8 +10,9 @@ import gc
 import logging
 import os
 import signal
+import socket
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +98,8 @@ def run(
         if each.backend is None:
             log.warning("the format %s is left out: %s", name, each.info.reason)
     try:
-        endpoint = sockets.open_endpoint(path, dict(environment))
+        activated = sockets.activated_sockets(environment)
+        endpoint = sockets.open_endpoint(path, next(iter(activated["rpc"]), None))
     except sockets.AlreadyRunning as exc:
         print(f"hybridd: {exc}", file=sys.stderr)
         return EXIT_ALREADY_RUNNING
@@ -105,7 +107,8 @@ def run(
         print(f"hybridd: cannot listen on {path}: {exc.strerror or exc}", file=sys.stderr)
         return EXIT_FAILED
     try:
-        trio.run(App(configuration, formats, endpoint, events, environment).run)
+        app = App(configuration, formats, endpoint, activated["http"], events, environment)
+        trio.run(app.run)
     finally:
         endpoint.close()
     return EXIT_OK
@@ -119,6 +122,7 @@ class App:
         configuration: Configuration,
         formats: Mapping[str, Format],
         endpoint: sockets.Endpoint,
+        activated: Sequence[socket.socket],
         events: EventHub,
         environment: Mapping[str, str],
     ) -> None:
@@ -208,7 +212,7 @@ class App:
             ),
             self.manager.worker_pids,
         )
-        self.web = _web(parts, environment, endpoint.path, self.manager.worker_pids)
+        self.web = _web(parts, environment, endpoint.path, activated, self.manager.worker_pids)
 
     def stop(self) -> None:
         """Begin the end, as SIGTERM does."""
@@ -319,6 +323,7 @@ def _web(
     parts: Daemon,
     environment: Mapping[str, str],
     rpc_socket: str,
+    activated: Sequence[socket.socket],
     workers: Callable[[], Collection[int]],
 ) -> Web | None:
     """The HTTP gateway, where its extra is installed."""
@@ -329,4 +334,4 @@ def _web(
             raise
         parts.web.problem = "h11 is not installed: pip install 'hybridd[http]'"
         return None
-    return Web(parts, environment, rpc_socket, (), workers)
+    return Web(parts, environment, rpc_socket, activated, workers)

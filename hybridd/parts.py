@@ -22,6 +22,7 @@ class Daemon:
     """What serves requests, whichever face they come by.
 
     Attributes:
+        web: How the HTTP gateway is reached.
         shutdown: Begins the daemon's end, as SIGTERM does.
     """
 

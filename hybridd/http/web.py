@@ -126,7 +126,7 @@ class Web:
                 return
             else:
                 path = self._unix_path()
-                endpoint = sockets.open_endpoint(path, {})
+                endpoint = sockets.open_endpoint(path)
                 listening = endpoint.socket
         except (OSError, ValueError, sockets.AlreadyRunning) as exc:
             self._complain(f"the gateway's Unix socket cannot be opened: {exc}")

@@ -65,6 +65,11 @@ LOADED = {
     "pinned": False,
     "notes": ["requests take turns: \x1b[31mit is old"],
 }
+HTTP = {
+    "enabled": True, "listen": "127.0.0.1:4114", "problem": None, "changing": False,
+    "addresses": ["http://127.0.0.1:4114", "unix:/run/hybridd/http.sock"],
+    "token": "auto", "allow_origins": ["http://localhost:3000"], "allow_hosts": [],
+}  # fmt: skip
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5, "cached_tokens": 0}
 TIMINGS = {
     "queue_s": 0.0, "load_s": 0.0, "prompt_s": 0.1, "first_token_s": 0.1, "generation_s": 0.2,
@@ -214,6 +219,14 @@ class FakeDaemon:
             "config.get": self._config_get,
             "config.set": lambda call: {"changed": [*call.params["values"]], "restart_needed": []},
             "config.unset": lambda call: {"changed": call.params["keys"], "restart_needed": []},
+        }
+        self.handlers |= {
+            "http.status": lambda call: dict(HTTP),
+            "http.token": lambda call: {"token": "a-new-one" if call.params else "a-token"},
+            "http.link": lambda call: {
+                "url": "http://127.0.0.1:4114/#code=c0de",
+                "expires_in_s": 300.0,
+            },
         }
         self._connections: list[Connection] = []
         self._threads: list[threading.Thread] = []

@@ -190,7 +190,7 @@ class World:
         self.cancelled: list[str] = []
         self._gates: dict[str, trio.Event] = {}
         library = SimpleNamespace(snapshot=SimpleNamespace(revision=7))
-        fakes: Any = (self, library, self.jobs, self.events, None, None, lambda: None)
+        fakes: Any = (self, library, self.jobs, self.events, None, None, None, lambda: None)
         self.daemon = Daemon(*fakes)
 
     def gate(self, name: str) -> trio.Event:

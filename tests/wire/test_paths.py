@@ -46,7 +46,8 @@ def test_a_socket_path_has_107_bytes_at_most() -> None:
     ],
 )
 def test_the_http_socket_is_beside(socket: str | None, path: str) -> None:
-    assert paths.http_socket_path({**HOME, "XDG_RUNTIME_DIR": "/run/u"}, socket) == path
+    environment = {**HOME, "XDG_RUNTIME_DIR": "/run/u"}
+    assert paths.http_socket_path(environment, socket) == path
 
 
 def test_an_http_socket_path_that_is_too_long_names_its_own_variable() -> None:
