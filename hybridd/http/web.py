@@ -26,6 +26,7 @@ from hybridd.http.server.limits import Limits
 from hybridd.http.server.listener import Listener
 from hybridd.parts import Daemon
 from hybridd.wire import paths
+from hybridd.wire.errors import Unsupported
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +156,13 @@ class Web:
         self._tell()
 
     async def _bind(self, nursery: trio.Nursery, address: Address) -> None:
-        if refusal := addresses.exposure(address, self._configuration["http.token"]):
+        refusal = addresses.exposure(address, self._configuration["http.token"])
+        try:
+            if self._configuration["http.token"] == "auto":
+                self._daemon.web.token()  # made now, so that a person finds it
+        except Unsupported as exc:
+            refusal = exc.message
+        if refusal:
             self._complain(refusal)
             return
         for number, binding in enumerate(addresses.bindings(address)):

@@ -8,8 +8,8 @@ from typing import Any
 
 import trio
 
-from hybridd.core.fields import Bool, Field, FieldError, OneOf
-from hybridd.core.options import LOAD_FIELD, NULL
+from hybridd.core.fields import Bool, Field, FieldError
+from hybridd.core.options import LOAD_FIELD
 from hybridd.core.unit_fields import Duration
 from hybridd.daemon.jobs import Job
 from hybridd.http.faces.api import SSE, Answer, Call, Produced, Reply, Route, Send
@@ -19,9 +19,9 @@ from hybridd.http.problems import Problem
 from hybridd.wire.errors import HybriddError, InvalidParams
 
 _LOAD: Mapping[str, Field] = {
-    "load_options": OneOf((LOAD_FIELD, NULL)),
-    "keepalive": OneOf((Duration(), NULL)),
-    "pin": OneOf((Bool(), NULL)),
+    "load_options": LOAD_FIELD,
+    "keepalive": Duration(),
+    "pin": Bool(),
 }
 _PROGRESS_S = 5.0
 
