@@ -2,8 +2,8 @@
 
     python -m tests.bench.http [streams first idle rest socket server] [--rounds 5]
 
-- `streams`: streamed chunks a second of the `echo` format on 1 and on 32 streams, over HTTP and over
-  the JSON-RPC socket in turns; processor time of the daemon for each.
+- `streams`: streamed chunks a second of the `echo` format on 1 and on 32 streams, over HTTP and
+  over the JSON-RPC socket in turns; processor time of the daemon for each.
 - `first`: from sending a chat to the first byte of its answer, the model loaded.
 - `idle`: memory of 1,000 connections that wait for nothing.
 - `rest`: memory of a daemon that serves nobody, with the gateway on.
