@@ -19,7 +19,7 @@ from hybridd.http.server.request import Request
 from hybridd.parts import Daemon
 from hybridd.serving.requests import Sink
 from hybridd.wire.delta import Delta
-from hybridd.wire.errors import HybriddError
+from hybridd.wire.errors import HybriddError, ModelNotFound
 
 POLICY = Policy(frozenset({"localhost"}), frozenset({"http://app.test"}), None)
 
@@ -87,6 +87,12 @@ class FakeManager:
 
     work: Callable[[str, Sink | None], Any] | None = None
     asked: list[dict[str, Any]] = field(default_factory=list)
+    models: Sequence[str] = ("m", "ours")
+
+    async def find(self, name: str) -> Any:
+        if name not in self.models:
+            raise ModelNotFound(f"no {name}", model=name)
+        return SimpleNamespace(id=name)
 
     async def infer(
         self, kind: str, model: str, request: Mapping[str, Any], **others: Any
@@ -141,7 +147,11 @@ def ask(model: str = "m") -> Ask:
 
 
 def fake_daemon(manager: FakeManager, jobs: Sequence[Any] = ()) -> Daemon:
-    parts: Any = SimpleNamespace(manager=manager, jobs=SimpleNamespace(all=lambda: list(jobs)))
+    parts: Any = SimpleNamespace(
+        manager=manager,
+        jobs=SimpleNamespace(all=lambda: list(jobs)),
+        configuration={"http.model_map": {"claude-*": "ours"}},
+    )
     daemon: Daemon = parts
     return daemon
 
