@@ -32,7 +32,8 @@ log = logging.getLogger(__name__)
 
 # Clients that wait to be accepted.
 _BACKLOG = 1024
-_ABOUT_TCP = frozenset({"http.listen", "http.token", "http.allow_hosts", "http.allow_origins"})
+# What decides whether and where is listened; hosts and origins are asked for with each request.
+_ABOUT_TCP = frozenset({"http.listen", "http.token"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +244,8 @@ class Web:
     def _tell(self) -> None:
         self._daemon.web.addresses = [each.url for each in (*self._tcp, *self._unix)]
         self._daemon.web.problem = "; ".join(self._problems) or None
-        self._daemon.web.changing = False
+        # Another change may have come meanwhile.
+        self._daemon.web.changing = self._changed.is_set()
 
 
 def _bound(binding: addresses.Binding) -> socket.socket:

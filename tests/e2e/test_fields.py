@@ -23,8 +23,8 @@ from tests.support_models import DEMO_GGUF
 ELSEWHERE = {
     "Timings.draft_tokens": "with a draft model only: test_draft_model",
     "Timings.draft_accepted_tokens": "with a draft model only: test_draft_model",
-    "HttpLink.url": "with TCP only: http/test_daemon",
-    "HttpLink.expires_in_s": "with TCP only: http/test_daemon",
+    "HttpLink.url": "with TCP only: test_http_access",
+    "HttpLink.expires_in_s": "with TCP only: test_http_access",
     "ConfigChange.overridden_by_flag": "with a flag only: daemon/test_configuration",
 }
 # What is sent along with a record and is no field of it: which request it is for; the kind of

@@ -73,6 +73,14 @@ def test_a_port_that_is_taken(ctl: Any, daemon: Any, address: tuple[str, ...]) -
     )
 
 
+def test_what_failed_before_is_tried_again(ctl: Any, daemon: Any) -> None:
+    Gateway(daemon, {**OFF, "listen": "127.0.0.1:80", "problem": "the port is taken"}, HTTP)
+    daemon.handlers["config.set"] = lambda call: {"changed": [], "restart_needed": []}
+    assert ctl("http", "on").code == 0
+    asked = [each["values"]["http.listen"] for each in daemon.asked("config.set")]
+    assert asked == ["127.0.0.1:80", "", "127.0.0.1:80"]
+
+
 def test_a_problem_of_the_unix_socket_does_not_hide_that_tcp_works(ctl: Any, daemon: Any) -> None:
     Gateway(daemon, {**HTTP, "problem": "the Unix socket cannot be opened"})
     assert ctl("http", "on").code == 0

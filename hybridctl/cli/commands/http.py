@@ -60,9 +60,14 @@ def http(args: Namespace) -> int:
 
 
 def _on(client: Client, args: Namespace) -> int:
+    before = client.http_status()
     # Without an address that which the settings have, from whatever source.
-    address = args.address or client.http_status().listen or _ADDRESS
+    address = args.address or before.listen or _ADDRESS
     change = client.config_set({_LISTEN: address})
+    if before.problem and not change.changed:
+        # What it failed at before may go well now: a port that is free again.
+        client.config_set({_LISTEN: ""})
+        change = client.config_set({_LISTEN: address})
     return _report(_settled(client), change, args)
 
 
