@@ -1,0 +1,102 @@
+"""A whole message, usage and errors in Anthropic's shapes. Pure; knows no request."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hybridd.http.problems import Problem
+
+_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+
+
+def message(id: str, result: Mapping[str, Any]) -> dict[str, Any]:
+    """The body of a whole answer.
+
+    Args:
+        id: Of the message.
+        result: Of a `chat`.
+    """
+    said = result.get("message") or {}
+    calls = said.get("tool_calls") or []
+    return {
+        "id": id,
+        "type": "message",
+        "role": "assistant",
+        "model": result.get("model"),
+        "content": _content(id, said, calls),
+        "stop_reason": stop_reason(result.get("finish_reason"), called=bool(calls)),
+        "stop_sequence": None,
+        "usage": usage(result.get("usage") or {}),
+    }
+
+
+def _content(
+    id: str, said: Mapping[str, Any], calls: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    blocks: list[dict[str, Any]] = []
+    if said.get("reasoning"):
+        blocks.append({"type": "thinking", "thinking": said["reasoning"], "signature": ""})
+    if said.get("content") or not (blocks or calls):
+        blocks.append({"type": "text", "text": said.get("content") or ""})
+    for index, call in enumerate(calls):
+        function = call.get("function") or {}
+        blocks.append(
+            {
+                "type": "tool_use",
+                "id": call.get("id") or f"toolu_{id.removeprefix('msg_')}_{index}",
+                "name": function.get("name") or "",
+                "input": _arguments(function.get("arguments")),
+            }
+        )
+    return blocks
+
+
+def _arguments(arguments: Any) -> dict[str, Any]:
+    """A call's arguments as an object, which clients insist on; what is none is kept as text."""
+    try:
+        value = json.loads(arguments) if isinstance(arguments, str) else arguments
+    except ValueError:
+        return {"arguments": arguments}
+    return value if isinstance(value, dict) else {} if value is None else {"arguments": value}
+
+
+def stop_reason(finish_reason: str | None, *, called: bool) -> str:
+    """Why it ended. Whether it was a stop string is not known: that is `end_turn` too."""
+    if finish_reason == "length":
+        return "max_tokens"
+    return "tool_use" if called else "end_turn"
+
+
+def usage(counted: Mapping[str, Any]) -> dict[str, int]:
+    """Tokens; those of the prompt that were cached are counted apart, and clients add them up."""
+    cached = counted.get("cached_tokens", 0)
+    return {
+        "input_tokens": max(0, counted.get("prompt_tokens", 0) - cached),
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": cached,
+        "output_tokens": counted.get("completion_tokens", 0),
+    }
+
+
+def error_body(problem: Problem) -> dict[str, Any]:
+    """`{"type": "error", "error": {"type", "message"}}`."""
+    usual = "invalid_request_error" if problem.status < 500 else "api_error"
+    message = problem.message
+    if problem.kind == "context_exceeded":
+        # Claude Code looks for these words to shorten the conversation by itself.
+        tokens, most = problem.data.get("prompt_tokens"), problem.data.get("context_length")
+        message = f"prompt is too long: {tokens} tokens > {most} maximum; {message}"
+    return {
+        "type": "error",
+        "error": {"type": _TYPES.get(problem.status, usual), "message": message},
+    }
