@@ -1,9 +1,10 @@
 # make run    install into .venv, start the daemon, ask both demo models a question
 # make test   install what the tests need and run them all
+# make test-clients  every real client of the HTTP gateway, the large ones too
 # make lint   ruff, mypy, import-linter, and whether the blocking SDK is what its source makes
 # make test-newest  the engines' tests with the newest libraries of the index, in .venv-newest
 # make test-oldest  the same with the lower bounds of pyproject.toml, in .venv-oldest
-# make fuzz   200,000 bent headers into the inspection; some minutes
+# make fuzz   200,000 bent headers into the inspection, 5,000 broken HTTP connections; some minutes
 # make soak   downloads and malformed files in a live daemon's directory; some minutes
 # make clean  remove .venv and caches
 
@@ -17,6 +18,7 @@ TORCH_PIP_ARGS ?=
 PYTEST_ARGS ?=
 TORCH ?=
 VENV ?= .venv
+CLIENTS ?= .venv-clients
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c requirements.lock
@@ -28,13 +30,24 @@ ENGINE_TESTS := tests/backends tests/e2e/test_huggingface.py tests/e2e/test_demo
 	tests/e2e/test_adapters.py tests/e2e/test_draft_model.py tests/e2e/test_embedding.py
 SHOW_DEPRECATIONS := -W default::FutureWarning -W default::DeprecationWarning
 
-.PHONY: run test test-newest test-oldest lint bench fuzz soak clean
+.PHONY: run test test-clients test-newest test-oldest lint bench fuzz soak clean
 
 run: $(STAMP)-run
 	@BIN=$(BIN) sh etc/make/run.sh
 
-test: $(STAMP)-test
+test: $(STAMP)-test $(CLIENTS)/.installed
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-clients: $(STAMP)-test $(CLIENTS)/.installed
+	$(CLIENTS)/bin/python -m pip --disable-pip-version-check install --quiet -r tests/clients/python/large.lock
+	$(BIN)/python -m pytest tests/e2e/test_clients.py $(PYTEST_ARGS)
+
+# The clients' own versions: none of them is in the daemon's environment.
+$(CLIENTS)/.installed: tests/clients/python/requirements.lock tests/clients/node/package-lock.json
+	@PYTHON="$(PYTHON)" VENV="$(CLIENTS)" sh etc/make/check.sh
+	$(CLIENTS)/bin/python -m pip --disable-pip-version-check install --quiet -r tests/clients/python/requirements.lock
+	if command -v npm >/dev/null; then cd tests/clients/node && npm ci --silent --no-audit --no-fund; fi
+	@touch $@
 
 test-newest test-oldest: test-%:
 	@PYTHON="$(PYTHON)" VENV=$(VENV)-$* sh etc/make/check.sh
@@ -54,6 +67,7 @@ bench: $(STAMP)-test
 
 fuzz: $(STAMP)-test
 	$(BIN)/python -m tests.fuzz.headers
+	$(BIN)/python -m tests.fuzz.http
 
 soak: $(STAMP)-test
 	$(BIN)/python -m tests.soak.catalog
@@ -72,4 +86,4 @@ $(STAMP)-test: $(STAMP)-run
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-newest $(VENV)-oldest .run build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-newest $(VENV)-oldest $(CLIENTS) tests/clients/node/node_modules .run build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

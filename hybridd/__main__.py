@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hybridd import __version__
+from hybridd.wire.protocol import HTTP_PORT
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,6 +23,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, metavar="FILE", help="instead of hybridd.toml")
     parser.add_argument("--socket", metavar="PATH", help="where to listen")
     parser.add_argument(
+        "--http",
+        nargs="?",
+        const=f"127.0.0.1:{HTTP_PORT}",
+        metavar="ADDRESS",
+        help=f"serve the web API on TCP too, on 127.0.0.1:{HTTP_PORT} if nothing else is said",
+    )
+    parser.add_argument(
         "--set",
         action="append",
         default=[],
@@ -30,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="a setting for this start only; may be repeated",
     )
     arguments = parser.parse_args(argv)
+    if arguments.http is not None:
+        arguments.overrides.append(f"http.listen={arguments.http}")
     from hybridd import app  # after the arguments: --help must not wait for it
 
     return app.run(

@@ -10,10 +10,11 @@ import gc
 import logging
 import os
 import signal
+import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -30,15 +31,16 @@ from hybridd.daemon.events import EventHub
 from hybridd.daemon.jobs import Jobs
 from hybridd.daemon.settings_file import every_key
 from hybridd.daemon.state import StateFile
+from hybridd.daemon.web_access import WebAccess
 from hybridd.host import journal, sockets
 from hybridd.host.gpu import Gpus
 from hybridd.host.notify import Notifier
 from hybridd.parts import Daemon
 from hybridd.processes.host import ProcessHost
 from hybridd.rpc.dispatch import Dispatcher
+from hybridd.rpc.limits import Limits
 from hybridd.rpc.listener import Listener
 from hybridd.rpc.registry import REGISTRY
-from hybridd.rpc.limits import Limits
 from hybridd.serving.information import Information
 from hybridd.serving.kept_states import KeptStates
 from hybridd.serving.manager import Manager
@@ -48,6 +50,9 @@ from hybridd.serving.residency import Residency
 from hybridd.serving.warm_templates import WarmTemplates
 from hybridd.wire import paths
 from hybridd.wire.errors import InvalidParams
+
+if TYPE_CHECKING:
+    from hybridd.http.web import Web
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +98,8 @@ def run(
         if each.backend is None:
             log.warning("the format %s is left out: %s", name, each.info.reason)
     try:
-        endpoint = sockets.open_endpoint(path, dict(environment))
+        activated = sockets.activated_sockets(environment)
+        endpoint = sockets.open_endpoint(path, next(iter(activated["rpc"]), None))
     except sockets.AlreadyRunning as exc:
         print(f"hybridd: {exc}", file=sys.stderr)
         return EXIT_ALREADY_RUNNING
@@ -101,7 +107,8 @@ def run(
         print(f"hybridd: cannot listen on {path}: {exc.strerror or exc}", file=sys.stderr)
         return EXIT_FAILED
     try:
-        trio.run(App(configuration, formats, endpoint, events, environment).run)
+        app = App(configuration, formats, endpoint, activated["http"], events, environment)
+        trio.run(app.run)
     finally:
         endpoint.close()
     return EXIT_OK
@@ -115,6 +122,7 @@ class App:
         configuration: Configuration,
         formats: Mapping[str, Format],
         endpoint: sockets.Endpoint,
+        activated: Sequence[socket.socket],
         events: EventHub,
         environment: Mapping[str, str],
     ) -> None:
@@ -183,17 +191,19 @@ class App:
             self.host.templates,
         )
         self._end = trio.Event()
+        parts = Daemon(
+            self.manager,
+            self.library,
+            self.jobs,
+            events,
+            configuration,
+            self.information,
+            WebAccess(Path(paths.state_dir(environment))),
+            self.stop,
+        )
         self.listener = Listener(
             endpoint,
-            Daemon(
-                self.manager,
-                self.library,
-                self.jobs,
-                events,
-                configuration,
-                self.information,
-                self.stop,
-            ),
+            parts,
             Dispatcher(REGISTRY.methods),
             Limits(
                 configuration["server.max_line_bytes"],
@@ -202,6 +212,7 @@ class App:
             ),
             self.manager.worker_pids,
         )
+        self.web = _web(parts, environment, endpoint.path, activated, self.manager.worker_pids)
 
     def stop(self) -> None:
         """Begin the end, as SIGTERM does."""
@@ -216,6 +227,8 @@ class App:
                 await nursery.start(self.host.run)
                 await nursery.start(self.residency.run)
                 await nursery.start(self.listener.serve, connections)
+                if self.web is not None:
+                    await nursery.start(self.web.run, connections)
                 self.notifier.ready(f"scanning; listening on {self.endpoint.path}")
                 log.info("ready on %s", self.endpoint.path)
                 # Everything so far lives as long as the daemon: no collection has to look at it.
@@ -244,9 +257,14 @@ class App:
         log.info("stopping")
         self.notifier.stopping()
         self.listener.stop_accepting()
+        if self.web is not None:
+            self.web.stop_accepting()
         with trio.move_on_after(CLOSE_S):
             await self.residency.close()
-        await self.listener.drain()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.listener.drain)
+            if self.web is not None:
+                nursery.start_soon(self.web.drain)
 
     async def _take_signals(self, signals: Any) -> None:
         async for number in signals:
@@ -297,3 +315,23 @@ class App:
             journal.set_level(c["log.level"])
         if any(key.startswith(("catalog.", "formats.")) for key in changed):
             self.library.reconfigure(self._catalog_settings())
+        if self.web is not None:
+            self.web.reconfigure(changed)
+
+
+def _web(
+    parts: Daemon,
+    environment: Mapping[str, str],
+    rpc_socket: str,
+    activated: Sequence[socket.socket],
+    workers: Callable[[], Collection[int]],
+) -> Web | None:
+    """The HTTP gateway, where its extra is installed."""
+    try:
+        from hybridd.http.web import Web
+    except ModuleNotFoundError as exc:
+        if exc.name != "h11":
+            raise
+        parts.web.problem = "h11 is not installed: pip install 'hybridd[http]'"
+        return None
+    return Web(parts, environment, rpc_socket, activated, workers)

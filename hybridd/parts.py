@@ -12,6 +12,7 @@ from hybridd.catalog.library import Library
 from hybridd.daemon.configuration import Configuration
 from hybridd.daemon.events import EventHub
 from hybridd.daemon.jobs import Jobs
+from hybridd.daemon.web_access import WebAccess
 from hybridd.serving.information import Information
 from hybridd.serving.manager import Manager
 
@@ -21,6 +22,7 @@ class Daemon:
     """What serves requests, whichever face they come by.
 
     Attributes:
+        web: How the HTTP gateway is reached.
         shutdown: Begins the daemon's end, as SIGTERM does.
     """
 
@@ -30,4 +32,5 @@ class Daemon:
     events: EventHub
     configuration: Configuration
     information: Information
+    web: WebAccess
     shutdown: Callable[[], None]

@@ -43,6 +43,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "doctor": ("doctor", "look for what is wrong"),
         "events": ("daemon", "follow what happens"),
         "config": ("config", "read and change settings"),
+        "http": ("http", "turn the web API on or off, show its token or page"),
         "service": ("service", "run the daemon as a systemd user service"),
         "stop": ("daemon", "end the daemon"),
     },

@@ -7,8 +7,11 @@ would remove the directory of the socket, which the socket unit owns, at each st
 
 from __future__ import annotations
 
+from hybridd.wire.protocol import HTTP_PORT
+
 SERVICE = "hybridd.service"
 SOCKET = "hybridd.socket"
+HTTP_SOCKET = "hybridd-http.socket"
 
 # EX_TEMPFAIL: another daemon serves the socket; starting again would only say so again.
 _ALREADY_RUNNING = 75
@@ -54,6 +57,24 @@ RemoveOnStop=yes
 WantedBy=sockets.target
 """
 
+# By FileDescriptorName= the daemon knows them from its own socket (host/sockets).
+_HTTP_SOCKET_TEXT = f"""\
+[Unit]
+Description=HTTP sockets of the local model daemon
+
+[Socket]
+ListenStream=127.0.0.1:{HTTP_PORT}
+ListenStream=%t/hybridd/http.sock
+FileDescriptorName=http
+Service={SERVICE}
+SocketMode=0600
+DirectoryMode=0700
+RemoveOnStop=yes
+
+[Install]
+WantedBy=sockets.target
+"""
+
 # What a packaged unit runs: pipx and `pip install --user` put it there.
 PACKAGED_EXEC_START = "%h/.local/bin/hybridd"
 
@@ -66,6 +87,11 @@ def service_unit(exec_start: str = PACKAGED_EXEC_START) -> str:
 def socket_unit() -> str:
     """The text of `hybridd.socket`."""
     return _SOCKET_TEXT
+
+
+def http_socket_unit() -> str:
+    """The text of `hybridd-http.socket`."""
+    return _HTTP_SOCKET_TEXT
 
 
 def command_line(arguments: list[str]) -> str:

@@ -11,6 +11,8 @@ from hybridd.wire.types import (
     Completion,
     ConfigChange,
     Embeddings,
+    HttpLink,
+    HttpStatus,
     Info,
     Job,
     Loaded,
@@ -79,6 +81,18 @@ class AsyncMethods:
     async def config_reload(self) -> ConfigChange:
         """Read the daemon's configuration file again."""
         return await self._ask_for(ConfigChange, "system.reload")
+
+    async def http_status(self) -> HttpStatus:
+        """Where the HTTP gateway listens; `config_set({"http.listen": …})` changes it."""
+        return await self._ask_for(HttpStatus, "http.status")
+
+    async def http_token(self, *, renew: bool = False) -> str:
+        """The token for the header `Authorization: Bearer TOKEN`; `renew` makes a new one."""
+        return str((await self._ask("http.token", renew=renew or None))["token"])
+
+    async def http_link(self) -> HttpLink:
+        """A link that opens the gateway's page in a browser once."""
+        return await self._ask_for(HttpLink, "http.link")
 
     def events(self, *topics: str) -> AsyncEvents:
         """Subscribe: iterate over the result for `Event`s. Without topics, to all of them."""

@@ -12,6 +12,8 @@ from hybridd.wire.types import (
     Completion,
     ConfigChange,
     Embeddings,
+    HttpLink,
+    HttpStatus,
     Info,
     Job,
     Loaded,
@@ -80,6 +82,18 @@ class Methods:
     def config_reload(self) -> ConfigChange:
         """Read the daemon's configuration file again."""
         return self._ask_for(ConfigChange, "system.reload")
+
+    def http_status(self) -> HttpStatus:
+        """Where the HTTP gateway listens; `config_set({"http.listen": …})` changes it."""
+        return self._ask_for(HttpStatus, "http.status")
+
+    def http_token(self, *, renew: bool = False) -> str:
+        """The token for the header `Authorization: Bearer TOKEN`; `renew` makes a new one."""
+        return str((self._ask("http.token", renew=renew or None))["token"])
+
+    def http_link(self) -> HttpLink:
+        """A link that opens the gateway's page in a browser once."""
+        return self._ask_for(HttpLink, "http.link")
 
     def events(self, *topics: str) -> Events:
         """Subscribe: iterate over the result for `Event`s. Without topics, to all of them."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from hybridd.core.fields import Bool, Choice, Field, Float, Int, ListOf, OneOf, Text
 from hybridd.core.unit_fields import Duration, Minutes, Size
+from hybridd.core.web_fields import HostName, Listed, ListenAddress, ModelMap, Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +208,66 @@ _ALL = (
         Float(0.1, 600),
         10.0,
         "How long a worker may take to stop when asked, before SIGTERM and then SIGKILL.",
+    ),
+    Key(
+        "http.socket",
+        Text(0, 4096),
+        "",
+        "Path of the HTTP gateway's Unix socket, which its owner alone can use, without a token: "
+        "curl --unix-socket PATH http://localhost/v1/models. Empty: http.sock beside the "
+        "daemon's own. none: no such socket.",
+        live=False,
+    ),
+    Key(
+        "http.listen",
+        ListenAddress(),
+        "",
+        "Where the HTTP gateway listens on TCP, such as 127.0.0.1:4114. Empty: nowhere. An address "
+        'that the network reaches (0.0.0.0) is taken only with http.token "auto", and the names '
+        "that others call this machine by go into http.allow_hosts; what is sent can be read on "
+        "the way, so ssh -L or a reverse proxy with TLS to 127.0.0.1 is the better choice.",
+    ),
+    Key(
+        "http.token",
+        Choice(("auto", "none")),
+        "auto",
+        "auto: requests over TCP need the token, which is made at first need "
+        "($XDG_STATE_HOME/hybridd/http_token; hybridctl http token prints it). none: every program "
+        "and user of this machine may ask. Checks of Host and Origin stay either way.",
+    ),
+    Key(
+        "http.allow_origins",
+        Listed(Origin(), max_length=256),
+        [],
+        "Origins whose pages may ask in a browser, such as http://localhost:3000. The gateway's "
+        "own page always may. In the environment, separate them by commas.",
+    ),
+    Key(
+        "http.allow_hosts",
+        Listed(HostName(), max_length=256),
+        [],
+        "More names by which requests may call the gateway, such as box.lan or "
+        "host.docker.internal; localhost and the address it listens on are known. In the "
+        "environment, separate them by commas.",
+    ),
+    Key(
+        "http.max_connections",
+        Int(1, 100_000),
+        1024,
+        "The most HTTP connections at a time; those beyond wait to be accepted.",
+    ),
+    Key(
+        "http.max_body_bytes",
+        Int(1024, 1024**3),
+        32 * 1024 * 1024,
+        "The longest body of a request, in bytes, unpacked.",
+    ),
+    Key(
+        "http.model_map",
+        ModelMap(),
+        {},
+        "Models for names that clients insist on: each name or pattern (with *) and the model that "
+        "is meant. A model that has the name itself goes before.",
     ),
     Key(
         "log.level",

@@ -107,7 +107,8 @@ class Roster:
 def not_loaded(model: str) -> errors.HybriddError:
     """For a request that may not load its model."""
     return errors.NotLoaded(
-        f"{model} is not loaded and smart switching is off; load it first (hybridctl load {model})",
+        f"{model} is not loaded, and this request may not load it (smart switching is off, or it "
+        f"says autoload=false); load it first (hybridctl load {model})",
         model=model,
     )
 

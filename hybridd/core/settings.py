@@ -78,7 +78,7 @@ def read_table(keys: Keys, table: Mapping[str, Any]) -> Layer:
     layer = Layer()
     sections = {name.split(".")[0] for name in keys}
     for section, content in table.items():
-        if isinstance(content, Mapping):
+        if isinstance(content, Mapping) and section not in keys:
             if not content and section not in sections:
                 layer.problems.append(f"{short(section)}: {unknown_name(section, list(sections))}")
             for name, value in content.items():

@@ -1,4 +1,4 @@
-"""The Unix socket: bound once, for one daemon, readable by its owner alone.
+"""Unix sockets: each bound once, for one daemon, readable by its owner alone; and systemd's.
 
 A lock file beside the socket is held for the daemon's life; the kernel lets go of it however the
 daemon ends, so a socket file without a held lock is stale and is replaced. `Endpoint` owns both.
@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import socket
 import stat
 import struct
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import trio
 
+log = logging.getLogger(__name__)
+
 # A client that connects while 4,096 others wait for accept is told to try again by the kernel.
 BACKLOG = 4096
 _FIRST_ACTIVATION_FD = 3  # sd_listen_fds(3)
+# FileDescriptorName= of the gateway's socket unit; sockets of any other name are the daemon's own.
+_HTTP = "http"
 
 
 class AlreadyRunning(Exception):
@@ -56,8 +62,12 @@ class Endpoint:
         os.close(self.lock_fd)
 
 
-def open_endpoint(path: str, environment: dict[str, str]) -> Endpoint:
+def open_endpoint(path: str, activated: socket.socket | None = None) -> Endpoint:
     """Take over systemd's socket or bind our own.
+
+    Args:
+        path: Of the socket; beside it lies the lock.
+        activated: What `activated_sockets` found for it; the endpoint owns it from here on.
 
     Raises:
         AlreadyRunning: Another daemon holds the lock or answers on the socket.
@@ -66,7 +76,6 @@ def open_endpoint(path: str, environment: dict[str, str]) -> Endpoint:
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     lock_fd = _lock(path)
     try:
-        activated = _activated(environment)
         if activated is not None:
             return Endpoint(_bound_path(activated) or path, activated, lock_fd, True, None)
         _remove_stale(path)
@@ -131,16 +140,29 @@ def _remove_stale(path: str) -> None:
         raise AlreadyRunning(path, peer_of(probe)[0])
 
 
-def _activated(environment: dict[str, str]) -> socket.socket | None:
-    """The listening socket that systemd passed, by sd_listen_fds(3)."""
-    if environment.get("LISTEN_PID") != str(os.getpid()):
-        return None
-    if environment.get("LISTEN_FDS", "0") in ("", "0"):
-        return None
-    made = socket.socket(fileno=_FIRST_ACTIVATION_FD)
-    os.set_inheritable(_FIRST_ACTIVATION_FD, False)
-    made.setblocking(False)
-    return made
+def activated_sockets(environment: Mapping[str, str]) -> dict[str, list[socket.socket]]:
+    """The listening sockets that systemd passed (sd_listen_fds_with_names(3)), not inheritable.
+
+    Returns:
+        "rpc" and "http", each with its sockets, which the caller owns.
+    """
+    found: dict[str, list[socket.socket]] = {"rpc": [], "http": []}
+    count = environment.get("LISTEN_FDS", "")
+    if environment.get("LISTEN_PID") != str(os.getpid()) or not count.isdecimal():
+        return found
+    names = environment.get("LISTEN_FDNAMES", "").split(":")
+    for index in range(int(count)):
+        fd = _FIRST_ACTIVATION_FD + index
+        try:
+            made = socket.socket(fileno=fd)
+        except OSError as exc:
+            log.warning("descriptor %d of systemd is no socket: %s", fd, exc)
+            continue
+        made.set_inheritable(False)
+        made.setblocking(False)
+        named = names[index] if index < len(names) else ""
+        found["http" if named == _HTTP else "rpc"].append(made)
+    return found
 
 
 def _bound_path(listening: socket.socket) -> str | None:
@@ -153,3 +175,21 @@ def peer_of(connected: socket.socket | trio.socket.SocketType) -> tuple[int, int
     packed = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     pid, uid, gid = struct.unpack("3i", packed)
     return pid, uid, gid
+
+
+def may_connect(connected: trio.socket.SocketType, workers: Callable[[], Collection[int]]) -> bool:
+    """Whether a Unix socket's client may be served: one of the daemon's user, or root.
+
+    Args:
+        workers: Pids of our own workers, which are no clients: a model's code must not drive the
+            daemon that runs it.
+    """
+    with contextlib.suppress(OSError):
+        pid, uid, _ = peer_of(connected)
+        if uid not in (os.getuid(), 0):
+            log.warning("refused a client of uid %d (pid %d)", uid, pid)
+        elif pid in workers():
+            log.warning("refused a worker (pid %d) as a client", pid)
+        else:
+            return True
+    return False

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 from collections.abc import Callable, Collection
 
 import trio
 
 from hybridd.host.byte_stream import SocketByteStream
-from hybridd.host.sockets import Endpoint, peer_of
+from hybridd.host.sockets import Endpoint, may_connect
 from hybridd.parts import Daemon
 from hybridd.rpc.connection import Connection
 from hybridd.rpc.dispatch import Dispatcher
@@ -76,7 +74,7 @@ class Listener:
 
     async def _serve(self, stream: trio.SocketStream) -> None:
         wire = SocketByteStream(stream.socket)
-        if not self._may(stream.socket):
+        if not may_connect(stream.socket, self._workers):
             await wire.aclose()
             return
         connection = Connection(wire, self._daemon, self._dispatcher, self._limits, self._encoded)
@@ -90,14 +88,3 @@ class Listener:
             self._connections.discard(connection)
             if not self._connections:
                 self._empty.set()
-
-    def _may(self, connected: trio.socket.SocketType) -> bool:
-        with contextlib.suppress(OSError):
-            pid, uid, _ = peer_of(connected)
-            if uid not in (os.getuid(), 0):
-                log.warning("refused a client of uid %d (pid %d)", uid, pid)
-            elif pid in self._workers():
-                log.warning("refused a worker (pid %d) as a client", pid)
-            else:
-                return True
-        return False

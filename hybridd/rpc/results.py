@@ -145,6 +145,18 @@ class Settings(Record):
     values: dict[str, types.Setting] = {}
 
 
+class HttpToken(Record):
+    """The HTTP gateway's token.
+
+    Attributes:
+        token: For the header `Authorization: Bearer TOKEN`.
+        needed: Whether requests over TCP need it.
+    """
+
+    token: str = ""
+    needed: bool = True
+
+
 class Subscribed(Record):
     """A new subscription.
 

@@ -163,6 +163,7 @@ class Manager:
         keepalive: float | None = None,
         timeout_s: float | None = None,
         sink: Sink | None = None,
+        autoload: bool = True,
     ) -> dict[str, Any]:
         """Run one request on a model, loading it if need be. Cancelled, it is taken back.
 
@@ -170,6 +171,7 @@ class Manager:
             kind: One of `core.kinds`.
             request: Its other fields.
             sink: Takes the deltas; without one the result carries the text.
+            autoload: Whether a model that is not loaded may be, where the settings let it.
 
         Raises:
             HybriddError: Any of those that a request can meet.
@@ -199,7 +201,7 @@ class Manager:
                 load_options=await self._wanted(record, load_options),
                 keepalive=self._settled(record, "keepalive", keepalive),
                 pin=settled.get("pin"),
-                switch=self._configuration["models.smart_switching"],
+                switch=autoload and self._configuration["models.smart_switching"],
             )
             self._residency.requests[inference.key] = inference
             await self._residency.through(item, self._need(record), inference.over.wait)

@@ -140,11 +140,14 @@ _DECODER = json.JSONDecoder(
 )
 
 
-def decode_line(line: bytes, max_values: int = MAX_LINE_VALUES) -> Any:
+def decode_line(line: bytes, max_values: int = MAX_LINE_VALUES, what: str = "line") -> Any:
     """Parse one line of strict JSON.
 
     NaN, infinities (also `1e999`), duplicate keys, nesting past `MAX_DEPTH` and integers past the
     interpreter's digit limit are refused as a parse error, as is text that is no UTF-8.
+
+    Args:
+        what: What errors call it.
 
     Raises:
         LineTooLong: More than `max_values` values.
@@ -153,17 +156,17 @@ def decode_line(line: bytes, max_values: int = MAX_LINE_VALUES) -> Any:
     # Neither can be more than the bytes, which is all that has to be asked of a short line.
     if len(line) > max_values and count_values(line, max_values) > max_values:
         raise LineTooLong(
-            f"a line may have at most {max_values} JSON values; send less in one request",
+            f"a {what} may have at most {max_values} JSON values; send less in one request",
             limit_values=max_values,
         )
     if len(line) > MAX_DEPTH and _depth(line) > MAX_DEPTH:
-        raise ParseError(f"the line is nested deeper than {MAX_DEPTH} levels")
+        raise ParseError(f"the {what} is nested deeper than {MAX_DEPTH} levels")
     try:
         return _DECODER.decode(line.decode("utf-8"))
     except UnicodeDecodeError as exc:
-        raise ParseError(f"the line is no UTF-8 (byte {exc.start})") from None
+        raise ParseError(f"the {what} is no UTF-8 (byte {exc.start})") from None
     except ValueError as exc:
-        raise ParseError(f"the line is no JSON: {exc}") from None
+        raise ParseError(f"the {what} is no JSON: {exc}") from None
 
 
 _ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode

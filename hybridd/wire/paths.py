@@ -34,8 +34,27 @@ def socket_path(env: Mapping[str, str] = os.environ) -> str:
     return check_socket_path(os.path.abspath(path))
 
 
-def check_socket_path(path: str) -> str:
-    """Return `path` if a Unix socket can have it.
+def http_socket_path(env: Mapping[str, str] = os.environ, socket: str | None = None) -> str:
+    """The HTTP gateway's socket, beside the daemon's: http.sock beside hybridd.sock.
+
+    A daemon whose socket has another name has one named after it, for two daemons may have their
+    sockets in one directory.
+
+    Args:
+        env: The environment.
+        socket: The daemon's socket; as `socket_path` has it by default.
+
+    Raises:
+        ValueError: The path is over the 107 bytes that a Unix socket may have.
+    """
+    directory, name = os.path.split(socket or socket_path(env))
+    stem = name.removesuffix(".sock")
+    own = "http.sock" if stem == "hybridd" else f"{stem}-http.sock"
+    return check_socket_path(os.path.join(directory, own), variable="HYBRIDD_HTTP_SOCKET")
+
+
+def check_socket_path(path: str, *, variable: str = "HYBRIDD_SOCKET") -> str:
+    """Return `path` if a Unix socket can have it; `variable` is what sets it.
 
     Raises:
         ValueError: The path is over the 107 bytes that a Unix socket may have.
@@ -44,7 +63,7 @@ def check_socket_path(path: str) -> str:
     if size > MAX_SOCKET_PATH_BYTES:
         raise ValueError(
             f"the socket path has {size} bytes, a Unix socket takes at most "
-            f"{MAX_SOCKET_PATH_BYTES}; set HYBRIDD_SOCKET to a shorter one: {path}"
+            f"{MAX_SOCKET_PATH_BYTES}; set {variable} to a shorter one: {path}"
         )
     return path
 

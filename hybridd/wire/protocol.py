@@ -20,6 +20,8 @@ MAX_ID_INTEGER = 2**53
 MAX_BATCH = 64
 MAX_IN_FLIGHT = 256
 
+HTTP_PORT = 4114  # the gateway's, where an address names none
+
 TOPICS = ("models", "jobs", "memory", "requests", "config")
 
 

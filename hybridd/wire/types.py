@@ -444,3 +444,39 @@ class ConfigChange(Record):
     changed: list[str] = []
     restart_needed: list[str] = []
     overridden_by_flag: list[str] | None = None
+
+
+class HttpStatus(Record):
+    """Where the HTTP gateway listens, and who may ask (`http.status`).
+
+    Attributes:
+        enabled: Whether it listens anywhere.
+        listen: What `http.listen` wants; "" is no TCP.
+        addresses: Where it listens: `http://HOST:PORT`, `unix:PATH`.
+        problem: Why it does not listen where it should.
+        changing: Whether it is about to listen elsewhere, after a change of settings.
+        token: `auto` (requests over TCP need the token) or `none`.
+        allow_origins: Origins whose pages may ask, beside the gateway's own.
+        allow_hosts: Names that it answers to, beside localhost and its addresses.
+    """
+
+    enabled: bool = False
+    listen: str = ""
+    addresses: list[str] = []
+    problem: str | None = None
+    changing: bool = False
+    token: str = "auto"
+    allow_origins: list[str] = []
+    allow_hosts: list[str] = []
+
+
+class HttpLink(Record):
+    """A link that opens the gateway's page in a browser (`http.link`).
+
+    Attributes:
+        url: With a code in it that is good once, where a token is needed.
+        expires_in_s: How long the code is good; null where there is none.
+    """
+
+    url: str = ""
+    expires_in_s: float | None = None

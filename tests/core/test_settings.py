@@ -33,7 +33,7 @@ def test_each_key(key: core.Key) -> None:
 
 def _nested(name: str) -> dict[str, Any]:
     section, key = name.split(".")
-    return {section: {key: {"no": "value"}}}
+    return {section: {key: {"no": {}}}}
 
 
 def test_all_problems_are_found_at_once() -> None:

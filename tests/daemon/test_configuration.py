@@ -261,3 +261,15 @@ def test_model_dirs(
 def test_external_models_dir_adds(place: Place) -> None:
     configuration = place.start(EXTERNAL_MODELS_DIR="/e:~/f")
     assert configuration.model_dirs()[1:] == [Path("/e"), place.root / "f"]
+
+
+def test_a_map_lasts_and_is_found_in_every_source(place: Place) -> None:
+    name, value = "http.model_map", {"claude-*": "qwen"}
+    place.write('[http.model_map]\n"claude-*" = "qwen"\n')
+    assert place.start()[name] == value
+    assert place.start(HYBRIDD_HTTP_MODEL_MAP="a=b")[name] == {"a": "b"}
+    assert place.start(flags=[f"{name}=claude-*=qwen"])[name] == value
+    running = place.start(HYBRIDD_HTTP_MODEL_MAP="a=b")
+    running.set({name: value}, persist=True)
+    assert running[name] == value
+    assert place.start(HYBRIDD_HTTP_MODEL_MAP="a=b")[name] == value

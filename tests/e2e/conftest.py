@@ -20,6 +20,7 @@ from hybridctl import Client
 
 # Generous: the machine may be busy. A test of correctness has no time limit but this net.
 NET_S = 120.0
+_WARNINGS = ("-W", "error::ResourceWarning")
 
 
 class RealDaemon:
@@ -46,8 +47,10 @@ class RealDaemon:
             **environment,
         }
         self.socket = str(directory / "run" / "hybridd" / "hybridd.sock")
+        self.http_socket = str(directory / "run" / "hybridd" / "http.sock")
         self.log = directory / "hybridd.log"
         self.module = "hybridd"  # what is run; benchmarks put their instruments around it
+        self.arguments: tuple[str, ...] = ()  # of hybridd's command line
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -63,7 +66,7 @@ class RealDaemon:
             notify.bind(path)
             notify.settimeout(NET_S)
             self.process = subprocess.Popen(
-                [sys.executable, "-W", "error::ResourceWarning", "-m", self.module],
+                [sys.executable, *_WARNINGS, "-m", self.module, *self.arguments],
                 env={**self.environment, "NOTIFY_SOCKET": path},
                 stdout=log,
                 stderr=log,

@@ -83,6 +83,9 @@ def about_the_daemon(ask: Asking) -> None:
     assert ask("config.set", values={"models.keepalive": "1h"})["changed"] == ["models.keepalive"]
     assert ask.refused("config.set", values={"models.keepalive": "soon"}) == "invalid_params"
     assert ask("config.unset", keys=["models.keepalive"])["changed"]
+    assert ask("http.status")["listen"] == ""
+    assert ask("http.token", renew=True)["needed"]
+    assert ask.refused("http.link") == "unsupported"
 
 
 def about_the_catalog(ask: Asking) -> None:

@@ -23,6 +23,8 @@ from tests.support_models import DEMO_GGUF
 ELSEWHERE = {
     "Timings.draft_tokens": "with a draft model only: test_draft_model",
     "Timings.draft_accepted_tokens": "with a draft model only: test_draft_model",
+    "HttpLink.url": "with TCP only: test_http_access",
+    "HttpLink.expires_in_s": "with TCP only: test_http_access",
     "ConfigChange.overridden_by_flag": "with a flag only: daemon/test_configuration",
 }
 # What is sent along with a record and is no field of it: which request it is for; the kind of
@@ -92,5 +94,6 @@ def test_every_field_that_is_sent_and_none_that_is_not(make_daemon):
         seen.take(client.config_set({"models.keepalive": 5}))
         seen.take(client.config_unset("models.keepalive"))
         seen.take(client.config_reload())
+        seen.take(client.http_status())
         seen.take(client.unload("parrot"))
     assert seen.missing() == ELSEWHERE.keys()

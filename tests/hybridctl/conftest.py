@@ -7,6 +7,8 @@ disconnect; what a method does is a function that a test may replace.
 from __future__ import annotations
 
 import contextlib
+import io
+import json
 import os
 import queue
 import shutil
@@ -19,6 +21,7 @@ from typing import Any
 import pytest
 
 import hybridd.rpc.methods
+from hybridctl.cli import main
 from hybridd.rpc.registry import REGISTRY
 from hybridd.wire import protocol
 from hybridd.wire.errors import Cancelled, HybriddError, MethodNotFound
@@ -65,6 +68,11 @@ LOADED = {
     "pinned": False,
     "notes": ["requests take turns: \x1b[31mit is old"],
 }
+HTTP = {
+    "enabled": True, "listen": "127.0.0.1:4114", "problem": None, "changing": False,
+    "addresses": ["http://127.0.0.1:4114", "unix:/run/hybridd/http.sock"],
+    "token": "auto", "allow_origins": ["http://localhost:3000"], "allow_hosts": [],
+}  # fmt: skip
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5, "cached_tokens": 0}
 TIMINGS = {
     "queue_s": 0.0, "load_s": 0.0, "prompt_s": 0.1, "first_token_s": 0.1, "generation_s": 0.2,
@@ -215,6 +223,14 @@ class FakeDaemon:
             "config.set": lambda call: {"changed": [*call.params["values"]], "restart_needed": []},
             "config.unset": lambda call: {"changed": call.params["keys"], "restart_needed": []},
         }
+        self.handlers |= {
+            "http.status": lambda call: dict(HTTP),
+            "http.token": lambda call: {"token": "a-new-one" if call.params else "a-token"},
+            "http.link": lambda call: {
+                "url": "http://127.0.0.1:4114/#code=c0de",
+                "expires_in_s": 300.0,
+            },
+        }
         self._connections: list[Connection] = []
         self._threads: list[threading.Thread] = []
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -337,3 +353,27 @@ def daemon(socket_path: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDa
     fake = FakeDaemon(socket_path)
     yield fake
     fake.close()
+
+
+class Ran:
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code = code
+        self.out = out
+        self.err = err
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def ctl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
+    def run(*arguments: str, stdin: str | None = None) -> Ran:
+        typed = io.StringIO(stdin or "")
+        typed.isatty = lambda: stdin is None  # type: ignore[method-assign]
+        monkeypatch.setattr("sys.stdin", typed)
+        code = main(arguments)
+        out, err = capsys.readouterr()
+        return Ran(code, out, err)
+
+    return run

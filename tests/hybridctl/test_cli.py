@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from hybridctl.cli import main
 from hybridd.wire.errors import (
     Busy,
     DoesNotFit,
@@ -23,30 +21,6 @@ from hybridd.wire.errors import (
 from .conftest import LOADED
 
 ID = "hybridd/demo-gguf:F16"
-
-
-class Ran:
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code = code
-        self.out = out
-        self.err = err
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-@pytest.fixture
-def ctl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
-    def run(*arguments: str, stdin: str | None = None) -> Ran:
-        typed = io.StringIO(stdin or "")
-        typed.isatty = lambda: stdin is None  # type: ignore[method-assign]
-        monkeypatch.setattr("sys.stdin", typed)
-        code = main(arguments)
-        out, err = capsys.readouterr()
-        return Ran(code, out, err)
-
-    return run
 
 
 def fails(error: HybriddError) -> Callable[[Any], None]:

@@ -184,3 +184,55 @@ def test_the_service_lives_under_systemd(manager: Manager) -> None:
     assert not Path(f"/proc/{again}").exists()
     assert not os.path.exists(manager.socket)
     assert not any((manager.units / name).exists() for name in UNIT_NAMES)
+
+
+def test_the_first_request_of_the_web_api_starts_the_daemon(manager: Manager) -> None:
+    """`service install --http`: both sockets are systemd's, and the daemon takes them over."""
+    service = "hybridd.service"
+    # The usual port may be taken on this machine.
+    drop_in = manager.units / "hybridd-http.socket.d" / "port.conf"
+    drop_in.parent.mkdir(parents=True)
+    port = _free_port()
+    web = str(manager.runtime / "hybridd" / "http.sock")
+    drop_in.write_text(
+        f"[Socket]\nListenStream=\nListenStream=127.0.0.1:{port}\nListenStream={web}\n"
+    )
+    manager.hybridctl("service", "install", "--http")
+    assert os.stat(web).st_mode & 0o777 == 0o600
+    assert manager.show(service, "ActiveState") == "inactive"
+
+    assert _status_line(web) == "HTTP/1.1 200 OK"
+    assert manager.show(service, "ActiveState") == "active"
+    token = manager.hybridctl("http", "token").strip()
+    assert _status_line(port) == "HTTP/1.1 401 Unauthorized"
+    assert _status_line(port, f"Authorization: Bearer {token}\r\n") == "HTTP/1.1 200 OK"
+    with Client(manager.socket, timeout=WAIT_S) as client:
+        assert client.http_status().addresses == [f"http://127.0.0.1:{port}", f"unix:{web}"]
+    off = manager.run(sys.executable, "-m", "hybridctl", "http", "off")
+    assert off.returncode == 1
+    assert "disable --now hybridd-http.socket" in off.stderr
+
+    manager.systemctl("stop", service)
+    assert manager.show(service, "Result") == "success"
+    assert _status_line(web) == "HTTP/1.1 200 OK", "the sockets outlive the daemon"
+    manager.hybridctl("service", "uninstall")
+    assert not os.path.exists(web)
+    drop_in.unlink()
+    drop_in.parent.rmdir()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _status_line(where: str | int, headers: str = "") -> str:
+    """Ask for the models over TCP (a port) or a Unix socket (a path)."""
+    family = socket.AF_UNIX if isinstance(where, str) else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as asking:
+        asking.settimeout(WAIT_S)
+        asking.connect(where if isinstance(where, str) else ("127.0.0.1", where))
+        host = "localhost" if isinstance(where, str) else f"127.0.0.1:{where}"
+        asking.sendall(f"GET /api/v1/models HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n".encode())
+        return asking.makefile("rb").readline().decode().strip()

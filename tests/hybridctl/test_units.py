@@ -20,6 +20,8 @@ SYSTEMCTL = """\
 #!/bin/sh
 echo "$*" >> "$SYSTEMCTL_LOG"
 case "$*" in
+*show\\ hybridd.service*) printf 'ActiveState=%s\\nSubState=listening\\nMainPID=0\\n' \\
+    "${ACTIVE_SERVICE:-${ACTIVE:-inactive}}" ;;
 *show*) printf 'ActiveState=%s\\nSubState=listening\\nMainPID=0\\n' "${ACTIVE:-inactive}" ;;
 esac
 if [ -n "$SYSTEMCTL_FAILS" ]; then echo "$SYSTEMCTL_FAILS" >&2; exit 1; fi
@@ -49,6 +51,7 @@ def asked(log: Path) -> list[str]:
 def test_the_repositorys_files_are_what_install_writes() -> None:
     assert (ROOT / "systemd" / units.SERVICE).read_text() == units.service_unit()
     assert (ROOT / "systemd" / units.SOCKET).read_text() == units.socket_unit()
+    assert (ROOT / "systemd" / units.HTTP_SOCKET).read_text() == units.http_socket_unit()
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
@@ -61,7 +64,10 @@ def test_systemd_accepts_the_units(tmp_path: Path) -> None:
     script.chmod(0o755)
     verified = subprocess.run(
         ["systemd-analyze", "--user", "verify"]
-        + [str(ROOT / "systemd" / name) for name in (units.SERVICE, units.SOCKET)],
+        + [
+            str(ROOT / "systemd" / name)
+            for name in (units.SERVICE, units.SOCKET, units.HTTP_SOCKET)
+        ],
         capture_output=True,
         text=True,
         env={**os.environ, "HOME": str(home), "XDG_RUNTIME_DIR": str(runtime)},
@@ -100,6 +106,46 @@ def test_install_writes_enables_and_starts(
     assert "first request" in capsys.readouterr().out
     assert main(["service", "install", "--now", "--json"]) == 0
     assert asked(systemctl)[-1] == "start hybridd.service"
+
+
+def test_install_with_the_web_apis_socket(
+    systemctl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    assert main(["service", "install", "--http"]) == 0
+    directory = tmp_path / "config" / "systemd" / "user"
+    assert (directory / units.HTTP_SOCKET).read_text() == units.http_socket_unit()
+    steps = [line for line in asked(systemctl) if not line.startswith("show")]
+    assert steps == [
+        "daemon-reload",
+        "enable hybridd.socket hybridd.service hybridd-http.socket",
+        "start hybridd-http.socket",
+        "start hybridd.socket",
+    ]
+    capsys.readouterr()
+    assert main(["service", "status"]) == 0
+    assert units.HTTP_SOCKET in capsys.readouterr().out
+    assert main(["service", "uninstall"]) == 0
+    assert list(directory.iterdir()) == []
+    assert "disable --now hybridd-http.socket hybridd.socket hybridd.service" in asked(systemctl)
+
+
+def test_the_web_apis_socket_waits_for_the_services_next_start(
+    systemctl: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("ACTIVE_SERVICE", "active")
+    assert main(["service", "install", "--http"]) == 1
+    assert "start hybridd-http.socket" not in asked(systemctl)
+    assert "hybridctl http on" in capsys.readouterr().err
+    monkeypatch.setenv("ACTIVE", "active")  # both run already
+    assert main(["service", "install", "--http"]) == 0
+    assert "start hybridd-http.socket" in asked(systemctl)
+
+
+@pytest.mark.parametrize("option", ["--now", "--http"])
+def test_options_of_install_belong_to_install(systemctl: Path, option: str, capsys: Any) -> None:
+    assert main(["service", "status", option]) == 2
+    assert f"{option} belongs to install" in capsys.readouterr().err
+    assert asked(systemctl) == []
 
 
 def test_install_without_a_user_manager_says_what_to_do(

@@ -1,4 +1,4 @@
-"""A connection over memory: its wire's twin, a client at the other end, and methods to call."""
+"""A connection over memory: a client at the other end, and methods to call."""
 
 from __future__ import annotations
 
@@ -18,109 +18,23 @@ from hybridd.rpc.call import Call
 from hybridd.rpc.connection import Connection
 from hybridd.rpc.dispatch import Dispatcher
 from hybridd.rpc.encoded import EncodedModels
+from hybridd.rpc.limits import Limits
 from hybridd.rpc.methods import events as events_methods
 from hybridd.rpc.methods import jobs as jobs_methods
 from hybridd.rpc.registry import REGISTRY, Method, Registry
-from hybridd.rpc.limits import Limits
 from hybridd.wire.delta import Delta
 from hybridd.wire.errors import Busy
+from tests.memory_stream import MemoryStream
 
 LIMITS = Limits(max_line_bytes=1024 * 1024, slow_bytes=1024 * 1024, slow_s=60.0)
 assert events_methods
 assert jobs_methods
 
 
-class MemoryWire:
-    """The twin of a socket: bytes both ways, half-close, hang-up, a kernel buffer that fills.
-
-    Args:
-        room: Bytes that the peer's side holds unread before `send_some` waits.
-    """
-
-    def __init__(self, room: int = 256 * 1024) -> None:
-        self.room = room
-        self.closed = False
-        self._to_daemon = bytearray()
-        self._to_client = bytearray()
-        self._ended = False
-        self._hung_up = False
-        self._changed = trio.Event()
-
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()
-
-    # ------------------------------------------------------------ the daemon's side
-
-    async def receive_some(self, max_bytes: int) -> bytes:
-        await trio.lowlevel.checkpoint()
-        while not self._to_daemon and not self._ended:
-            await self._changed.wait()
-        data = bytes(self._to_daemon[:max_bytes])
-        del self._to_daemon[:max_bytes]
-        return data
-
-    def send_now(self, data: bytes | memoryview) -> int:
-        if self._hung_up:
-            return 0
-        sent = bytes(data[: max(0, self.room - len(self._to_client))])
-        self._to_client += sent
-        self._wake()
-        return len(sent)
-
-    async def send_some(self, data: memoryview) -> int:
-        await trio.lowlevel.checkpoint()
-        while len(self._to_client) >= self.room and not self._hung_up:
-            await self._changed.wait()
-        if self._hung_up:
-            raise trio.BrokenResourceError("the client is gone")
-        sent = bytes(data[: self.room - len(self._to_client)])
-        self._to_client += sent
-        self._wake()
-        return len(sent)
-
-    async def wait_hangup(self) -> None:
-        while not self._hung_up:
-            await self._changed.wait()
-
-    async def aclose(self) -> None:
-        self.closed = True
-        self._wake()
-        await trio.lowlevel.checkpoint()
-
-    # ------------------------------------------------------------ the client's side
-
-    def feed(self, data: bytes) -> None:
-        assert not self._ended
-        self._to_daemon += data
-        self._wake()
-
-    def shutdown_write(self) -> None:
-        self._ended = True
-        self._wake()
-
-    def hang_up(self) -> None:
-        self._ended = self._hung_up = True
-        self._wake()
-
-    @property
-    def unread_by_daemon(self) -> int:
-        return len(self._to_daemon)
-
-    async def read(self) -> bytes:
-        """What is there; b"" once the daemon closed."""
-        while not self._to_client and not self.closed:
-            await self._changed.wait()
-        data = bytes(self._to_client)
-        self._to_client.clear()
-        self._wake()
-        return data
-
-
 class Client:
-    """Speaks lines over a `MemoryWire`."""
+    """Speaks lines over a `MemoryStream`."""
 
-    def __init__(self, wire: MemoryWire, connection: Connection, world: Any) -> None:
+    def __init__(self, wire: MemoryStream, connection: Connection, world: Any) -> None:
         self.wire = wire
         self.connection = connection
         self.world = world
@@ -276,7 +190,7 @@ class World:
         self.cancelled: list[str] = []
         self._gates: dict[str, trio.Event] = {}
         library = SimpleNamespace(snapshot=SimpleNamespace(revision=7))
-        fakes: Any = (self, library, self.jobs, self.events, None, None, lambda: None)
+        fakes: Any = (self, library, self.jobs, self.events, None, None, None, lambda: None)
         self.daemon = Daemon(*fakes)
 
     def gate(self, name: str) -> trio.Event:
@@ -288,7 +202,7 @@ async def connected(
     *, methods: Mapping[str, Method] = METHODS, limits: Limits = LIMITS, room: int = 256 * 1024
 ) -> AsyncIterator[Client]:
     """A client of a running connection; at the end it hangs up, and everything has to be over."""
-    world, wire = World(), MemoryWire(room)
+    world, wire = World(), MemoryStream(room)
     connection = Connection(wire, world.daemon, Dispatcher(methods), limits, EncodedModels())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(connection.run)

@@ -60,7 +60,7 @@ async def serving(
     directory: Path, workers: Callable[[], Collection[int]] = lambda: ()
 ) -> AsyncIterator[Served]:
     world = World()
-    endpoint = open_endpoint(str(directory / "run" / "d.sock"), {})
+    endpoint = open_endpoint(str(directory / "run" / "d.sock"))
     listener = Listener(endpoint, world.daemon, Dispatcher(METHODS), LIMITS, workers)
     try:
         with trio.fail_after(PATIENCE_S):

@@ -26,6 +26,7 @@ METHODS = set(
     jobs.list jobs.get jobs.cancel jobs.wait
     generate chat embed rerank tokenize detokenize apply_template
     events.subscribe events.unsubscribe config.get config.set config.unset
+    http.status http.token http.link
     """.split()  # noqa: SIM905  a list of 29 texts is a page
 )
 

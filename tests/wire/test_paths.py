@@ -37,6 +37,25 @@ def test_a_socket_path_has_107_bytes_at_most() -> None:
 
 
 @pytest.mark.parametrize(
+    ("socket", "path"),
+    [
+        (None, "/run/u/hybridd/http.sock"),
+        ("/s/hybridd.sock", "/s/http.sock"),
+        ("/s/other.sock", "/s/other-http.sock"),
+        ("/s/other", "/s/other-http.sock"),
+    ],
+)
+def test_the_http_socket_is_beside(socket: str | None, path: str) -> None:
+    environment = {**HOME, "XDG_RUNTIME_DIR": "/run/u"}
+    assert paths.http_socket_path(environment, socket) == path
+
+
+def test_an_http_socket_path_that_is_too_long_names_its_own_variable() -> None:
+    with pytest.raises(ValueError, match="HYBRIDD_HTTP_SOCKET"):
+        paths.http_socket_path(HOME, "/" + "x" * 106)
+
+
+@pytest.mark.parametrize(
     ("function", "name", "default", "below"),
     [
         (paths.config_file, "XDG_CONFIG_HOME", "/home/u/.config", "hybridd/hybridd.toml"),

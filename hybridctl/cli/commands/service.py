@@ -35,6 +35,11 @@ def configure_service(parser: Parser) -> None:
         "action", nargs="?", default="status", help="install, uninstall or status (default)"
     )
     parser.add_argument(
+        "--http",
+        action="store_true",
+        help="with install: the web API's socket too, whose first request starts the daemon",
+    )
+    parser.add_argument(
         "--now", action="store_true", help="with install: start the daemon, not only its socket"
     )
 
@@ -43,8 +48,9 @@ def service(args: Namespace) -> int:
     """Do what the action says."""
     if args.action not in _ACTIONS:
         raise UsageError(unknown("action", args.action, _ACTIONS))
-    if args.now and args.action != "install":
-        raise UsageError("--now belongs to install")
+    for option in ("now", "http"):
+        if getattr(args, option) and args.action != "install":
+            raise UsageError(f"--{option} belongs to install")
     try:
         return {"install": _install, "uninstall": _uninstall, "status": _status}[args.action](args)
     except _SystemdError as exc:
@@ -63,14 +69,18 @@ def exec_start() -> str:
 
 
 def _install(args: Namespace) -> int:
-    written = _write_units()
+    names = [*UNIT_NAMES, *([units.HTTP_SOCKET] if args.http else ())]
+    written = _write_units(names)
     done = [f"wrote {path}" for path in written]
     try:
         _systemctl("daemon-reload")
-        _systemctl("enable", *UNIT_NAMES)
-        done.append(f"enabled {' and '.join(UNIT_NAMES)}")
+        _systemctl("enable", *names)
+        done.append(f"enabled {' and '.join(names)}")
         if (foreign := _foreign_daemon()) is not None:
             raise _SystemdError(foreign)
+        if args.http:
+            _start_http()
+            done.append(f"started {units.HTTP_SOCKET}")
         # Also when it runs: a changed unit takes effect now.
         started = units.SERVICE if args.now else units.SOCKET
         _systemctl("start", started)
@@ -87,12 +97,30 @@ def _install(args: Namespace) -> int:
     return _report(args, done, None)
 
 
-def _write_units() -> list[str]:
+def _start_http() -> None:
+    """Start the web API's socket, which systemd does only while its service does not run."""
+    active = {name: _show(name).get("ActiveState") for name in (units.SERVICE, units.HTTP_SOCKET)}
+    if active[units.SERVICE] == "active" and active[units.HTTP_SOCKET] != "active":
+        raise _SystemdError(
+            f"{units.SERVICE} runs, and takes a new socket only at its start: "
+            f"systemctl --user stop {units.SERVICE}, and install again. "
+            "Or let it listen by itself: hybridctl http on"
+        )
+    _systemctl("start", units.HTTP_SOCKET)
+
+
+def _write_units(names: list[str]) -> list[str]:
     directory = paths.user_unit_dir()
     os.makedirs(directory, exist_ok=True)
-    texts = {units.SERVICE: units.service_unit(exec_start()), units.SOCKET: units.socket_unit()}
+    texts = {
+        units.SERVICE: units.service_unit(exec_start()),
+        units.SOCKET: units.socket_unit(),
+        units.HTTP_SOCKET: units.http_socket_unit(),
+    }
     written = []
     for name, text in texts.items():
+        if name not in names:
+            continue
         path = os.path.join(directory, name)
         with open(path + ".new", "w", encoding="utf-8") as file:
             file.write(text)
@@ -121,11 +149,12 @@ def _uninstall(args: Namespace) -> int:
     done: list[str] = []
     trouble = None
     directory = paths.user_unit_dir()
-    installed = [n for n in UNIT_NAMES if os.path.exists(os.path.join(directory, n))]
+    names = (units.HTTP_SOCKET, *UNIT_NAMES)
+    installed = [n for n in names if os.path.exists(os.path.join(directory, n))]
     if not installed:
         return _report(args, ["nothing was installed"], None)
     try:
-        # The socket first, or it would start the service again.
+        # The sockets first, or they would start the service again.
         _systemctl("disable", "--now", *installed)
         done.append(f"stopped and disabled {' and '.join(installed)}")
     except _SystemdError as exc:
@@ -140,6 +169,8 @@ def _uninstall(args: Namespace) -> int:
 
 def _status(args: Namespace) -> int:
     shown = {name: _show(name) for name in UNIT_NAMES}
+    if os.path.exists(os.path.join(paths.user_unit_dir(), units.HTTP_SOCKET)):
+        shown[units.HTTP_SOCKET] = _show(units.HTTP_SOCKET)
     if args.json:
         print_json(shown)
         return exit_codes.OK

@@ -47,9 +47,9 @@ class Ask:
 class Writer(Protocol):
     """One streamed answer in a face's events. Made for one answer; keeps what it needs of it.
 
-    Each method returns the bytes to send, whole events, or b"". The calls come in this order: `begin`;
-    `delta` and `end` of each index, in any mix; `finish` after the last `end`. `error` may come
-    at any time and is the last.
+    Each method returns the bytes to send, whole events, or b"". The calls come in this order:
+    `begin`; `delta` and `end` of each index, in any mix; `finish` after the last `end`. `error` may
+    come at any time and is the last.
 
     Attributes:
         media_type: `SSE` or `NDJSON`.

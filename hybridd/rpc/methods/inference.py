@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any
 
-from hybridd.core.fields import Bool, Field, Int, ListOf, MapOf, OneOf, Text
+from hybridd.core.fields import Bool, OneOf, Text
 from hybridd.core.options import MESSAGES, SAMPLING_FIELD, TOOLS
+from hybridd.core.requests import ANY_OBJECT, COUNT, TEXTS, TOKENS
 from hybridd.core.unit_fields import Duration
 from hybridd.rpc import results
 from hybridd.rpc.call import Call
@@ -28,9 +29,8 @@ Timeout = Annotated[
     Duration(),
     "A duration for all of it: waiting, loading, computing; else there is no limit.",
 ]
-_ANY_OBJECT = MapOf(Field(), max_length=256)
 ResponseFormat = Annotated[
-    dict[str, Any] | None, _ANY_OBJECT, '`{"type":"text"}`; other types are `unsupported`.'
+    dict[str, Any] | None, ANY_OBJECT, '`{"type":"text"}`; other types are `unsupported`.'
 ]
 Stream = Annotated[bool, Bool(), "Sends the text as `$/stream` while it is generated."]
 Messages = Annotated[
@@ -44,11 +44,8 @@ Tools = Annotated[
     "Tools in OpenAI's shape, for a template that knows them; calls come as text.",
 ]
 TemplateArguments = Annotated[
-    dict[str, Any] | None, _ANY_OBJECT, "Variables for the model's chat template."
+    dict[str, Any] | None, ANY_OBJECT, "Variables for the model's chat template."
 ]
-# Which ids there are is the model's to say: the echo format's do not fit 32 bits.
-_TOKENS = ListOf(Int(0, 2**63 - 1))
-_TEXTS = ListOf(Text(), min_length=1)
 
 
 def _common(
@@ -111,7 +108,7 @@ async def chat(
     tools: Tools = None,
     tool_choice: Annotated[
         Any,
-        OneOf((Text(1, 64), _ANY_OBJECT)),
+        OneOf((Text(1, 64), ANY_OBJECT)),
         "`auto`, or `none`, which leaves the tools out; others are `unsupported`.",
     ] = None,
     stream: Stream = False,
@@ -150,9 +147,9 @@ async def embed(
     call: Call,
     *,
     model: Model,
-    input: Annotated[str | list[str], OneOf((Text(), _TEXTS)), "One text, or several."],
+    input: Annotated[str | list[str], OneOf((Text(), TEXTS)), "One text, or several."],
     dimensions: Annotated[
-        int | None, Int(1, 2**31 - 1), "So many numbers of each vector, the first; else all."
+        int | None, COUNT, "So many numbers of each vector, the first; else all."
     ] = None,
     normalize: Annotated[bool, Bool(), "Whether vectors have length 1."] = True,
     options: NoOptions = None,
@@ -181,8 +178,8 @@ async def rerank(
     *,
     model: Model,
     query: Annotated[str, Text(), "The question."],
-    documents: Annotated[list[str], _TEXTS, "The texts."],
-    top_n: Annotated[int | None, Int(1, 2**31 - 1), "Only so many, the best; else all."] = None,
+    documents: Annotated[list[str], TEXTS, "The texts."],
+    top_n: Annotated[int | None, COUNT, "Only so many, the best; else all."] = None,
     options: NoOptions = None,
     load_options: LoadOptions = None,
     keepalive: Keepalive = None,
@@ -222,7 +219,7 @@ async def detokenize(
     call: Call,
     *,
     model: Model,
-    tokens: Annotated[list[int], _TOKENS, "Their ids."],
+    tokens: Annotated[list[int], TOKENS, "Their ids."],
     load_options: LoadOptions = None,
     keepalive: Keepalive = None,
     timeout: Timeout = None,

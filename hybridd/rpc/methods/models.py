@@ -11,6 +11,7 @@ from hybridd.catalog.query import Page, Query, decode_cursor
 from hybridd.core.fields import Bool, Field, Int, OneOf, Text
 from hybridd.core.model import ModelRecord
 from hybridd.core.options import LOAD_FIELD, NULL, SAMPLING_FIELD
+from hybridd.core.requests import MODEL
 from hybridd.core.unit_fields import Duration
 from hybridd.daemon.jobs import Job
 from hybridd.rpc import results
@@ -35,8 +36,7 @@ from hybridd.wire.framing import encode_line
 NAMING = (ModelNotFound, ModelAmbiguous)
 LOADING = (*NAMING, ModelInvalid, Unsupported, Quarantined, DoesNotFit, LoadFailed, WorkerDied)
 
-# Three names of 255 bytes, each written as %XX, with their tags.
-Model = Annotated[str, Text(1, 4096), "Its id, or a name for it."]
+Model = Annotated[str, MODEL, "Its id, or a name for it."]
 LoadOptions = Annotated[
     dict[str, Any] | None, LOAD_FIELD, "How to load it, where a load is needed."
 ]

@@ -1,0 +1,13 @@
+"""All faces, and what tells of them: the one place that a new face is added to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hybridd.http import openapi
+from hybridd.http.faces import original
+from hybridd.http.faces.api import Face
+
+_APIS: Sequence[Face] = (original.FACE,)
+# The first one's shape is taken for errors at paths that are no face's.
+FACES: Sequence[Face] = (*_APIS, openapi.face(_APIS))

@@ -1,0 +1,1 @@
+"""What several faces need: one concept a module."""
