@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from hybridd.http.faces.shared.tool_arguments import as_object
 from hybridd.http.problems import Problem
 
 _NS = 1_000_000_000
@@ -56,19 +56,10 @@ def tool_calls(calls: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         named["function"] = {
             "index": index,
             "name": function.get("name") or "",
-            "arguments": _arguments(function.get("arguments")),
+            "arguments": as_object(function.get("arguments")),
         }
         made.append(named)
     return made
-
-
-def _arguments(arguments: Any) -> dict[str, Any]:
-    """An object, which clients insist on; what is none is kept as text."""
-    try:
-        value = json.loads(arguments) if isinstance(arguments, str) else arguments
-    except ValueError:
-        return {"arguments": arguments}
-    return value if isinstance(value, dict) else {} if value is None else {"arguments": value}
 
 
 def logprobs(entries: Sequence[Mapping[str, Any]], alternatives: int) -> list[dict[str, Any]]:

@@ -97,10 +97,11 @@ def test_what_is_no_conversation_is_refused_by_name(said: Any, field: str) -> No
 
 
 # langchain-ollama sends all of them in every request.
-NULLS = dict.fromkeys(
-    "mirostat mirostat_eta mirostat_tau num_ctx num_gpu num_thread num_predict repeat_last_n "
-    "repeat_penalty temperature seed stop tfs_z top_k top_p".split()
-)
+NULLS: dict[str, None] = {
+    **dict.fromkeys(("mirostat", "mirostat_eta", "mirostat_tau", "num_ctx", "num_gpu")),
+    **dict.fromkeys(("num_thread", "num_predict", "repeat_last_n", "repeat_penalty")),
+    **dict.fromkeys(("temperature", "seed", "stop", "tfs_z", "top_k", "top_p")),
+}
 
 
 def test_null_is_not_set() -> None:
