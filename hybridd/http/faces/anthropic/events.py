@@ -48,7 +48,7 @@ class MessageWriter:
 
     def begin(self) -> bytes:
         """`message_start`. What the prompt costs is known only later, in `message_delta`."""
-        message = {
+        message: dict[str, Any] = {
             "id": self._id,
             "type": "message",
             "role": "assistant",
@@ -111,7 +111,7 @@ class MessageWriter:
         function = fragment.get("function") or {}
         opened = b""
         if self._open != "tool_use" or self._call != call:
-            block = {
+            block: dict[str, Any] = {
                 "id": fragment.get("id") or f"toolu_{self._id.removeprefix('msg_')}_{call}",
                 "name": function.get("name") or "",
                 "input": {},

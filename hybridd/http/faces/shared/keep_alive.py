@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from hybridd.core.fields import Float, OneOf, Text
 from hybridd.wire import units
 from hybridd.wire.errors import InvalidParams
+
+# As it stands in a body; `seconds` says what it means.
+FIELD = OneOf((Float(), Text()))
 
 
 def seconds(value: Any, field: str = "keep_alive") -> float | None:
