@@ -6,16 +6,16 @@ Knows no HTTP: errors are the protocol's, results the manager's.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from typing import Any
 
 from hybridd.core.fields import Field, FieldError
 from hybridd.core.options import LOAD_FIELD, SAMPLING_FIELD
 from hybridd.core.requests import FIELDS, MODEL
 from hybridd.http.faces.api import Ask
+from hybridd.http.faces.shared.model_names import meant
 from hybridd.parts import Daemon
 from hybridd.serving.requests import Sink
-from hybridd.wire.errors import InvalidParams, ModelNotFound
+from hybridd.wire.errors import InvalidParams
 
 
 async def run(daemon: Daemon, ask: Ask, sink: Sink | None = None) -> dict[str, Any]:
@@ -34,7 +34,7 @@ async def run(daemon: Daemon, ask: Ask, sink: Sink | None = None) -> dict[str, A
         load_options = _checked("load_options", LOAD_FIELD, load_options)
     return await daemon.manager.infer(
         ask.kind,
-        await _meant(daemon, _checked("model", MODEL, ask.model)),
+        await meant(daemon, _checked("model", MODEL, ask.model)),
         request,
         options=_checked("options", SAMPLING_FIELD, _without_none(ask.options)),
         load_options=load_options,
@@ -43,17 +43,6 @@ async def run(daemon: Daemon, ask: Ask, sink: Sink | None = None) -> dict[str, A
         sink=sink,
         autoload=ask.autoload,
     )
-
-
-async def _meant(daemon: Daemon, name: str) -> str:
-    """The model that a name stands for by `http.model_map`, where no model has it."""
-    mapped: Mapping[str, str] = daemon.configuration["http.model_map"]
-    if not mapped:
-        return name
-    try:
-        return (await daemon.manager.find(name)).id
-    except ModelNotFound:
-        return next((m for pattern, m in mapped.items() if fnmatchcase(name, pattern)), name)
 
 
 def _without_none(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hybridd.http.faces.shared.tool_arguments import as_object
 from hybridd.http.problems import Problem
 
 _TYPES = {
@@ -55,19 +55,10 @@ def _content(
                 "type": "tool_use",
                 "id": call.get("id") or f"toolu_{id.removeprefix('msg_')}_{index}",
                 "name": function.get("name") or "",
-                "input": _arguments(function.get("arguments")),
+                "input": as_object(function.get("arguments")),
             }
         )
     return blocks
-
-
-def _arguments(arguments: Any) -> dict[str, Any]:
-    """A call's arguments as an object, which clients insist on; what is none is kept as text."""
-    try:
-        value = json.loads(arguments) if isinstance(arguments, str) else arguments
-    except ValueError:
-        return {"arguments": arguments}
-    return value if isinstance(value, dict) else {} if value is None else {"arguments": value}
 
 
 def stop_reason(finish_reason: str | None, *, called: bool) -> str:

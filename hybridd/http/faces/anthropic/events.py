@@ -10,9 +10,10 @@ from typing import Any
 
 from hybridd.http.faces.anthropic.answers import error_body, stop_reason, usage
 from hybridd.http.faces.api import SSE
+from hybridd.http.faces.shared import events
 from hybridd.http.problems import Problem
 from hybridd.wire.delta import Delta
-from hybridd.wire.framing import encode_line, encode_text
+from hybridd.wire.framing import encode_text
 
 _PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 _END = b"}}\n\n"
@@ -20,8 +21,7 @@ _END = b"}}\n\n"
 
 def event(name: str, fields: Mapping[str, Any]) -> bytes:
     """One event whose data is an object of the type `name`."""
-    data = encode_line({"type": name, **fields})
-    return b"event: " + name.encode() + b"\ndata: " + data + b"\n"
+    return events.event(name, {"type": name, **fields})
 
 
 class MessageWriter:
@@ -48,7 +48,7 @@ class MessageWriter:
 
     def begin(self) -> bytes:
         """`message_start`. What the prompt costs is known only later, in `message_delta`."""
-        message = {
+        message: dict[str, Any] = {
             "id": self._id,
             "type": "message",
             "role": "assistant",
@@ -62,7 +62,7 @@ class MessageWriter:
 
     def waiting(self, why: str) -> bytes:
         """A comment, which the clients' readers of events skip."""
-        return b": " + " ".join(why.split()).encode("utf-8", "replace") + b"\n\n"
+        return events.comment(why)
 
     def delta(self, index: int, delta: Delta) -> bytes:
         """Deltas of the blocks that this belongs to; opens them where they are not."""
@@ -111,7 +111,7 @@ class MessageWriter:
         function = fragment.get("function") or {}
         opened = b""
         if self._open != "tool_use" or self._call != call:
-            block = {
+            block: dict[str, Any] = {
                 "id": fragment.get("id") or f"toolu_{self._id.removeprefix('msg_')}_{call}",
                 "name": function.get("name") or "",
                 "input": {},
