@@ -93,7 +93,7 @@ class Browser:
         self.command("POST", f"/element/{self.find(css)}/value", {"text": text})
 
     def keys(self, text: str) -> None:
-        """Press keys, whatever has the focus; `\\ue004` is Tab, `\\ue007` Enter (WebDriver, 17.4.2)."""
+        """Press keys, whatever has the focus; Tab is U+E004, Enter U+E007 (WebDriver, 17.4.2)."""
         actions = [{"type": t, "value": key} for key in text for t in ("keyDown", "keyUp")]
         keyboard = {"type": "key", "id": "keyboard", "actions": actions}
         self.command("POST", "/actions", {"actions": [keyboard]})
