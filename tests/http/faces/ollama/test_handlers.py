@@ -108,7 +108,8 @@ async def test_a_prompt_goes_as_it_is_where_raw_or_without_a_template(
     daemon = models(**facts)
     told = await whole(handlers.generate, daemon, body(prompt="Hi", context=[1, 2], **more))
     assert told["response"] == "Hello"
-    assert (daemon.asked[0].kind, daemon.asked[0].request) == ("generate", {"prompt": "Hi"})
+    assert daemon.asked[0].kind == "generate"
+    assert daemon.asked[0].request == {"prompt": "Hi", "special": "raw" in more}
 
 
 @pytest.mark.parametrize(
