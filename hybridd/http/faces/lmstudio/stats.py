@@ -13,6 +13,7 @@ from typing import Any
 from hybridd.core.model import ModelRecord
 from hybridd.http.faces.api import Answer, Ask, Call, Handler, Reply, Streamed, Writer
 from hybridd.http.faces.lmstudio import catalog
+from hybridd.http.faces.lmstudio.requests import as_openai
 from hybridd.http.faces.shared import events
 from hybridd.http.problems import Problem
 
@@ -33,7 +34,7 @@ def added(handler: Handler) -> Handler:
             results.append(dict(result))
             return result
 
-        made = await handler(replace(call, infer=infer))
+        made = await handler(replace(call, body=as_openai(call.body or {}), infer=infer))
         adding = await _adding(call)
         if isinstance(made, Streamed):
             return Streamed(made.asks, _Writer(made.writer, adding))

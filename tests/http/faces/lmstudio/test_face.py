@@ -10,6 +10,7 @@ import pytest
 
 from hybridd.http.faces import lmstudio
 from hybridd.http.faces.api import SSE, Answer, Ask, Call, Face, Handler, Reply, Route, Streamed
+from hybridd.http.faces.lmstudio.requests import as_openai
 from hybridd.http.faces.shared import events
 from hybridd.http.problems import Problem
 from hybridd.wire.delta import Delta
@@ -107,6 +108,19 @@ async def test_a_whole_answer_has_numbers_beside(path: str) -> None:
     reply = await handler(path)(models(LOADED).call({}))
     assert isinstance(reply, Reply)
     assert reply.value == {"id": "1", "choices": [{"text": "Hello"}], **ADDED}
+
+
+@pytest.mark.parametrize(
+    ("sent", "passed"),
+    [
+        ({"max_tokens": -1, "stop": "x"}, {"stop": "x"}),
+        ({"max_tokens": 5}, {"max_tokens": 5}),
+        ({"ttl": 60}, {"ttl": 60, "keep_alive": 60}),
+        ({"ttl": 60, "keep_alive": "5m"}, {"ttl": 60, "keep_alive": "5m"}),
+    ],
+)
+def test_bodies_become_openais(sent: dict[str, Any], passed: dict[str, Any]) -> None:
+    assert as_openai(sent) == passed
 
 
 async def test_a_streams_last_event_has_them() -> None:
