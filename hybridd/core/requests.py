@@ -25,7 +25,7 @@ _TEMPLATE: Mapping[str, Field] = {
     "chat_template_kwargs": ANY_OBJECT,
 }
 FIELDS: Mapping[str, Mapping[str, Field]] = {
-    "generate": {"prompt": Text()},
+    "generate": {"prompt": Text(), "special": Bool()},
     "chat": _TEMPLATE,
     "embed": {"input": TEXTS, "dimensions": OneOf((COUNT, NULL)), "normalize": Bool()},
     "rerank": {"query": Text(), "documents": TEXTS, "top_n": OneOf((COUNT, NULL))},

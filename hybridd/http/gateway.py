@@ -78,7 +78,9 @@ class _Answering:
         self._router = router
         self._slow_bytes = slow_bytes
         self._id = "req_" + secrets.token_hex(8)
-        self._headers: list[tuple[str, str]] = [("x-request-id", self._id), *_ALWAYS]
+        # By both names that clients read: OpenAI's and Anthropic's.
+        named = [("x-request-id", self._id), ("request-id", self._id)]
+        self._headers: list[tuple[str, str]] = [*named, *_ALWAYS]
         self._status = 0
 
     async def run(self, policy: Callable[[], Policy]) -> None:

@@ -79,21 +79,6 @@ class EncodedModels:
             self._made = {id: made for id, made in self._made.items() if id in models}
 
 
-_NUMBERS = b"0123456789+-.e,"
-
-
-def as_numbers(text: str) -> bytes:
-    """A list of numbers that a worker wrote as JSON, to be passed on unread.
-
-    Raises:
-        ValueError: There is something else in it: a worker's word is not taken for it.
-    """
-    data = text.encode("ascii")
-    if data.translate(None, _NUMBERS) != b"[]" or data[:1] != b"[" or data[-1:] != b"]":
-        raise ValueError("a worker sent a vector that is no list of numbers")
-    return data
-
-
 def encode_response(response: dict[str, Any]) -> bytes:
     """The response's line; an error in its place if JSON cannot carry it: a bug of its maker."""
     line = response_line(response)

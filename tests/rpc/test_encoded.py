@@ -13,7 +13,6 @@ from hybridd.rpc.encoded import (
     EncodedList,
     EncodedModels,
     Pieces,
-    as_numbers,
     encode_response,
     response_line,
 )
@@ -90,10 +89,3 @@ def test_what_is_gone_is_forgotten() -> None:
     models.keep_only({"a": kept})
     assert models.get(kept) is first
     assert list(models._made) == ["a"]
-
-
-@pytest.mark.parametrize("text", ["[1,2]extra", "[1],[2]", '[1,"x"]', "1,2", "[1,2]\n", "]1["])
-def test_a_vector_of_a_worker_is_numbers_and_nothing_else(text: str) -> None:
-    assert as_numbers("[0.5,-1e-07,3]") == b"[0.5,-1e-07,3]"
-    with pytest.raises(ValueError, match="no list of numbers"):
-        as_numbers(text)

@@ -99,8 +99,8 @@ class Prompts:
         """
         if request["kind"] == "chat":
             return self._chat_tokens(self._segments(request))
-        tokens = [*self._tokenizer.prefix, *self._tokenizer.encode(request["prompt"], False)]
-        return self._not_empty(tokens, "prompt")
+        prompt = Segment(request["prompt"], bool(request.get("special", False)))
+        return self._chat_tokens([prompt], "prompt")
 
     def answer(self, request: WorkRequest) -> dict[str, Any]:
         """The result of a request that needs no generation.
@@ -136,7 +136,7 @@ class Prompts:
             messages, request.get("tools"), request.get("chat_template_kwargs")
         )
 
-    def _chat_tokens(self, segments: Sequence[Segment]) -> list[int]:
+    def _chat_tokens(self, segments: Sequence[Segment], field: str = "messages") -> list[int]:
         tokens = [t for s in segments for t in self._tokenizer.encode(s.text, s.special)]
         prefix = list(self._tokenizer.prefix)
         size = len(prefix)
@@ -144,7 +144,7 @@ class Prompts:
             # Most templates write BOS themselves; some files make both do it.
             while tokens[:size] == prefix:
                 del tokens[:size]
-        return self._not_empty([*prefix, *tokens], "messages")
+        return self._not_empty([*prefix, *tokens], field)
 
     def _not_empty(self, tokens: list[int], field: str) -> list[int]:
         if tokens:

@@ -9,9 +9,10 @@ from hybridd.core.fields import Bool, OneOf, Text
 from hybridd.core.options import MESSAGES, SAMPLING_FIELD, TOOLS
 from hybridd.core.requests import ANY_OBJECT, COUNT, TEXTS, TOKENS
 from hybridd.core.unit_fields import Duration
+from hybridd.core.vectors import as_numbers
 from hybridd.rpc import results
 from hybridd.rpc.call import Call
-from hybridd.rpc.encoded import EncodedList, as_numbers
+from hybridd.rpc.encoded import EncodedList
 from hybridd.rpc.methods.models import LOADING, Keepalive, LoadOptions, Model
 from hybridd.rpc.registry import method
 from hybridd.wire import types

@@ -139,6 +139,15 @@ def test_bos_is_not_doubled(engine: Engine) -> None:
     assert done["usage"]["prompt_tokens"] == len(tokens)
 
 
+def test_a_prompt_that_a_client_templated_is_the_conversation(engine: Engine) -> None:
+    prompt = ask(engine, "apply_template", messages=user("hello")).result["prompt"]
+    greedy = {"temperature": 0, "max_tokens": 20}
+    made = ask(engine, prompt=prompt, special=True, options=greedy)
+    chat = ask(engine, "chat", messages=user("hello"), options=greedy)
+    assert made.text == chat.text
+    assert made.result["usage"]["prompt_tokens"] == chat.result["usage"]["prompt_tokens"]
+
+
 def test_a_seed_repeats_and_another_differs(engine: Engine) -> None:
     def text(seed: int | None) -> str:
         options = {"temperature": 2.0, "top_k": 0, "top_p": 1, "min_p": 0, "seed": seed}

@@ -7,17 +7,18 @@ import anthropic
 
 GGUF, HF = os.environ["GGUF"], os.environ["HF"]
 client = anthropic.Anthropic()  # ANTHROPIC_BASE_URL and ANTHROPIC_API_KEY are set
+GREEDY = {"temperature": 0}  # which the package names no more
 QUESTION = [{"role": "user", "content": "Who are you?"}]
 
 answers = {}
 for name in (GGUF, HF):
-    whole = client.messages.create(model=name, max_tokens=40, temperature=0, messages=QUESTION)
+    whole = client.messages.create(model=name, max_tokens=40, extra_body=GREEDY, messages=QUESTION)
     answers[name] = "".join(block.text for block in whole.content if block.type == "text")
     assert answers[name]
     assert whole.stop_reason in ("end_turn", "max_tokens")
     assert whole.usage.output_tokens > 0
     with client.messages.stream(
-        model=name, max_tokens=40, temperature=0, messages=QUESTION
+        model=name, max_tokens=40, extra_body=GREEDY, messages=QUESTION
     ) as stream:
         assert "".join(stream.text_stream) == answers[name]
         final = stream.get_final_message()
@@ -28,7 +29,8 @@ assert answers[GGUF] == answers[HF]
 blocks = client.messages.create(
     model=GGUF,
     max_tokens=64_000,
-    temperature=0,
+    timeout=60,  # else the package wants so many tokens streamed
+    extra_body=GREEDY,
     system=[{"type": "text", "text": "Answer.", "cache_control": {"type": "ephemeral"}}],
     messages=[{"role": "user", "content": [{"type": "text", "text": "Who are you?"}]}],
     stop_sequences=["."],
@@ -38,7 +40,7 @@ assert blocks.stop_reason in ("stop_sequence", "end_turn", "max_tokens")
 
 # A name of their own, which http.model_map gives to one of ours.
 mapped = client.messages.create(
-    model="claude-something", max_tokens=40, temperature=0, messages=QUESTION
+    model="claude-something", max_tokens=40, extra_body=GREEDY, messages=QUESTION
 )
 assert mapped.content[0].text == answers[GGUF]
 
@@ -75,7 +77,7 @@ async def at_once() -> None:
     async with anthropic.AsyncAnthropic() as both:
         made = await asyncio.gather(
             *(
-                both.messages.create(model=n, max_tokens=40, temperature=0, messages=QUESTION)
+                both.messages.create(model=n, max_tokens=40, extra_body=GREEDY, messages=QUESTION)
                 for n in (GGUF, HF)
             )
         )

@@ -64,12 +64,20 @@ def record(id: str, **more: Any) -> ModelRecord:
     return ModelRecord(**{**values, **own})
 
 
+class _Settings(dict[str, dict[str, Any]]):
+    """See `serving.model_settings`: every model has some, if none."""
+
+    def get(self, id: str, default: Any = None) -> Any:
+        return super().get(id, {})
+
+
 class Models:
     """A manager that is a fake: models by their ids, and what a test lets them answer.
 
     Attributes:
         asked: Every ask, in order.
         moved: Every load and unload, in order.
+        settings: What models were configured to, by id.
     """
 
     def __init__(
@@ -83,6 +91,8 @@ class Models:
         self.moved: list[tuple[str, str, dict[str, Any]]] = []
         self._answer = answer
         self._loaded = loaded
+        self.model_map: dict[str, str] = {}
+        self.settings = _Settings()
 
     async def find(self, name: str) -> ModelRecord:
         await trio.lowlevel.checkpoint()
@@ -133,7 +143,7 @@ class Models:
         parts: Any = SimpleNamespace(
             manager=self,
             library=SimpleNamespace(wait_complete=wait_complete),
-            configuration={"http.model_map": {}},
+            configuration={"http.model_map": self.model_map},
         )
         daemon: Daemon = parts
         return Call(daemon, "POST", path, query or {}, {}, body, "req_1", 0.0, self.infer)

@@ -19,12 +19,13 @@ _TYPES = {
 }
 
 
-def message(id: str, result: Mapping[str, Any]) -> dict[str, Any]:
+def message(id: str, result: Mapping[str, Any], most: int | None = None) -> dict[str, Any]:
     """The body of a whole answer.
 
     Args:
         id: Of the message.
         result: Of a `chat`.
+        most: So many tokens were asked for.
     """
     said = result.get("message") or {}
     calls = said.get("tool_calls") or []
@@ -34,7 +35,7 @@ def message(id: str, result: Mapping[str, Any]) -> dict[str, Any]:
         "role": "assistant",
         "model": result.get("model"),
         "content": _content(id, said, calls),
-        "stop_reason": stop_reason(result.get("finish_reason"), called=bool(calls)),
+        "stop_reason": stop_reason(result, called=bool(calls), most=most),
         "stop_sequence": None,
         "usage": usage(result.get("usage") or {}),
     }
@@ -61,11 +62,18 @@ def _content(
     return blocks
 
 
-def stop_reason(finish_reason: str | None, *, called: bool) -> str:
-    """Why it ended. Whether it was a stop string is not known: that is `end_turn` too."""
-    if finish_reason == "length":
-        return "max_tokens"
-    return "tool_use" if called else "end_turn"
+def stop_reason(result: Mapping[str, Any], *, called: bool, most: int | None) -> str:
+    """Why it ended. Whether it was a stop string is not known: that is `end_turn` too.
+
+    Args:
+        result: Of a `chat`.
+        called: Whether tools were called.
+        most: So many tokens were asked for; fewer that end for their length filled the context.
+    """
+    if result.get("finish_reason") != "length":
+        return "tool_use" if called else "end_turn"
+    generated = (result.get("usage") or {}).get("completion_tokens", 0)
+    return "max_tokens" if most is None or generated >= most else "model_context_window_exceeded"
 
 
 def usage(counted: Mapping[str, Any]) -> dict[str, int]:

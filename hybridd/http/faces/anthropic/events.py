@@ -33,13 +33,15 @@ class MessageWriter:
     Args:
         id: Of the message.
         model: As the answer names it.
+        most: So many tokens were asked for.
     """
 
     media_type = SSE
 
-    def __init__(self, id: str, model: str) -> None:
+    def __init__(self, id: str, model: str, most: int | None = None) -> None:
         self._id = id
         self._model = model
+        self._most = most
         self._index = -1
         self._open: str | None = None  # the kind of the block that is open
         self._prefix = b""  # of each delta of that block, up to its text
@@ -80,7 +82,7 @@ class MessageWriter:
     def end(self, index: int, result: Mapping[str, Any]) -> bytes:
         """Close the last block and say why it ended. A message has at least one block."""
         opened = self._begin_block("text", {"text": ""}) if self._index < 0 else b""
-        reason = stop_reason(result.get("finish_reason"), called=self._called)
+        reason = stop_reason(result, called=self._called, most=self._most)
         return (
             opened
             + self._stop_block()

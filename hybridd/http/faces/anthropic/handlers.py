@@ -18,9 +18,9 @@ async def messages(call: Call) -> Answer:
     if body.get("stream"):
         # The first event names the model that answers.
         model = (await _record(call, ask.model)).id
-        return Streamed((ask,), MessageWriter(id, model))
+        return Streamed((ask,), MessageWriter(id, model, body.get("max_tokens")))
     await _record(call, ask.model)
-    return Reply(answers.message(id, await call.infer(ask)))
+    return Reply(answers.message(id, await call.infer(ask), body.get("max_tokens")))
 
 
 async def count_tokens(call: Call) -> Answer:

@@ -10,7 +10,7 @@ from hybridd.core.model import ModelRecord
 from hybridd.http.faces.api import Answer, Ask, Call, Reply, Streamed
 from hybridd.http.faces.ollama import answers, lines, names, options, requests
 from hybridd.http.faces.ollama.truncation import embedded
-from hybridd.http.faces.shared import bodies, keep_alive
+from hybridd.http.faces.shared import bodies, keep_alive, vectors
 
 
 async def generate(call: Call) -> Answer:
@@ -45,14 +45,12 @@ async def embed(call: Call) -> Answer:
         return Reply({"model": body["model"], "embeddings": []})
     ask = requests.embed(texts, body, record, normalize=True, autoload=call.autoload)
     result = await embedded(call, ask, truncate=body.get("truncate", True))
-    return Reply(
-        {
-            "model": body["model"],
-            "embeddings": result["embeddings"],
-            "total_duration": answers.nanoseconds(time.monotonic() - started),
-            "prompt_eval_count": result["usage"]["prompt_tokens"],
-        }
-    )
+    told = {
+        "model": body["model"],
+        "total_duration": answers.nanoseconds(time.monotonic() - started),
+        "prompt_eval_count": result["usage"]["prompt_tokens"],
+    }
+    return Reply(vectors.with_vectors(told, "embeddings", result["embeddings"]))
 
 
 async def embeddings(call: Call) -> Answer:
@@ -64,7 +62,7 @@ async def embeddings(call: Call) -> Answer:
         return Reply({"embedding": []})
     ask = requests.embed([body["prompt"]], body, record, normalize=False, autoload=call.autoload)
     result = await embedded(call, ask, truncate=True)
-    return Reply({"embedding": result["embeddings"][0]})
+    return Reply(vectors.with_vector({}, "embedding", result["embeddings"][0]))
 
 
 async def _answered(call: Call, ask: Ask, body: Mapping[str, Any], shape: lines.Shape) -> Answer:

@@ -77,7 +77,9 @@ def generate(body: Mapping[str, Any], record: ModelRecord, *, autoload: bool) ->
     text, system, images = body.get("prompt", ""), body.get("system"), body.get("images")
     plain = body.get("raw") or "chat" not in record.facts.capabilities
     if plain and not (system or images):
-        return _asked("generate", record, {"prompt": text}, body, autoload)
+        # A client that sends a raw prompt wrote its template's tokens into it.
+        request = {"prompt": text, "special": body.get("raw", False)}
+        return _asked("generate", record, request, body, autoload)
     if body.get("raw"):
         raise Unsupported(
             "a raw prompt goes without system and images; put them into the prompt, or leave raw "

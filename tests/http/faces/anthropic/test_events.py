@@ -157,6 +157,19 @@ def test_each_call_is_a_block_of_its_own_and_the_reason_to_stop() -> None:
     assert cut["stop_reason"] == "max_tokens"
 
 
+@pytest.mark.parametrize(
+    ("most", "reason"),
+    [(None, "max_tokens"), (3, "max_tokens"), (64_000, "model_context_window_exceeded")],
+)
+def test_a_full_context_is_told_from_a_limit_that_was_asked_for(
+    most: int | None, reason: str
+) -> None:
+    cut = {**RESULT, "finish_reason": "length"}
+    assert answers.message("msg_1", cut, most)["stop_reason"] == reason
+    told = MessageWriter("msg_1", "m", most).end(0, cut)
+    assert rebuilt(MessageWriter("msg_1", "m").begin() + told)["stop_reason"] == reason
+
+
 def test_waiting_is_a_comment_of_one_line() -> None:
     said = MessageWriter("msg_1", "m").waiting("loading m,\nevent: error")
     assert said == b": loading m, event: error\n\n"

@@ -27,6 +27,8 @@ async def test_a_message_comes_whole_and_in_events_alike() -> None:
     assert whole.status == 200
     streamed = await post("?beta=true", stream=True)
     assert streamed.headers["content-type"] == "text/event-stream"
+    assert whole.headers["request-id"].startswith("req_")
+    assert streamed.headers["request-id"] != whole.headers["request-id"]
     one, other = whole.json, rebuilt(b"".join(streamed.stream.pieces))
     assert one.pop("id").startswith("msg_")
     assert other.pop("id").startswith("msg_")
