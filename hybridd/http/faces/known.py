@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hybridd.http import openapi
-from hybridd.http.faces import anthropic, llamacpp, ollama, original
+from hybridd.http.faces import anthropic, llamacpp, lmstudio, ollama, openai, original
 from hybridd.http.faces.api import Face
 
-_APIS: Sequence[Face] = (original.FACE, anthropic.FACE, ollama.FACE, llamacpp.FACE)
+_APIS: Sequence[Face] = (
+    openai.FACE,
+    original.FACE,
+    anthropic.FACE,
+    ollama.FACE,
+    llamacpp.FACE,
+    lmstudio.face(openai.FACE),
+)
 # The first one's shape is taken for errors at paths that are no face's.
 FACES: Sequence[Face] = (*_APIS, openapi.face(_APIS))

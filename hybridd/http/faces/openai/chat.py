@@ -151,5 +151,4 @@ def _message(message: Mapping[str, Any]) -> dict[str, Any]:
                 "and image_url",
                 capability="content_parts",
             )
-    kept = {name: value for name, value in message.items() if value is not None}
-    return kept
+    return {name: value for name, value in message.items() if value is not None}

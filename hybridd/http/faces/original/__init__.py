@@ -7,12 +7,12 @@ by its id in the path.
 from __future__ import annotations
 
 from hybridd.http.faces.api import Face
-from hybridd.http.faces.original import loading, models, system
+from hybridd.http.faces.original import inference, loading, models, system
 from hybridd.http.faces.original.errors import error
 
 FACE = Face(
     "original",
     ("/api/v1",),
-    (*models.ROUTES, *loading.ROUTES, *system.ROUTES),
+    (*models.ROUTES, *loading.ROUTES, *inference.ROUTES, *system.ROUTES),
     error,
 )
