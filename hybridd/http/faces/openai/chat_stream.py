@@ -103,7 +103,8 @@ class ChatWriter:
         if len(self._results) > 1:
             prompt = usage_of([self._results[0]])["prompt_tokens"]
             spent |= {"prompt_tokens": prompt, "total_tokens": prompt + spent["completion_tokens"]}
-        told: dict[str, Any] = {"choices": [], "usage": spent, "timings": self._results[0].get("timings")}
+        timings = self._results[0].get("timings")
+        told: dict[str, Any] = {"choices": [], "usage": spent, "timings": timings}
         return events.data({**self._fields, **told}) + DONE
 
     def error(self, problem: Problem) -> bytes:
