@@ -62,12 +62,12 @@ async def chat_over_http(path: str, body: dict[str, Any]) -> Stream:
         await stream.send_all(head.encode() + data)
         status = b""
         async for received in stream:
-            status = status or received[:12]
+            status = status or received
             count = received.count(b'"delta":{"content"')
             if count:
                 arrivals.append((time.perf_counter(), count))
     if not arrivals:
-        raise RuntimeError(f"no chunk came: {status!r}")
+        raise RuntimeError(f"no chunk came: {status[-500:]!r}")
     return Stream(began, arrivals)
 
 
@@ -120,7 +120,11 @@ class Echo:
         self.daemon.start()
         self.words = words // streams
         with Client(self.daemon.socket) as client:
-            client.load(MODEL, keepalive=-1)
+            client.load(
+                MODEL,
+                keepalive=-1,
+                load_options={"context_length": 4 * words + 1000, "parallel": streams},
+            )
 
     def bodies(self, streams: int) -> list[dict[str, Any]]:
         """What `streams` clients ask."""
