@@ -11,7 +11,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from hybridd.http.faces import anthropic, llamacpp, ollama
+from hybridd.http.faces import anthropic, llamacpp, ollama, openai
 from hybridd.http.faces.api import Ask, Reply, Route, Streamed
 from hybridd.http.problems import Problem
 from hybridd.wire.delta import Delta
@@ -22,9 +22,9 @@ from tests.http.faces.support import TIMINGS, USAGE, Models, record
 EXAMPLES = 40
 ROUTES = [
     route
-    for face in (anthropic.FACE, ollama.FACE, llamacpp.FACE)
+    for face in (anthropic.FACE, ollama.FACE, llamacpp.FACE, openai.FACE)
     for route in face.routes
-    if route.method == "POST"
+    if route.method == "POST" and (face is not openai.FACE or route.pattern.startswith("/v1"))
 ]
 RESULTS: Mapping[str, Mapping[str, Any]] = {
     "generate": {"text": "a", "finish_reason": "stop", "usage": USAGE, "timings": TIMINGS},
@@ -35,6 +35,7 @@ RESULTS: Mapping[str, Mapping[str, Any]] = {
         "timings": TIMINGS,
     },
     "embed": {"embeddings": ["[1]"], "usage": USAGE},
+    "rerank": {"results": [{"index": 0, "score": 1.0}], "usage": USAGE},
     "tokenize": {"tokens": [1]},
     "detokenize": {"text": "a"},
     "apply_template": {"prompt": "a"},
@@ -45,9 +46,12 @@ _INNER = [
     *("name", "input", "function", "arguments", "tool_calls", "images", "thinking", "url"),
     *("prompt_string", "multimodal_data", "format", "filename", "title", "input_schema"),
     *("num_predict", "num_ctx", "top_k", "stop", "mirostat"),
+    *("image_url", "call_id", "output", "tools", "namespace", "summary", "effort", "schema"),
 ]
 _WORDS = [*_INNER, "user", "assistant", "system", "tool", "base64", "tool_result", "tool_use"]
 _WORDS += ["image", "document", "content", "image/png", "iVBORw0K", "any", "auto", "5m", "m", ""]
+_WORDS += ["message", "reasoning", "function_call", "function_call_output", "input_text"]
+_WORDS += ["input_image", "image_url", "allowed_tools", "json_object"]
 _TEXTS = some.sampled_from(_WORDS) | some.text(max_size=5)
 _PLAIN = some.none() | some.booleans() | some.integers() | some.floats(-9, 9) | _TEXTS
 VALUES = some.recursive(
@@ -79,7 +83,7 @@ def bodies(route: Route) -> some.SearchStrategy[dict[str, Any]]:
 
 async def answered(route: Route, body: dict[str, Any]) -> None:
     """Ask, and have what is answered written."""
-    daemon = Models(record("m"), answer=lambda ask: RESULTS[ask.kind])
+    daemon = Models(record("m"), answer=lambda ask: {"model": "m", **RESULTS[ask.kind]})
     try:
         answer = await route.handler(daemon.call(body))
     except (HybriddError, Problem):

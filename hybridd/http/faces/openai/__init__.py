@@ -2,72 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
+from hybridd.core.fields import Struct
 from hybridd.http.faces.api import Face, Handler, Route
-from hybridd.http.faces.openai import chat, completions, embeddings, models, rerank, responses
+from hybridd.http.faces.openai import (
+    chat,
+    completions,
+    embeddings,
+    models,
+    rerank,
+    responses,
+    schemas,
+)
 from hybridd.http.faces.openai.errors import error
+from hybridd.http.faces.openai.schemas import Schema
 
-_LISTED = {
-    "type": "object",
-    "properties": {"data": {"type": "array", "items": {"type": "object"}}},
-    "required": ["data"],
-}
-_OBJECT = {"type": "object"}
+# Clients are told either as the base.
+_BASES = ("/v1", "")
 
 
-def _both(
-    method: str,
+def _get(path: str, handler: Handler, summary: str, result: Schema) -> tuple[Route, ...]:
+    return tuple(Route("GET", f"{base}{path}", handler, summary, result=result) for base in _BASES)
+
+
+def _post(
     path: str,
     handler: Handler,
     summary: str,
-    body: Mapping[str, Any] | None = None,
-    result: Mapping[str, Any] = _OBJECT,
-) -> tuple[Route, Route]:
-    """A route with and without `/v1`: clients are told either as the base."""
-    return (
-        Route(method, f"/v1{path}", handler, summary, body, result),
-        Route(method, path, handler, summary, body, result),
-    )
+    body: Struct,
+    result: Schema,
+    bases: tuple[str, ...] = _BASES,
+) -> tuple[Route, ...]:
+    takes = schemas.body(body)
+    return tuple(Route("POST", f"{base}{path}", handler, summary, takes, result) for base in bases)
 
 
 FACE = Face(
     "openai",
-    ("/v1", "/models", "/chat", "/completions", "/embeddings", "/responses", "/rerank"),
     (
-        *_both("GET", "/models", models.list_models, "Every model.", result=_LISTED),
-        *_both("GET", "/models/{id}", models.show, "One model."),
-        *_both(
-            "POST",
-            "/chat/completions",
-            chat.chat,
-            "Answer a conversation.",
-            chat.BODY.schema(),
-        ),
-        *_both(
-            "POST",
+        *("/v1", "/v2", "/models", "/chat", "/completions", "/embeddings", "/responses"),
+        "/rerank",
+    ),
+    (
+        *_get("/models", models.list_models, "Every model that can be loaded.", schemas.MODELS),
+        *_get("/models/{id}", models.show, "One model.", schemas.MODEL),
+        *_post("/chat/completions", chat.chat, "Answer a conversation.", chat.BODY, schemas.CHAT),
+        *_post(
             "/completions",
             completions.completions,
             "Go on from a prompt.",
-            completions.BODY.schema(),
+            completions.BODY,
+            schemas.COMPLETION,
         ),
-        *_both(
-            "POST",
+        *_post(
             "/embeddings",
             embeddings.embeddings,
             "A vector for each text.",
-            embeddings.BODY.schema(),
+            embeddings.BODY,
+            schemas.EMBEDDINGS,
         ),
-        *_both(
-            "POST",
+        *_post(
             "/responses",
             responses.responses,
             "Answer a conversation, as a response with items.",
-            responses.BODY.schema(),
+            responses.BODY,
+            schemas.RESPONSE,
         ),
-        *_both(
-            "POST", "/rerank", rerank.rerank, "Sort documents by a query.", rerank.BODY.schema()
+        *_post(
+            "/rerank",
+            rerank.rerank,
+            "Sort documents by how well they answer a query.",
+            rerank.BODY,
+            schemas.RERANKING,
+            (*_BASES, "/v2"),  # Cohere's clients add it
         ),
     ),
     error,

@@ -47,8 +47,8 @@ class ChatWriter:
         }
         self._alternatives = alternatives
         self._usage = usage
-        self._called: set[int] = set()
-        self._results: list[Mapping[str, Any]] = []
+        self._calls: list[set[int]] = [set() for _ in range(choices)]  # begun, of each choice
+        self._results: dict[int, Mapping[str, Any]] = {}
         # What every chunk of a choice begins with, encoded once.
         begun = encode_line(self._fields).removesuffix(b"}\n")
         self._before_text = [
@@ -77,9 +77,8 @@ class ChatWriter:
         if delta.text or delta.logprobs:
             said["content"] = delta.text
         if delta.tool_calls:
-            self._called.add(index)
             said["tool_calls"] = [
-                {"index": position, **fragment}
+                self._fragment(index, fragment.get("index", position), fragment)
                 for position, fragment in enumerate(delta.tool_calls)
             ]
         more: dict[str, Any] = {}
@@ -88,10 +87,10 @@ class ChatWriter:
         return self._chunk(index, said, **more)
 
     def end(self, index: int, result: Mapping[str, Any]) -> bytes:
-        """Why this choice ended."""
-        self._results.append(result)
+        """Why this choice ended; one that ended by itself with calls ended for them."""
+        self._results[index] = result
         reason = str(result.get("finish_reason") or "stop")
-        if index in self._called and reason == "stop":
+        if self._calls[index] and reason == "stop":
             reason = "tool_calls"
         return self._chunk(index, {}, finish_reason=reason)
 
@@ -99,18 +98,34 @@ class ChatWriter:
         """What it cost, where that was asked for, and the end."""
         if not self._usage:
             return DONE
-        spent = usage_of(self._results)
-        if len(self._results) > 1:
-            prompt = usage_of([self._results[0]])["prompt_tokens"]
-            spent |= {"prompt_tokens": prompt, "total_tokens": prompt + spent["completion_tokens"]}
-        timings = self._results[0].get("timings")
-        told: dict[str, Any] = {"choices": [], "usage": spent, "timings": timings}
+        results = [self._results[index] for index in sorted(self._results)]
+        told: dict[str, Any] = {
+            "choices": [],
+            "usage": usage_of(results, len(results)),
+            "timings": results[0].get("timings"),
+        }
         return events.data({**self._fields, **told}) + DONE
 
     def error(self, problem: Problem) -> bytes:
         """What went wrong, as clients raise it; nothing follows."""
         return events.data(error(problem))
 
+    def _fragment(self, index: int, number: int, fragment: Mapping[str, Any]) -> dict[str, Any]:
+        """A part of a call; the first one has all that clients look for only there."""
+        begun = self._calls[index]
+        if number in begun:
+            return {"index": number, **fragment}
+        begun.add(number)
+        return {"index": number, **tool_call(str(self._fields["id"]), index, number, fragment)}
+
     def _chunk(self, index: int, said: Mapping[str, Any], **more: Any) -> bytes:
         choice = {"index": index, "delta": said, "finish_reason": None, **more}
         return events.data({**self._fields, "choices": [choice]})
+
+
+def tool_call(id: str, choice: int, number: int, call: Mapping[str, Any]) -> dict[str, Any]:
+    """A call as clients need it: with a type, an id, and arguments that are a text."""
+    made = {"type": "function", **call}
+    made["id"] = call.get("id") or f"call_{id.rpartition('-')[2]}_{choice}_{number}"
+    made["function"] = {"arguments": "", **(call.get("function") or {})}
+    return made

@@ -5,37 +5,35 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hybridd.core.fields import Bool, Field, Int, ListOf, OneOf, Struct, Text
-from hybridd.core.requests import TOKENS
+from hybridd.core.fields import Bool, Field, Int, OneOf, Struct, Text
 from hybridd.http.faces.api import Answer, Ask, Call, Reply, Streamed
-from hybridd.http.faces.openai import logprobs
+from hybridd.http.faces.openai import logprobs, token_ids
 from hybridd.http.faces.openai.completions_stream import CompletionWriter
 from hybridd.http.faces.openai.options import (
+    ANSWERS,
     GENERATING,
+    MOST_ANSWERS,
+    answers,
     ask,
     check_format,
     include_usage,
     sampling,
+    told_alternatives,
     usage,
 )
 from hybridd.http.faces.shared import bodies, model_names
 from hybridd.http.faces.shared.together import results as all_results
 from hybridd.wire.errors import InvalidParams, Unsupported
 
-_MOST_PROMPTS = 2048
+# Of one request, all prompts together. Those of a stream wait for the model all at once.
+_MOST_CHOICES, _MOST_STREAMED = 2048, 256
 _FIELDS: Mapping[str, Field] = {
     **GENERATING,
-    "prompt": OneOf(
-        (
-            Text(),
-            ListOf(Text(), min_length=1, max_length=_MOST_PROMPTS),
-            TOKENS,
-            ListOf(TOKENS, min_length=1, max_length=_MOST_PROMPTS),
-        )
-    ),
+    **ANSWERS,
+    "prompt": token_ids.texts_or_tokens(_MOST_CHOICES),
     "suffix": Text(),
     "echo": Bool(),
-    "best_of": Int(1, 128),
+    "best_of": Int(1, MOST_ANSWERS),
     "logprobs": OneOf((Int(0, 20), Bool())),
     "special": Bool(),
 }
@@ -47,23 +45,33 @@ async def completions(call: Call) -> Answer:
     body = bodies.read(BODY, call.body)
     check(body)
     model = (await model_names.record(call.daemon, body["model"])).id
-    prompts = await _texts(call, body)
+    prompts = await token_ids.texts(call, body, "prompt")
     count = body.get("n", 1)
+    most = _MOST_STREAMED if body.get("stream") else _MOST_CHOICES
+    if len(prompts) * count > most:
+        reason = f"times n makes more than {most} choices; send them in several requests"
+        raise InvalidParams(f"prompt {reason}", field="prompt", reason=reason)
     echoed = [prompt if body.get("echo") else "" for prompt in prompts for _ in range(count)]
-    asks = [_ask(body, prompt, autoload=call.autoload) for prompt in prompts for _ in range(count)]
+    asks = [
+        each
+        for prompt in prompts
+        for each in answers(_ask(body, prompt, autoload=call.autoload), count)
+    ]
     id, created, told = "cmpl-" + call.id.removeprefix("req_"), int(call.created), _told(body)
     if body.get("stream"):
-        writer = CompletionWriter(id, created, model, echoed, told, usage=include_usage(body))
+        writer = CompletionWriter(
+            id, created, model, echoed, told, answers=count, usage=include_usage(body)
+        )
         return Streamed(asks, writer)
     made = await all_results(call, asks)
-    return Reply(completion(id, created, made, echoed, told))
+    return Reply(completion(id, created, made, echoed, told, count))
 
 
 def check(body: Mapping[str, Any]) -> None:
     """Say what cannot be done, by name.
 
     Raises:
-        Unsupported, InvalidParams: That.
+        Unsupported: That.
     """
     check_format(body.get("response_format"))
     if body.get("suffix"):
@@ -81,19 +89,14 @@ def check(body: Mapping[str, Any]) -> None:
             "log probabilities of the prompt (echo with logprobs) are not supported",
             capability="prompt_logprobs",
         )
-    if body["prompt"] == []:
-        raise InvalidParams("prompt is empty", field="prompt", reason="is empty")
 
 
 def _ask(body: Mapping[str, Any], prompt: str, *, autoload: bool) -> Ask:
-    options = sampling(body)
-    if (told := _told(body)) is not None:
-        options["logprobs"] = max(1, told)
     request: dict[str, Any] = {"prompt": prompt}
-    if body.get("special") or not isinstance(_first(body["prompt"]), str):
-        # Token ids were given: what is special among them stays so.
+    if body.get("special") or token_ids.given(body["prompt"]):
+        # What is special among token ids that were given stays so.
         request["special"] = True
-    return ask("generate", body, request, options, autoload)
+    return ask("generate", body, request, told_alternatives(sampling(body), _told(body)), autoload)
 
 
 def _told(body: Mapping[str, Any]) -> int | None:
@@ -102,33 +105,19 @@ def _told(body: Mapping[str, Any]) -> int | None:
     return None if asked is None or asked is False else int(asked)
 
 
-async def _texts(call: Call, body: Mapping[str, Any]) -> list[str]:
-    """The prompts as texts; tokens are what the model's own tokenizer makes of them."""
-    prompt = body["prompt"]
-    if isinstance(prompt, str):
-        return [prompt]
-    lists = [prompt] if isinstance(prompt[0], int) else prompt
-    if isinstance(lists[0], str):
-        return list(lists)
-    asks = [
-        Ask("detokenize", body["model"], {"tokens": tokens}, autoload=call.autoload)
-        for tokens in lists
-    ]
-    return [made["text"] for made in await all_results(call, asks)]
-
-
-def _first(prompt: Any) -> Any:
-    return prompt if isinstance(prompt, str) else prompt[0]
-
-
 def completion(
     id: str,
     created: int,
     results: Sequence[Mapping[str, Any]],
     echoed: Sequence[str],
     told: int | None,
+    answers: int,
 ) -> dict[str, Any]:
-    """A whole answer, of one result for each choice and what stands before its text."""
+    """A whole answer, of one result for each choice and what stands before its text.
+
+    Args:
+        answers: Choices of each prompt.
+    """
     choices = []
     for index, (result, before) in enumerate(zip(results, echoed, strict=True)):
         entries = result.get("logprobs")
@@ -146,6 +135,6 @@ def completion(
         "created": created,
         "model": results[0]["model"],
         "choices": choices,
-        "usage": usage(list(results)),
+        "usage": usage(results, answers),
         "timings": results[0].get("timings"),
     }

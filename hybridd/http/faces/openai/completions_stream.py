@@ -24,6 +24,7 @@ class CompletionWriter:
     Args:
         echoed: What comes before each choice's text; empty where nothing does.
         alternatives: How many are told with each token; None where nothing is.
+        answers: Choices of each prompt.
         usage: Whether what it cost is told at the end.
     """
 
@@ -37,6 +38,7 @@ class CompletionWriter:
         echoed: Sequence[str],
         alternatives: int | None,
         *,
+        answers: int,
         usage: bool,
     ) -> None:
         self._fields = {
@@ -47,8 +49,9 @@ class CompletionWriter:
         }
         self._echoed = echoed
         self._alternatives = alternatives
+        self._answers = answers
         self._usage = usage
-        self._results: list[Mapping[str, Any]] = []
+        self._results: dict[int, Mapping[str, Any]] = {}
         self._offsets = [len(text) for text in echoed]
         begun = encode_line(self._fields).removesuffix(b"}\n")
         self._before_text = [
@@ -80,14 +83,15 @@ class CompletionWriter:
 
     def end(self, index: int, result: Mapping[str, Any]) -> bytes:
         """Why this choice ended."""
-        self._results.append(result)
+        self._results[index] = result
         return self._chunk(index, "", finish_reason=result.get("finish_reason") or "stop")
 
     def finish(self) -> bytes:
         """What it cost, where that was asked for, and the end."""
         if not self._usage:
             return DONE
-        told = {"choices": [], "usage": usage_of(self._results)}
+        results = [self._results[index] for index in sorted(self._results)]
+        told = {"choices": [], "usage": usage_of(results, self._answers)}
         return events.data({**self._fields, **told}) + DONE
 
     def error(self, problem: Problem) -> bytes:

@@ -7,31 +7,22 @@ import json
 import sys
 from array import array
 from collections.abc import Mapping
-from typing import Any
 
 import trio
 
-from hybridd.core.fields import Choice, Field, ListOf, OneOf, Struct, Text
-from hybridd.core.requests import COUNT, TOKENS
+from hybridd.core.fields import Choice, Field, Struct
+from hybridd.core.requests import COUNT
 from hybridd.core.vectors import as_numbers
-from hybridd.http.faces.api import Answer, Ask, Call, Reply
+from hybridd.http.faces.api import Answer, Call, Reply
+from hybridd.http.faces.openai import token_ids
 from hybridd.http.faces.openai.options import COMMON, ask
 from hybridd.http.faces.shared import bodies
-from hybridd.http.faces.shared.together import results
-from hybridd.wire.errors import InvalidParams
 from hybridd.wire.framing import encode_line
 
 _MOST_INPUTS = 10_000
 _FIELDS: Mapping[str, Field] = {
     **COMMON,
-    "input": OneOf(
-        (
-            Text(),
-            ListOf(Text(), min_length=1, max_length=_MOST_INPUTS),
-            TOKENS,
-            ListOf(TOKENS, min_length=1, max_length=_MOST_INPUTS),
-        )
-    ),
+    "input": token_ids.texts_or_tokens(_MOST_INPUTS),
     "encoding_format": Choice(("float", "base64")),
     "dimensions": COUNT,
 }
@@ -41,7 +32,7 @@ BODY = Struct(_FIELDS, required=("model", "input"), open=True, what="an embeddin
 async def embeddings(call: Call) -> Answer:
     """One vector for each input, in their order."""
     body = bodies.read(BODY, call.body)
-    texts = await _texts(call, body)
+    texts = await token_ids.texts(call, body, "input")
     request = {"input": texts, "dimensions": body.get("dimensions")}
     made = await call.infer(ask("embed", body, request, {}, call.autoload))
     packed = body.get("encoding_format") == "base64"
@@ -59,23 +50,6 @@ async def embeddings(call: Call) -> Answer:
         }
     )
     return Reply(rest.removesuffix(b"}\n") + b',"data":[%b]}' % b",".join(entries))
-
-
-async def _texts(call: Call, body: Mapping[str, Any]) -> list[str]:
-    """The inputs as texts; tokens are what the model's own tokenizer makes of them."""
-    given = body["input"]
-    if isinstance(given, str):
-        return [given]
-    if not given:
-        raise InvalidParams("input is empty", field="input", reason="is empty")
-    lists = [given] if isinstance(given[0], int) else given
-    if isinstance(lists[0], str):
-        return list(lists)
-    asks = [
-        Ask("detokenize", body["model"], {"tokens": tokens}, autoload=call.autoload)
-        for tokens in lists
-    ]
-    return [each["text"] for each in await results(call, asks)]
 
 
 def _packed(vector: str) -> str:

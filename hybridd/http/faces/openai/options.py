@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from hybridd.core.fields import Bool, Field, Float, Int, ListOf, OneOf, Struct, Text
-from hybridd.core.options import LOAD_FIELD, SAMPLING
+from hybridd.core.fields import Bool, Field, Int, OneOf, Struct
+from hybridd.core.options import LOAD_FIELD, NULL, SAMPLING
 from hybridd.core.requests import ANY_OBJECT, MODEL
 from hybridd.core.unit_fields import Duration
 from hybridd.http.faces.api import Ask
@@ -14,33 +15,34 @@ from hybridd.http.faces.shared import keep_alive
 from hybridd.wire.errors import Unsupported
 
 MOST_TOKENS = 2**31 - 1
+MOST_ANSWERS = 128
 # OpenAI's names for what the protocol calls otherwise, the one that counts first.
 _MAX_TOKENS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 # Taken under their own names. `logprobs` differs from route to route.
-_SAME = tuple(name for name in SAMPLING if name not in ("max_tokens", "logprobs", "seed"))
+_SAME = tuple(name for name in SAMPLING if name not in ("max_tokens", "logprobs", "seed", "top_k"))
 
 # What every route takes beside its own: which model, and hybridd's own wishes.
 COMMON: Mapping[str, Field] = {
     "model": MODEL,
     "keep_alive": keep_alive.FIELD,
+    "keepalive": keep_alive.FIELD,
     "load_options": LOAD_FIELD,
     "timeout": Duration(),
 }
 GENERATING: Mapping[str, Field] = {
     **COMMON,
     **{name: SAMPLING[name].field for name in _SAME},
-    # Far more than any context has is usual.
-    **dict.fromkeys(_MAX_TOKENS, Int(0)),
+    # Far more than any context has is usual; other local servers' -1 is no limit.
+    **dict.fromkeys(_MAX_TOKENS, Int(-1)),
+    "top_k": Int(-1, 2**31 - 1),
     "repetition_penalty": SAMPLING["repeat_penalty"].field,
     "seed": Int(),
     "stream": Bool(),
-    "stream_options": Struct({"include_usage": Bool()}, open=True),
-    "n": Int(1, 128),
-    "response_format": ANY_OBJECT,
+    "stream_options": Struct({"include_usage": OneOf((Bool(), NULL))}, open=True),
     "top_logprobs": Int(0, 20),
-    "temperature": Float(0, 100),
 }
-TEXTS = OneOf((Text(), ListOf(Text(), min_length=1)))
+# Of the routes that give several answers to one prompt.
+ANSWERS: Mapping[str, Field] = {"n": Int(1, MOST_ANSWERS), "response_format": ANY_OBJECT}
 
 
 def sampling(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,13 +50,24 @@ def sampling(body: Mapping[str, Any]) -> dict[str, Any]:
     options = {name: body[name] for name in _SAME if name in body}
     if "repetition_penalty" in body:
         options.setdefault("repeat_penalty", body["repetition_penalty"])
-    for name in _MAX_TOKENS:
-        if name in body:
-            options["max_tokens"] = min(body[name], MOST_TOKENS)
-            break
+    if "top_k" in body:
+        options["top_k"] = max(0, body["top_k"])  # -1 is all as well, with many servers
+    limit = next((body[name] for name in _MAX_TOKENS if name in body), -1)
+    if limit >= 0:
+        options["max_tokens"] = min(limit, MOST_TOKENS)
     if "seed" in body:
-        options["seed"] = max(-1, min(body["seed"], 2**64 - 1))
+        options["seed"] = max(-1, body["seed"])
     return options
+
+
+def told_alternatives(options: dict[str, Any], count: int | None) -> dict[str, Any]:
+    """The same options, which ask for log probabilities.
+
+    Args:
+        count: How many alternatives are told with each token; None where nothing is told.
+    """
+    # At least one, for without alternatives an engine tells nothing.
+    return options if count is None else {**options, "logprobs": max(1, count)}
 
 
 def ask(
@@ -65,16 +78,28 @@ def ask(
     autoload: bool,
 ) -> Ask:
     """What a body asks of its model."""
+    name = "keep_alive" if "keep_alive" in body else "keepalive"
     return Ask(
         kind,
         body["model"],
         request,
         options,
         body.get("load_options"),
-        keep_alive.seconds(body.get("keep_alive")),
+        keep_alive.seconds(body.get(name), name),
         body.get("timeout"),
         autoload,
     )
+
+
+def answers(asked: Ask, count: int) -> list[Ask]:
+    """The asks for several answers to one prompt. With a seed each draws by one of its own."""
+    seed = asked.options.get("seed", -1)
+    if seed < 0:
+        return [asked] * count
+    return [
+        replace(asked, options={**asked.options, "seed": (seed + number) % 2**63})
+        for number in range(count)
+    ]
 
 
 def check_format(format: Mapping[str, Any] | None, field: str = "response_format") -> None:
@@ -83,7 +108,7 @@ def check_format(format: Mapping[str, Any] | None, field: str = "response_format
     Raises:
         Unsupported: It has to.
     """
-    if format is not None and format.get("type", "text") != "text":
+    if format is not None and format.get("type") not in (None, "text"):
         raise Unsupported(
             f"constrained output ({field}) is not supported yet; leave it out or ask for the type "
             "text",
@@ -96,14 +121,26 @@ def include_usage(body: Mapping[str, Any]) -> bool:
     return bool((body.get("stream_options") or {}).get("include_usage"))
 
 
-def usage(results: list[Mapping[str, Any]]) -> dict[str, Any]:
-    """OpenAI's `usage` of one prompt's answers, or of several prompts' where they differ."""
+def usage(results: Sequence[Mapping[str, Any]], answers: int = 1) -> dict[str, Any]:
+    """OpenAI's `usage`.
+
+    Args:
+        results: In the order of the choices.
+        answers: So many of them that follow each other are of one prompt, which counts once.
+    """
     each = [result.get("usage", {}) for result in results]
-    prompt = sum(one.get("prompt_tokens", 0) for one in each)
+    prompts, cached = (
+        sum(one.get(name, 0) for one in each[::answers])
+        for name in ("prompt_tokens", "cached_tokens")
+    )
     completion = sum(one.get("completion_tokens", 0) for one in each)
+    reasoning = [one["reasoning_tokens"] for one in each if "reasoning_tokens" in one]
     return {
-        "prompt_tokens": prompt,
+        "prompt_tokens": prompts,
         "completion_tokens": completion,
-        "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": sum(u.get("cached_tokens", 0) for u in each)},
+        "total_tokens": prompts + completion,
+        "prompt_tokens_details": {"cached_tokens": cached},
+        **(
+            {"completion_tokens_details": {"reasoning_tokens": sum(reasoning)}} if reasoning else {}
+        ),
     }

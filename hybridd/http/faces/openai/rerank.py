@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hybridd.core.fields import Bool, Field, ListOf, OneOf, Struct, Text
@@ -18,21 +18,25 @@ _FIELDS: Mapping[str, Field] = {
     "documents": ListOf(OneOf((Text(), Struct({}, open=True))), min_length=1, max_length=10_000),
     "top_n": COUNT,
     "return_documents": Bool(),
+    "rank_fields": ListOf(Text(), min_length=1, max_length=64),
 }
 BODY = Struct(_FIELDS, required=("model", "query", "documents"), open=True, what="a reranking")
+_FIELDS_OF_DOCUMENTS = ("text",)
 
 
 async def rerank(call: Call) -> Answer:
     """How well each document answers the query, the best first."""
     body = bodies.read(BODY, call.body)
-    texts = [_text(index, document) for index, document in enumerate(body["documents"])]
+    names = body.get("rank_fields", _FIELDS_OF_DOCUMENTS)
+    texts = [text_of(document, names, i) for i, document in enumerate(body["documents"])]
     request = {"query": body["query"], "documents": texts, "top_n": body.get("top_n")}
     made = await call.infer(ask("rerank", body, request, {}, call.autoload))
     shown = []
     for result in made["results"]:
         each: dict[str, Any] = {"index": result["index"], "relevance_score": result["score"]}
         if body.get("return_documents"):
-            each["document"] = {"text": texts[result["index"]]}
+            document = body["documents"][result["index"]]
+            each["document"] = {"text": document} if isinstance(document, str) else document
         shown.append(each)
     tokens = made.get("usage", {}).get("prompt_tokens", 0)
     return Reply(
@@ -41,15 +45,23 @@ async def rerank(call: Call) -> Answer:
             "model": made["model"],
             "results": shown,
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+            # Where Cohere's clients look for it.
+            "meta": {"tokens": {"input_tokens": tokens, "output_tokens": 0}},
         }
     )
 
 
-def _text(index: int, document: str | Mapping[str, Any]) -> str:
-    """A document's text: itself, or its field `text`."""
-    text = document if isinstance(document, str) else document.get("text")
-    if not isinstance(text, str):
+def text_of(document: str | Mapping[str, Any], names: Sequence[str], index: int) -> str:
+    """A document's text: itself, or that of its fields with these names.
+
+    Raises:
+        InvalidParams: It has none.
+    """
+    if isinstance(document, str):
+        return document
+    found = [document[name] for name in names if isinstance(document.get(name), str)]
+    if not found:
         field = f"documents.{index}"
-        reason = "takes a text, or an object with a text"
+        reason = f"takes a text, or an object with texts as {', '.join(names)}"
         raise InvalidParams(f"{field} {reason}", field=field, reason=reason)
-    return text
+    return "\n".join(found)

@@ -5,35 +5,40 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hybridd.core.fields import Bool, Field, Float, Int, ListOf, OneOf, Struct, Text
-from hybridd.core.options import SAMPLING
+from hybridd.core.fields import Bool, Field, ListOf, OneOf, Struct, Text
 from hybridd.core.requests import ANY_OBJECT
 from hybridd.http.faces.api import Answer, Ask, Call, Reply, Streamed
-from hybridd.http.faces.openai.chat import offered_tools
-from hybridd.http.faces.openai.options import COMMON, ask, check_format, sampling
-from hybridd.http.faces.openai.response_items import conversation, tools
+from hybridd.http.faces.openai import thinking, tools
+from hybridd.http.faces.openai.options import (
+    GENERATING,
+    ask,
+    check_format,
+    sampling,
+    told_alternatives,
+)
+from hybridd.http.faces.openai.response_items import conversation
 from hybridd.http.faces.openai.response_stream import ResponseWriter
 from hybridd.http.faces.openai.response_whole import Response
 from hybridd.http.faces.shared import bodies, model_names
 from hybridd.wire.errors import Unsupported
 
+_ITEMS = ListOf(Struct({}, open=True, what="an item"), max_length=100_000)
 _FIELDS: Mapping[str, Field] = {
-    **COMMON,
-    "input": OneOf((Text(), ListOf(Struct({}, open=True), max_length=100_000))),
-    "instructions": OneOf((Text(), ListOf(Struct({}, open=True)))),
-    "max_output_tokens": Int(0),
-    "temperature": Float(0, 100),
-    "top_p": SAMPLING["top_p"].field,
-    "tools": ListOf(Struct({}, open=True), max_length=100_000),
-    "tool_choice": OneOf((Text(1, 64), ANY_OBJECT)),
-    "stream": Bool(),
+    **GENERATING,
+    **tools.FIELDS,
+    "input": OneOf((Text(), _ITEMS)),
+    "instructions": OneOf((Text(), _ITEMS)),
+    "include": ListOf(Text()),
     "text": ANY_OBJECT,
+    "reasoning": ANY_OBJECT,
+    "chat_template_kwargs": ANY_OBJECT,
     "previous_response_id": Text(),
     "conversation": OneOf((Text(), ANY_OBJECT)),
+    "prompt": ANY_OBJECT,
     "background": Bool(),
-    "chat_template_kwargs": ANY_OBJECT,
 }
 BODY = Struct(_FIELDS, required=("model", "input"), open=True, what="a response")
+_LOGPROBS = "message.output_text.logprobs"
 # A conversation of nothing, which clients send to have a model loaded.
 _NOTHING = [{"role": "user", "content": ""}]
 
@@ -43,7 +48,8 @@ async def responses(call: Call) -> Answer:
     body = bodies.read(BODY, call.body)
     asked = response_ask(body, autoload=call.autoload)
     model = (await model_names.record(call.daemon, asked.model)).id
-    response = Response("resp_" + call.id.removeprefix("req_"), int(call.created), model, body)
+    id = "resp_" + call.id.removeprefix("req_")
+    response = Response(id, int(call.created), model, body, alternatives(body))
     if body.get("stream"):
         return Streamed([asked], ResponseWriter(response))
     return Reply(response.of_result(await call.infer(asked)))
@@ -55,18 +61,29 @@ def response_ask(body: Mapping[str, Any], *, autoload: bool) -> Ask:
     Raises:
         Unsupported, InvalidParams: What cannot be done, by name.
     """
-    for name in ("previous_response_id", "conversation"):
+    for name in ("previous_response_id", "conversation", "prompt"):
         if body.get(name):
             raise Unsupported(
-                f"responses are not kept here ({name}); send the whole conversation as input",
+                f"nothing is kept here between requests ({name}); send the whole conversation as "
+                "input",
                 capability=name,
             )
     if body.get("background"):
         raise Unsupported("there is no work in the background; stream it", capability="background")
-    check_format((body.get("text") or {}).get("format"), "text.format")
+    format = (body.get("text") or {}).get("format")
+    check_format(format if isinstance(format, dict) else None, "text.format")
     request = {
         "messages": conversation(body.get("instructions"), body["input"]) or _NOTHING,
-        "tools": offered_tools(tools(body.get("tools")), body.get("tool_choice")),
-        "chat_template_kwargs": body.get("chat_template_kwargs") or {},
+        "tools": tools.offered(body.get("tools"), body.get("tool_choice")),
+        "chat_template_kwargs": thinking.template_arguments(
+            body.get("chat_template_kwargs"), (body.get("reasoning") or {}).get("effort")
+        ),
     }
-    return ask("chat", body, request, sampling(body), autoload)
+    options = told_alternatives(sampling(body), alternatives(body))
+    return ask("chat", body, request, options, autoload)
+
+
+def alternatives(body: Mapping[str, Any]) -> int | None:
+    """How many alternatives are told with each token; None where nothing is told."""
+    count: int = body.get("top_logprobs", 0)
+    return count if count or _LOGPROBS in (body.get("include") or ()) else None
