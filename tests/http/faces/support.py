@@ -75,6 +75,7 @@ class Models:
     """A manager that is a fake: models by their ids, and what a test lets them answer.
 
     Attributes:
+        answer: What an ask is answered with.
         asked: Every ask, in order.
         moved: Every load and unload, in order.
         settings: What models were configured to, by id.
@@ -89,7 +90,7 @@ class Models:
         self.records = {each.id: each for each in records}
         self.asked: list[Ask] = []
         self.moved: list[tuple[str, str, dict[str, Any]]] = []
-        self._answer = answer
+        self.answer = answer
         self._loaded = loaded
         self.model_map: dict[str, str] = {}
         self.settings = _Settings()
@@ -103,8 +104,8 @@ class Models:
     async def infer(self, ask: Ask) -> dict[str, Any]:
         await trio.lowlevel.checkpoint()
         self.asked.append(ask)
-        assert self._answer is not None
-        return dict(self._answer(ask))
+        assert self.answer is not None
+        return dict(self.answer(ask))
 
     async def load(self, name: str, **others: Any) -> dict[str, Any]:
         await trio.lowlevel.checkpoint()
