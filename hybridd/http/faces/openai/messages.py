@@ -31,7 +31,7 @@ MESSAGES = ListOf(
 _KEPT = ("name", "tool_call_id", "reasoning_content", "reasoning")
 _TEXTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 # A model that cannot see or hear is known later, by its files.
-_SENSED = frozenset({"image_url", "input_image", "input_audio"})
+_SENSED = frozenset({"image_url", "input_audio"})
 
 
 def conversation(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
@@ -82,8 +82,9 @@ def part(given: Mapping[str, Any], where: str) -> dict[str, Any]:
         if not isinstance(text, str):
             raise bad(f"{where}.{_TEXTS[kind]}", "must be a text")
         return {"type": "text", "text": text}
-    if kind == "input_image" and isinstance(given.get("image_url"), str):
-        return {"type": "image_url", "image_url": {"url": given["image_url"]}}
+    if kind == "input_image" and given.get("image_url"):
+        url = given["image_url"]
+        return {"type": "image_url", "image_url": {"url": url} if isinstance(url, str) else url}
     if kind in _SENSED:
         return {"type": kind, kind: given.get(kind)}
     raise Unsupported(
