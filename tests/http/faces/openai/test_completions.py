@@ -106,7 +106,7 @@ async def test_a_thousand_prompts_do_not_fill_the_queue() -> None:
         running -= 1
         return result
 
-    daemon.infer = infer  # type: ignore[method-assign]
+    daemon.infer = infer
     value = await replied(PATH, daemon, {"model": "m", "prompt": [*"abcdefghij"] * 100})
     assert [choice["text"] for choice in value["choices"]] == [*"ABCDEFGHIJ"] * 100
     assert 1 < most <= 64

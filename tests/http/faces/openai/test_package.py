@@ -83,7 +83,7 @@ async def stream(
     assert isinstance(answer, Streamed)
     data = written(answer.writer, deltas, *results) if not fails else b""
     if fails:
-        begun = [answer.writer.begin(), *(answer.writer.delta(0, d) for d in deltas)]  # type: ignore[arg-type]
+        begun = [answer.writer.begin(), *(answer.writer.delta(0, d) for d in deltas)]
         data = b"".join([*begun, answer.writer.error(fails)])
     # Clients have to take a comment anywhere.
     text = (answer.writer.waiting("loading") + data).decode()
@@ -107,7 +107,7 @@ async def answered(call: str, body: Mapping[str, Any], *results: Mapping[str, An
 
 def fragments() -> list[Delta]:
     """A call as models make it, in parts."""
-    function = dict(CALL["function"])  # type: ignore[call-overload]
+    function = dict(CALL["function"])
     arguments = function.pop("arguments")
     return [
         Delta("", 1, "hm"),
@@ -150,7 +150,7 @@ async def test_chats() -> None:
     assert choice["finish_reason"] == "tool_calls"
     assert choice["message"]["content"] == "I look."
     assert (made["id"], made["function"]["name"]) == ("call_a", "look")
-    assert made["function"]["arguments"] == CALL["function"]["arguments"]  # type: ignore[index]
+    assert made["function"]["arguments"] == CALL["function"]["arguments"]
     assert made["function"]["parsed_arguments"] == {"at": "it"}
     assert "tool_calls.function.arguments.done" in called["read"]["events"]
 
