@@ -41,6 +41,7 @@ class FieldError(ValueError):
 
 
 SHOWN = 80
+_LONGEST = 16 * 1024 * 1024  # characters of a text: no limit to speak of
 
 
 def short(text: str) -> str:
@@ -184,11 +185,11 @@ class Text(Field):
     """A text of proper Unicode; its length in characters is bounded."""
 
     min_length: int = 0
-    max_length: int = 16 * 1024 * 1024
+    max_length: int = _LONGEST
 
     @property
     def takes(self) -> str:  # type: ignore[override]
-        if self.max_length >= 16 * 1024 * 1024:
+        if self.max_length >= _LONGEST:
             return "a text that is not empty" if self.min_length else "a text"
         return f"a text of {self.min_length} to {self.max_length} characters"
 
@@ -209,6 +210,8 @@ class Text(Field):
         schema: dict[str, Any] = {"type": "string"}
         if self.min_length:
             schema["minLength"] = self.min_length
+        if self.max_length < _LONGEST:
+            schema["maxLength"] = self.max_length
         return schema
 
 
@@ -368,7 +371,13 @@ class MapOf(Field):
         return checked
 
     def schema(self) -> dict[str, Any]:
-        return {"type": "object", "additionalProperties": self.value.schema()}
+        names = {"propertyNames": {"pattern": "^[0-9]{1,10}$"}} if self.whole else {}
+        return {
+            "type": "object",
+            "additionalProperties": self.value.schema(),
+            "maxProperties": self.max_length,
+            **names,
+        }
 
 
 def unknown_name(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:

@@ -78,7 +78,10 @@ def _operation(face: Face, route: Route) -> dict[str, Any]:
         },
     }
     if route.body is not None:
-        operation["requestBody"] = {"required": True, "content": {JSON: {"schema": route.body}}}
+        operation["requestBody"] = {
+            "required": bool(route.body.get("required")),
+            "content": {JSON: {"schema": route.body}},
+        }
     if route.open:
         operation["security"] = []
     return operation

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hybridd.http.faces.anthropic import handlers, requests
 from hybridd.http.faces.anthropic.answers import error_body
 from hybridd.http.faces.api import Face, Route
+from hybridd.http.faces.shared import bodies
 
 _MESSAGE = {
     "type": "object",
@@ -34,7 +35,7 @@ FACE = Face(
             "/v1/messages",
             handlers.messages,
             "Answer a conversation.",
-            body=requests.BODY.schema(),
+            body=bodies.schema(requests.BODY),
             result=_MESSAGE,
         ),
         Route(
@@ -42,7 +43,7 @@ FACE = Face(
             "/v1/messages/count_tokens",
             handlers.count_tokens,
             "How many tokens a conversation's prompt has.",
-            body=requests.COUNTED.schema(),
+            body=bodies.schema(requests.COUNTED),
             result=_COUNT,
         ),
     ),

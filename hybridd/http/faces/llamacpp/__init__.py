@@ -8,6 +8,7 @@ from typing import Any
 from hybridd.http.faces.api import Face, Route
 from hybridd.http.faces.llamacpp import handlers, models, requests
 from hybridd.http.faces.llamacpp.answers import error_body
+from hybridd.http.faces.shared import bodies
 
 _OBJECT: Mapping[str, Any] = {"type": "object"}
 _SLOTS: Mapping[str, Any] = {"type": "array", "items": {"type": "object"}}
@@ -33,7 +34,7 @@ FACE = Face(
         Route("GET", "/props", models.props, "What is known of one model.", result=_OBJECT),
         Route("GET", "/slots", models.slots, "What slots are at work.", result=_SLOTS),
         *(
-            Route("POST", path, handler, summary, body=fields.schema(), result=_OBJECT)
+            Route("POST", path, handler, summary, body=bodies.schema(fields), result=_OBJECT)
             for path, handler, summary, fields in _POSTED
         ),
     ),

@@ -8,6 +8,7 @@ from typing import Any
 from hybridd.http.faces.api import Face, Handler, Route
 from hybridd.http.faces.ollama import catalog, handlers, requests
 from hybridd.http.faces.ollama.answers import error_body
+from hybridd.http.faces.shared import bodies
 
 _OBJECT: Mapping[str, Any] = {"type": "object"}
 _LIST: Mapping[str, Any] = {
@@ -35,18 +36,23 @@ FACE = Face(
         Route("GET", "/api/version", catalog.version, "Which API this is.", result=_OBJECT),
         Route("GET", "/api/tags", catalog.tags, "Every model that can be loaded.", result=_LIST),
         Route("GET", "/api/ps", catalog.ps, "The models in memory.", result=_LIST),
-        _post("/api/show", catalog.show, "What is known of a model.", requests.NAMED.schema()),
-        _post("/api/pull", catalog.pull, "Whether a model is here.", requests.PULL.schema()),
         _post(
-            "/api/generate", handlers.generate, "Go on from a prompt.", requests.GENERATE.schema()
+            "/api/show", catalog.show, "What is known of a model.", bodies.schema(requests.NAMED)
         ),
-        _post("/api/chat", handlers.chat, "Answer a conversation.", requests.CHAT.schema()),
-        _post("/api/embed", handlers.embed, "Vectors of texts.", requests.EMBED.schema()),
+        _post("/api/pull", catalog.pull, "Whether a model is here.", bodies.schema(requests.PULL)),
+        _post(
+            "/api/generate",
+            handlers.generate,
+            "Go on from a prompt.",
+            bodies.schema(requests.GENERATE),
+        ),
+        _post("/api/chat", handlers.chat, "Answer a conversation.", bodies.schema(requests.CHAT)),
+        _post("/api/embed", handlers.embed, "Vectors of texts.", bodies.schema(requests.EMBED)),
         _post(
             "/api/embeddings",
             handlers.embeddings,
             "The vector of one text.",
-            requests.EMBEDDINGS.schema(),
+            bodies.schema(requests.EMBEDDINGS),
         ),
         *(
             _post(f"/api/{name}", catalog.refused, _REFUSED, _OBJECT)

@@ -15,6 +15,7 @@ from hybridd.http.faces.openai import (
 )
 from hybridd.http.faces.openai.errors import error
 from hybridd.http.faces.openai.schemas import Schema
+from hybridd.http.faces.shared import bodies
 
 # Clients are told either as the base.
 _BASES = ("/v1", "")
@@ -32,7 +33,7 @@ def _post(
     result: Schema,
     bases: tuple[str, ...] = _BASES,
 ) -> tuple[Route, ...]:
-    takes = schemas.body(body)
+    takes = bodies.schema(body)
     return tuple(Route("POST", f"{base}{path}", handler, summary, takes, result) for base in bases)
 
 

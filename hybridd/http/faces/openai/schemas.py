@@ -1,35 +1,17 @@
-"""What bodies take and what answers have, as JSON Schema for /openapi.json."""
+"""What answers have, as JSON Schema for /openapi.json."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from hybridd.core.fields import Struct
+from hybridd.http.faces.shared.bodies import or_null
 
 Schema = Mapping[str, Any]
 TEXT: Schema = {"type": "string"}
 COUNT: Schema = {"type": "integer", "minimum": 0}
 ANY: Schema = {}
 _NULL: Schema = {"type": "null"}
-
-
-def body(struct: Struct) -> dict[str, Any]:
-    """What a body takes: null is unset everywhere, and unknown names are ignored."""
-    schema = struct.schema()
-    properties = {
-        name: each if name in struct.required else or_null(each)
-        for name, each in schema["properties"].items()
-    }
-    return {**schema, "properties": properties}
-
-
-def or_null(schema: Schema) -> dict[str, Any]:
-    """The same, or null."""
-    if schema.get("anyOf"):
-        others = [each for each in schema["anyOf"] if each != {"enum": [None]}]
-        return {**schema, "anyOf": [*others, _NULL]}
-    return {"anyOf": [schema, _NULL]}
 
 
 def constant(value: str) -> dict[str, Any]:

@@ -8,27 +8,29 @@ from typing import Any
 
 import trio
 
-from hybridd.core.fields import Bool, Field, FieldError
+from hybridd.core.fields import Bool, Struct
 from hybridd.core.options import LOAD_FIELD
 from hybridd.core.unit_fields import Duration
 from hybridd.daemon.jobs import Job
 from hybridd.http.faces.api import SSE, Answer, Call, Produced, Reply, Route, Send
 from hybridd.http.faces.original.errors import error
+from hybridd.http.faces.shared import bodies
 from hybridd.http.faces.shared.events import event
 from hybridd.http.problems import Problem
-from hybridd.wire.errors import HybriddError, InvalidParams
+from hybridd.wire.errors import HybriddError
 
-_LOAD: Mapping[str, Field] = {
-    "load_options": LOAD_FIELD,
-    "keepalive": Duration(),
-    "pin": Bool(),
-}
+_BODY = Struct(
+    {"load_options": LOAD_FIELD, "keepalive": Duration(), "pin": Bool()},
+    open=True,
+    what="what a load takes",
+)
+_FORCE = Struct({"force": Bool()}, open=True, what="how it is unloaded")
 _PROGRESS_S = 5.0
 
 
 async def load(call: Call) -> Answer:
     """Load a model; with `Accept: text/event-stream` its progress comes first."""
-    wanted = _checked(call.body or {})
+    wanted = _wanted(call.body)
     if SSE in call.headers.get("accept", ""):
         await call.daemon.manager.find(call.path["id"])  # a wrong name is a 404, no event
         return Produced(SSE, lambda send: _load_told(call, wanted, send))
@@ -37,10 +39,8 @@ async def load(call: Call) -> Answer:
 
 async def unload(call: Call) -> Answer:
     """Unload a model once its requests are done, or at once with `force`."""
-    body = call.body or {}
-    force = body.get("force", call.query.get("force", "false").lower() in ("true", "1"))
-    if not isinstance(force, bool):
-        raise InvalidParams("force takes true or false", field="force", reason="no boolean")
+    asked = call.query.get("force", "false").lower() in ("true", "1")
+    force = bodies.read(_FORCE, call.body).get("force", asked)
     return Reply(await call.daemon.manager.unload(call.path["id"], force=force))
 
 
@@ -79,33 +79,22 @@ async def _load_told(call: Call, wanted: Mapping[str, Any], send: Send) -> None:
     await send(outcome[0])
 
 
-def _checked(body: Mapping[str, Any]) -> dict[str, Any]:
-    """What a load takes of a body; other fields are ignored."""
-    made: dict[str, Any] = {}
-    for name, field in _LOAD.items():
-        if body.get(name) is None:
-            continue
-        try:
-            made[name] = field.check(body[name])
-        except FieldError as exc:
-            path = exc.inside(name).path
-            raise InvalidParams(f"{path} {exc}", field=path, reason=str(exc)) from None
+def _wanted(body: Any) -> dict[str, Any]:
+    """What a load takes of a body."""
+    given = bodies.read(_BODY, body)
+    made = {name: given[name] for name in _BODY.fields if name in given}
     if made.get("keepalive") == -1:
         made["keepalive"] = math.inf
     return made
 
 
-_BODY = {
-    "type": "object",
-    "properties": {name: field.schema() for name, field in _LOAD.items()},
-}
-_FORCE = {"type": "object", "properties": {"force": Bool().schema()}}
+_LOADS, _UNLOADS = "Load a model.", "Unload a model."
 _PATH = "/api/v1/models/{id}"
 _OBJECT = {"type": "object"}
 ROUTES = (
-    Route("POST", f"{_PATH}/load", load, "Load a model.", body=_BODY, result=_OBJECT),
+    Route("POST", f"{_PATH}/load", load, _LOADS, body=bodies.schema(_BODY), result=_OBJECT),
     # The original's own example loads by GET.
-    Route("GET", f"{_PATH}/load", load, "Load a model.", result=_OBJECT, acts=True),
-    Route("POST", f"{_PATH}/unload", unload, "Unload a model.", body=_FORCE, result=_OBJECT),
-    Route("GET", f"{_PATH}/unload", unload, "Unload a model.", result=_OBJECT, acts=True),
+    Route("GET", f"{_PATH}/load", load, _LOADS, result=_OBJECT, acts=True),
+    Route("POST", f"{_PATH}/unload", unload, _UNLOADS, body=bodies.schema(_FORCE), result=_OBJECT),
+    Route("GET", f"{_PATH}/unload", unload, _UNLOADS, result=_OBJECT, acts=True),
 )
