@@ -6,6 +6,7 @@ Each face writes a `Problem` in the shape that its clients know; nothing else he
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
 from hybridd.wire.errors import HybriddError
@@ -74,6 +75,8 @@ class Problem(Exception):
         """The same error, as HTTP tells it."""
         headers: Headers = ()
         wait = error.data.get("retry_after_s")
+        if isinstance(until := error.data.get("until"), (int, float)):
+            wait = until - time.time()
         if isinstance(wait, (int, float)) and math.isfinite(wait):
             headers = (("retry-after", str(max(1, math.ceil(wait)))),)
         elif error.kind == "shutting_down":

@@ -21,7 +21,12 @@ from tests.e2e.test_http import tcp_url, token
 CLIENTS = Path(__file__).parent.parent / "clients"
 PYTHON = Path(os.environ.get("CLIENTS_VENV", ".venv-clients")).absolute() / "bin" / "python"
 NODE = shutil.which("node")
-GGUF, HF, EMBEDDER = "hybridd/demo-gguf", "hybridd/demo-hf", "embedder"
+GGUF, HF, EMBEDDER, RANKER = "hybridd/demo-gguf", "hybridd/demo-hf", "embedder", "ranker"
+# What each of the large scripts imports; tests/clients/python/large.lock has their versions.
+LARGE = {
+    "use_litellm.py": ["litellm"],
+    "use_langchain.py": ["langchain_openai", "langchain_ollama"],
+}
 
 
 def scripts(language: str, pattern: str) -> list[str]:
@@ -38,6 +43,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
         HYBRIDD_HTTP_MODEL_MAP=f"claude-*={GGUF}",
     )
     (daemon.models / f"{EMBEDDER}.echo").write_text('{"capabilities": ["embedding"]}')
+    (daemon.models / f"{RANKER}.echo").write_text('{"capabilities": ["reranking"]}')
     daemon.start()
     with daemon.client() as client:
         client.rescan()
@@ -49,6 +55,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
         "GGUF": GGUF,
         "HF": HF,
         "EMBEDDER": EMBEDDER,
+        "RANKER": RANKER,
         "URL": url,
         "TOKEN": secret,
         "OPENAI_BASE_URL": f"{url}/v1",
@@ -74,6 +81,21 @@ def test_python(served: dict[str, str], script: str) -> None:
     if not PYTHON.exists():
         pytest.skip("the clients are not installed: make .venv-clients")
     run([str(PYTHON), str(CLIENTS / "python" / script)], served)
+
+
+def importable(modules: list[str]) -> bool:
+    """Whether the clients' environment has all of them."""
+    code = (
+        "import importlib.util, sys; sys.exit(None in map(importlib.util.find_spec, sys.argv[1:]))"
+    )
+    return subprocess.run([str(PYTHON), "-c", code, *modules], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("script", scripts("python/large", "use_*.py"))
+def test_large(served: dict[str, str], script: str) -> None:
+    if not PYTHON.exists() or not importable(LARGE[script]):
+        pytest.skip("the large clients are not installed: make test-clients")
+    run([str(PYTHON), str(CLIENTS / "python" / "large" / script)], served)
 
 
 @pytest.mark.parametrize("script", scripts("node", "use_*.mjs"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Container
 from typing import Any
 
 import pytest
@@ -11,7 +13,14 @@ import trio
 from hybridd.http.faces.api import Answer, Call, Face, Produced, Reply, Route, Send, Streamed
 from hybridd.http.guard import Policy
 from hybridd.http.problems import Problem
-from hybridd.wire.errors import Busy, DoesNotFit, InvalidParams, ModelNotFound, ShuttingDown
+from hybridd.wire.errors import (
+    Busy,
+    DoesNotFit,
+    InvalidParams,
+    ModelNotFound,
+    Quarantined,
+    ShuttingDown,
+)
 from tests.http.support import FakeManager, Lines, answered, ask, says
 
 
@@ -120,6 +129,14 @@ async def test_errors_have_the_shape_of_the_face_that_was_asked(
     got = await answered(FACES, "GET", target)
     assert got.status == status
     assert envelope in got.json
+
+
+@pytest.mark.parametrize(("left_s", "shown"), [(1e6, range(990_000, 1_000_001)), (-5, [1])])
+def test_a_model_that_is_left_alone_says_for_how_long(left_s: float, shown: Container[int]) -> None:
+    error = Quarantined("left alone", reason="it died", until=time.time() + left_s)
+    [(name, value)] = Problem.of(error).headers
+    assert name == "retry-after"
+    assert int(value) in shown
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,13 @@ _CODES = {
 def error(problem: Problem) -> dict[str, Any]:
     """A problem's body. `hybridd` carries the facts of the kind, which other servers have not."""
     by_class = "invalid_request_error" if problem.status < 500 else "server_error"
+    message = problem.message
+    if problem.kind == "context_exceeded":
+        # litellm and what is built on it look for these words, not for the code.
+        message = f"the prompt is too long: {message}"
     return {
         "error": {
-            "message": problem.message,
+            "message": message,
             "type": _TYPES.get(problem.status, by_class),
             "param": problem.data.get("field"),
             "code": _CODES.get(problem.kind, problem.kind),

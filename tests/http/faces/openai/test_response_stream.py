@@ -197,12 +197,12 @@ def test_a_cut_response_is_incomplete(deltas: list[Delta]) -> None:
 def test_a_failure_in_the_middle() -> None:
     writer = ResponseWriter(WHOLE)
     data = [writer.begin(), writer.delta(0, Delta("Hel", 1))]
-    problem = Problem(400, "context_exceeded", "it is too long")
+    problem = Problem(500, "worker_died", "it is gone")
     made = events(b"".join([*data, writer.error(problem)]))
     assert types(made)[-1] == "failed"
     response = made[-1]["response"]
     assert response["status"] == "failed"
-    assert response["error"] == {"code": "context_length_exceeded", "message": "it is too long"}
+    assert response["error"] == {"code": "worker_died", "message": "it is gone"}
 
 
 def test_waiting_is_a_comment() -> None:
