@@ -128,6 +128,32 @@ def test_what_codex_does_to_load_a_model(served: RealDaemon) -> None:
     assert (shown["id"], shown["status"], shown["context_length"]) == (GGUF, "loaded", 1024)
 
 
+@MODELS
+def test_what_codex_sends(served: RealDaemon, model: str) -> None:
+    """Its fields; tools are left out, for the demo models' templates know none."""
+    told = streamed(
+        served,
+        "/v1/responses",
+        model=model,
+        instructions="You are Codex.",
+        input=[
+            {"type": "message", "role": role, "content": [{"type": "input_text", "text": text}]}
+            for role, text in (("developer", "Be brief."), ("user", QUESTION))
+        ],
+        tools=[{"type": "web_search"}],
+        tool_choice="auto",
+        parallel_tool_calls=True,
+        reasoning={"summary": "auto"},
+        store=False,
+        include=["reasoning.encrypted_content"],
+        prompt_cache_key="k",
+        client_metadata={"a": "b"},
+    )
+    assert told[0]["type"] == "response.created"
+    assert told[-1]["type"] == "response.completed"
+    assert told[-1]["response"]["id"] == told[0]["response"]["id"]
+
+
 def test_a_response_streams_in_order(served: RealDaemon) -> None:
     told = streamed(served, "/v1/responses", model=GGUF, input=QUESTION, temperature=0)
     assert [event["sequence_number"] for event in told] == list(range(len(told)))

@@ -12,7 +12,7 @@ from hybridd.core.requests import ANY_OBJECT, MODEL
 from hybridd.core.unit_fields import Duration
 from hybridd.http.faces.api import Ask
 from hybridd.http.faces.shared import keep_alive
-from hybridd.wire.errors import Unsupported
+from hybridd.wire.errors import InvalidParams, Unsupported
 
 MOST_TOKENS = 2**31 - 1
 MOST_ANSWERS = 128
@@ -102,12 +102,16 @@ def answers(asked: Ask, count: int) -> list[Ask]:
     ]
 
 
-def check_format(format: Mapping[str, Any] | None, field: str = "response_format") -> None:
+def check_format(format: Any, field: str = "response_format") -> None:
     """Say so where an answer has to have a form.
 
     Raises:
-        Unsupported: It has to.
+        InvalidParams: What is said of it is no object.
+        Unsupported: It has to have one.
     """
+    if format is not None and not isinstance(format, Mapping):
+        reason = "takes an object with a type"
+        raise InvalidParams(f"{field} {reason}", field=field, reason=reason)
     if format is not None and format.get("type") not in (None, "text"):
         raise Unsupported(
             f"constrained output ({field}) is not supported yet; leave it out or ask for the type "

@@ -70,8 +70,7 @@ def response_ask(body: Mapping[str, Any], *, autoload: bool) -> Ask:
             )
     if body.get("background"):
         raise Unsupported("there is no work in the background; stream it", capability="background")
-    format = (body.get("text") or {}).get("format")
-    check_format(format if isinstance(format, dict) else None, "text.format")
+    check_format((body.get("text") or {}).get("format"), "text.format")
     request = {
         "messages": conversation(body.get("instructions"), body["input"]) or _NOTHING,
         "tools": tools.offered(body.get("tools"), body.get("tool_choice")),

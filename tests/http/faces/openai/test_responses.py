@@ -228,6 +228,7 @@ async def test_what_cannot_be_done_is_named(sent: dict[str, Any], capability: st
         ({"max_output_tokens": "x"}, "max_output_tokens"),
         ({"tools": [5]}, "tools.0"),
         ({"text": 5}, "text"),
+        ({"text": {"format": "json"}}, "text.format"),
     ],
 )
 async def test_a_bad_field_is_named(sent: dict[str, Any], field: str) -> None:
