@@ -4,6 +4,7 @@ may see or hear. Pure."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 from hybridd.backends.data_urls import bad
@@ -44,7 +45,34 @@ def conversation(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
         InvalidParams: A part or a call that is none; `field` names it.
         Unsupported: What no model here takes.
     """
-    return [_message(message, f"messages[{i}]") for i, message in enumerate(messages)]
+    return with_one_system([_message(m, f"messages[{i}]") for i, m in enumerate(messages)])
+
+
+def with_one_system(messages: Sequence[Message]) -> list[Message]:
+    """The same conversation, begun by one message of the system's at most.
+
+    Few chat templates know a developer: others leave out what it says, or fail. It is the system
+    to all of them, also to those that call it developer. Nor do many take a second one.
+    """
+    told = [{**m, "role": "system"} if m["role"] == "developer" else m for m in messages]
+    begun = list(takewhile(_is_plain_system, told))
+    if len(begun) < 2:
+        return told
+    text = "\n\n".join(_text(message["content"]) for message in begun)
+    return [{"role": "system", "content": text}, *told[len(begun) :]]
+
+
+def _is_plain_system(message: Message) -> bool:
+    content = message["content"]
+    return message["role"] == "system" and (
+        isinstance(content, str) or all(each["type"] == "text" for each in content)
+    )
+
+
+def _text(content: str | Sequence[Mapping[str, Any]]) -> str:
+    if isinstance(content, str):
+        return content
+    return "\n".join(each["text"] for each in content)
 
 
 def _message(message: Mapping[str, Any], where: str) -> Message:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hybridd.backends.data_urls import bad
-from hybridd.http.faces.openai.messages import Message, part
+from hybridd.http.faces.openai.messages import Message, part, with_one_system
 from hybridd.http.faces.openai.tools import full_name
 from hybridd.wire.errors import Unsupported
 
@@ -46,7 +46,7 @@ def conversation(
         turns.add_all(input, "input")
     elif input:
         turns.messages.append({"role": "user", "content": input})
-    return turns.messages
+    return with_one_system(turns.messages)
 
 
 class _Turns:

@@ -24,7 +24,11 @@ def made(*messages: dict[str, Any]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("message", "becomes"),
     [
-        ({"role": "developer", "content": "Be short."}, None),
+        ({"role": "system", "content": "Be short."}, None),
+        (
+            {"role": "developer", "content": "Be short."},
+            {"role": "system", "content": "Be short."},
+        ),
         ({"role": "user", "content": "Hi", "name": "Ada"}, None),
         (
             {"role": "user", "content": "Hi", "name": None, "tool_calls": None, "extra": 1},
@@ -100,3 +104,25 @@ def test_what_is_wrong_is_named(message: dict[str, Any], field: str) -> None:
 def test_content_is_a_text_or_parts(content: Any) -> None:
     with pytest.raises(FieldError):
         made({"role": "user", "content": content})
+
+
+def test_what_begins_a_conversation_becomes_one_message_of_the_systems() -> None:
+    told = made(
+        {"role": "system", "content": "One."},
+        {"role": "developer", "content": [{"type": "text", "text": part} for part in "ab"]},
+        {"role": "user", "content": "Hi"},
+        {"role": "developer", "content": "Later."},
+    )
+    assert told == [
+        {"role": "system", "content": "One.\n\na\nb"},
+        {"role": "user", "content": "Hi"},
+        {"role": "system", "content": "Later."},
+    ]
+
+
+def test_the_systems_pictures_stay() -> None:
+    shown = {"role": "system", "content": [PICTURE]}
+    assert made({"role": "system", "content": "One."}, shown) == [
+        {"role": "system", "content": "One."},
+        shown,
+    ]

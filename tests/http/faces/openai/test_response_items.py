@@ -54,7 +54,7 @@ def test_texts() -> None:
     assert conversation(None, "Hi") == [USER]
     assert conversation("", "") == []
     assert conversation([{"role": "developer", "content": "Hm"}], "") == [
-        {"role": "developer", "content": "Hm"}
+        {"role": "system", "content": "Hm"}
     ]
 
 
@@ -78,8 +78,7 @@ def test_messages_of_every_role_and_shape() -> None:
         answer,
         {"role": "user", "content": None},
     ) == [
-        {"role": "developer", "content": [{"type": "text", "text": "D"}]},
-        {"role": "system", "content": "S"},
+        {"role": "system", "content": "D\n\nS"},
         {
             "role": "user",
             "content": [

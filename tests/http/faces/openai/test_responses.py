@@ -145,8 +145,7 @@ async def test_what_codex_sends() -> None:
     assert ask.options == {}
     assert ask.request == {
         "messages": [
-            {"role": "system", "content": "You are Codex."},
-            {"role": "developer", "content": [{"type": "text", "text": "Sandboxed."}]},
+            {"role": "system", "content": "You are Codex.\n\nSandboxed."},
             {"role": "user", "content": [{"type": "text", "text": "Hi"}]},
         ],
         "tools": [
