@@ -24,7 +24,7 @@ from tests.http.faces.support import Models, record
 from tests.http.faces.test_any_body import RESULTS, VALUES, bodies
 from tests.http.support import answered
 
-# 2,000 of each found nothing more.
+# 300 of each found nothing more.
 EXAMPLES = 40
 ROUTES = [route for face in FACES for route in face.routes]
 TAKING = [route for route in ROUTES if route.body is not None]

@@ -66,36 +66,20 @@ async def test_a_text_from_begin_to_end() -> None:
     item = {"type": "message", "id": "msg_1_0", "role": "assistant"}
     done = {**item, "status": "completed", "content": [part]}
     begun = {**item, "status": "in_progress", "content": []}
-    delta = "response.output_text.delta"
     assert made[2:9] == [
-        {
-            "type": "response.output_item.added",
-            "sequence_number": 2,
-            "output_index": 0,
-            "item": begun,
-        },
-        {
-            "type": "response.content_part.added",
-            "sequence_number": 3,
-            **place,
-            "part": {**part, "text": ""},
-        },
-        {"type": delta, "sequence_number": 4, **place, "logprobs": [], "delta": "Hel"},
-        {"type": delta, "sequence_number": 5, **place, "logprobs": [], "delta": '%"lo'},
-        {
-            "type": "response.output_text.done",
-            "sequence_number": 6,
-            **place,
-            "text": 'Hel%"lo',
-            "logprobs": [],
-        },
-        {"type": "response.content_part.done", "sequence_number": 7, **place, "part": part},
-        {
-            "type": "response.output_item.done",
-            "sequence_number": 8,
-            "output_index": 0,
-            "item": done,
-        },
+        {"type": f"response.{name}", "sequence_number": number, **told}
+        for number, (name, told) in enumerate(
+            [
+                ("output_item.added", {"output_index": 0, "item": begun}),
+                ("content_part.added", {**place, "part": {**part, "text": ""}}),
+                ("output_text.delta", {**place, "logprobs": [], "delta": "Hel"}),
+                ("output_text.delta", {**place, "logprobs": [], "delta": '%"lo'}),
+                ("output_text.done", {**place, "text": 'Hel%"lo', "logprobs": []}),
+                ("content_part.done", {**place, "part": part}),
+                ("output_item.done", {"output_index": 0, "item": done}),
+            ],
+            start=2,
+        )
     ]
     begin, end = made[0]["response"], made[9]["response"]
     assert (begin["id"], begin["status"], begin["output"]) == ("resp_1", "in_progress", [])
