@@ -66,7 +66,9 @@ async def redeem(call: Call) -> Answer:
     """Give the token for the code of a link, once."""
     code = call.body.get("code")
     if not isinstance(code, str):
-        raise InvalidParams("code takes the text behind #code= in the link", field="code")
+        raise InvalidParams(
+            "code takes the text behind #code= in the link", field="code", reason="no text"
+        )
     token = call.daemon.web.redeem(code)
     if token is None:
         raise Problem(
