@@ -60,6 +60,7 @@ def enter(page: Browser, daemon: RealDaemon) -> None:
     page.log()
     page.open(link(daemon))
     page.find('#link[data-state="live"]')
+    page.find("#devices .device")
     page.find(row(GGUF))
 
 
