@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -342,6 +343,36 @@ def test_a_chat_is_deleted(tcp: RealDaemon, chromium: Browser) -> None:
     assert conversation(chromium) == []
     chromium.click("#history-box [data-close]")
     assert "Forget this." not in chromium.text("#messages")
+
+
+def test_a_picture_goes_to_a_model_that_reads_it(
+    make_daemon: Callable[..., RealDaemon], chromium: Browser, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    images = pytest.importorskip("PIL.Image", reason="the extra vision is not installed")
+    tiny = pytest.importorskip("tests.make_huggingface")
+    daemon = make_daemon(HYBRIDD_HTTP_LISTEN="127.0.0.1:0")
+    tiny.llava(daemon.models / "seeing")
+    images.new("RGB", (40, 30), "teal").save(tmp_path / "teal.png")
+    enter(chromium, daemon)
+    chromium.find(row("seeing"))
+    choose(chromium, GGUF)
+    assert not chromium.run("return document.getElementById('attach').checkVisibility()")
+    choose(chromium, "seeing")
+    assert chromium.run("return document.getElementById('attach').checkVisibility()")
+    set_steady(chromium)
+    chromium.type("#file", str(tmp_path / "teal.png"))
+    chromium.find("#attached img")
+    say(chromium, "what is it")
+    text = answered(chromium, 1)
+    chromium.find("#messages .message.user .pictures img")
+    (url,) = conversation(chromium)[0]["images"]
+    assert url.startswith("data:image/png;base64,")
+    picture = {"type": "image_url", "image_url": {"url": url}}
+    content = [picture, {"type": "text", "text": "what is it"}]
+    with daemon.client() as client:
+        messages = [{"role": "user", "content": content}]
+        assert text == client.chat("seeing", messages, temperature=0.0, max_tokens=24).text
 
 
 # ------------------------------------------------------------------ small and dark
