@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.e2e import browser
 from tests.e2e.browser import Browser
 from tests.e2e.conftest import RealDaemon, check_end
-from tests.e2e.test_page import GGUF, HF, answered, choose, enter, row, say, set_steady, write_echo
+from tests.e2e.test_page import GGUF, HF, answered, choose, enter, row, say, write_echo
 
 FOLDER = Path(__file__).parents[1] / "docs" / "pictures"
 SIZES = {"1280": (1280, 800), "390": (390, 844)}
@@ -34,7 +34,6 @@ tokens_per_s = bandwidth / size
 def take(page: Browser, daemon: RealDaemon, folder: Path) -> None:
     """Talk a little, then take the four pictures."""
     enter(page, daemon)
-    set_steady(page)
     for model in (GGUF, HF):
         page.click(f'{row(model, "available")} [data-part="act"]')
         page.find(row(model, "loaded"))
@@ -46,7 +45,8 @@ def take(page: Browser, daemon: RealDaemon, folder: Path) -> None:
     answered(page, 2)
     page.click(f'{row("large")} [data-part="act"]')
     page.find(row("large", "loading"))
-    page.find(f"{row('large')} .progress[aria-valuenow]")
+    part = "return Number(document.querySelector('.progress')?.getAttribute('aria-valuenow'))"
+    page.until(lambda: page.run(part) >= 30, "a part of the load")
     for scheme, suffix in (("light", ""), ("dark", "-dark")):
         # Without motion a picture needs no wait for it.
         wanted = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}
@@ -68,7 +68,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory, browser.browser() as page:
         daemon = RealDaemon(Path(directory), HYBRIDD_HTTP_LISTEN="127.0.0.1:0")
         write_echo(daemon, "writer", reply=WRITTEN, token_delay_s=0.02)
-        write_echo(daemon, "large", load_s=60, load_steps=400, weights_bytes=6 * 2**30)
+        write_echo(daemon, "large", load_s=40, load_steps=400, weights_bytes=6 * 2**30)
         daemon.start()
         page.resize(*SIZES["1280"])
         try:

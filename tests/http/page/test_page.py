@@ -158,7 +158,8 @@ async def test_models_have_what_runs_of_them() -> None:
     loaded = [{"id": "lab/b", "status": "loading"}]
     models = Models(record("lab/a", context_length=4096), record("lab/b"), loaded=loaded)
     daemon = models.call().daemon
-    daemon.library.snapshot = SimpleNamespace(revision=7, complete=True)  # type: ignore[misc]
+    library: Any = daemon.library
+    library.snapshot = SimpleNamespace(revision=7, complete=True)
     told = answer_of(await page.models(call(daemon)))
     assert (told["revision"], told["complete"]) == (7, True)
     shown = {each["id"]: (each["status"], each.get("context_length")) for each in told["models"]}
@@ -168,7 +169,8 @@ async def test_models_have_what_runs_of_them() -> None:
 async def test_models_that_cannot_be_used_are_not_among_them() -> None:
     models = Models(record("lab/a"), record("lab/broken", status="invalid", reason="cut off"))
     daemon = models.call().daemon
-    daemon.library.snapshot = SimpleNamespace(revision=1, complete=False)  # type: ignore[misc]
+    library: Any = daemon.library
+    library.snapshot = SimpleNamespace(revision=1, complete=False)
     told = answer_of(await page.models(call(daemon)))
     assert [each["id"] for each in told["models"]] == ["lab/a"]
     assert told["complete"] is False
