@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hybridd.http import openapi
+from hybridd.http import openapi, page
 from hybridd.http.faces import anthropic, llamacpp, lmstudio, ollama, openai, original
 from hybridd.http.faces.api import Face
 
@@ -15,6 +15,7 @@ _APIS: Sequence[Face] = (
     ollama.FACE,
     llamacpp.FACE,
     lmstudio.face(openai.FACE),
+    page.FACE,
 )
 # The first one's shape is taken for errors at paths that are no face's.
 FACES: Sequence[Face] = (*_APIS, openapi.face(_APIS))
