@@ -29,6 +29,8 @@ STAMP := $(VENV)/.hybridd
 ENGINE_TESTS := tests/backends tests/e2e/test_huggingface.py tests/e2e/test_demo_answers.py \
 	tests/e2e/test_adapters.py tests/e2e/test_draft_model.py tests/e2e/test_embedding.py
 SHOW_DEPRECATIONS := -W default::FutureWarning -W default::DeprecationWarning
+# bitsandbytes 0.46 says at each int8 product of another type than float16 that it is cast.
+SHOW_DEPRECATIONS += -W "default:MatMul8bitLt:UserWarning"
 
 .PHONY: run test test-clients test-newest test-oldest lint bench fuzz soak clean
 
