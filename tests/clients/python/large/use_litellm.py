@@ -12,9 +12,7 @@ GGUF, HF, EMBEDDER, RANKER = (os.environ[name] for name in ("GGUF", "HF", "EMBED
 URL, TOKEN = os.environ["URL"], os.environ["TOKEN"]
 QUESTION = [{"role": "user", "content": "Who are you?"}]
 OPENAI = {"api_base": f"{URL}/v1", "api_key": TOKEN}
-# On Ollama's road it does not say by itself what its bodies are, and those are refused.
-JSON = {"Content-Type": "application/json"}
-OLLAMA = {"api_base": URL, "api_key": TOKEN, "extra_headers": JSON}
+OLLAMA = {"api_base": URL, "api_key": TOKEN}
 SAID = {"messages": QUESTION, "temperature": 0, "max_tokens": 40}
 
 
