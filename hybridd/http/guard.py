@@ -235,7 +235,7 @@ def _query_names(target: str) -> set[str]:
 
 # -------------------------------------------------------------------- body
 
-# What browsers send of themselves with a request that may have a body (Fetch, 3.1 and Fetch Metadata).
+# What browsers send of themselves with a request that may have a body (Fetch; Fetch Metadata).
 _OF_BROWSERS = frozenset({b"origin", b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest"})
 
 
