@@ -1,4 +1,4 @@
-"""Broken connections against a real daemon: it answers or closes each, and holds nothing of them."""
+"""Broken connections against a real daemon: it answers or closes each and holds nothing of them."""
 
 from __future__ import annotations
 

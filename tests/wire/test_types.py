@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from hybridd.wire.types import Completion, Model, ModelDetails, Quantization, Record, Usage
+from hybridd.wire.record import Record
+from hybridd.wire.types import Completion, Model, ModelDetails, Quantization, Usage
 
 
 def test_absent_fields_have_defaults_and_unknown_ones_are_kept_aside() -> None:
